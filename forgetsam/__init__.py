@@ -1,0 +1,1 @@
+"""Sharpness-aware training as composable optax transforms."""
