@@ -1,0 +1,97 @@
+"""Batch normalisation with PyTorch's running statistics."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
+
+
+class BatchNorm(nn.Module):
+  r"""Batch normalisation whose running variance is unbiased, as in PyTorch.
+
+  Over the n values that a channel has in the batch (examples times pixels),
+
+  .. math::
+    y = \mathrm{scale} \, (x - \bar x) / \sqrt{s^2 + \epsilon}
+      + \mathrm{bias}, \qquad s^2 = \tfrac1n \textstyle\sum (x - \bar x)^2,
+
+  .. math::
+    \mathrm{mean} \leftarrow \beta \, \mathrm{mean} + (1 - \beta) \, \bar x,
+    \qquad
+    \mathrm{var} \leftarrow \beta \, \mathrm{var}
+      + (1 - \beta) \tfrac{n}{n - 1} s^2.
+
+  `flax.linen.BatchNorm` keeps the biased variance instead: with micro-batches
+  of a few examples and small feature maps, evaluation would differ visibly.
+  Statistics are taken in float32 at least, whatever `dtype` is, in two passes,
+  because E[x^2] - E[x]^2 cancels where the mean is large.
+
+  Attributes:
+    momentum: the share beta of the old running statistics that is kept, which
+      is one minus PyTorch's `momentum`.
+    epsilon: added to the variance.
+    dtype: type of the output.
+    scale_init: initialiser of the scale.
+  """
+
+  momentum: float = 0.9
+  epsilon: float = 1e-5
+  dtype: DTypeLike = "float32"
+  scale_init: nn.initializers.Initializer = nn.initializers.ones
+
+  @nn.compact
+  def __call__(
+    self, x: Float[Array, "*batch channels"], *, use_running_average: bool
+  ) -> Float[Array, "*batch channels"]:
+    """Normalises `x` over all its axes but the last.
+
+    Args:
+      x: activations, channels last.
+      use_running_average: normalise with the running statistics and leave them
+        alone (evaluation), instead of taking and recording the batch's.
+
+    Returns:
+      The normalised activations.
+
+    Raises:
+      ValueError: the batch's statistics are asked for, and a channel has only
+        one value.
+    """
+    channels = x.shape[-1]
+    scale = self.param("scale", self.scale_init, (channels,), jnp.float32)
+    bias = self.param("bias", nn.initializers.zeros, (channels,), jnp.float32)
+    mean = self.variable("batch_stats", "mean", jnp.zeros, (channels,))
+    var = self.variable("batch_stats", "var", jnp.ones, (channels,))
+    x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    if use_running_average:
+      x_mean, x_var = mean.value, var.value
+    else:
+      x_mean, x_var = _moments(x)
+      if not self.is_initializing():
+        n = x.size // channels
+        mean.value = self._running(mean.value, x_mean)
+        var.value = self._running(var.value, x_var * (n / (n - 1)))
+    y = (x - x_mean) * (jax.lax.rsqrt(x_var + self.epsilon) * scale) + bias
+    return y.astype(self.dtype)
+
+  def _running(
+    self, old: Float[Array, " channels"], new: Float[Array, " channels"]
+  ) -> Float[Array, " channels"]:
+    mixed = self.momentum * old + (1.0 - self.momentum) * new
+    return mixed.astype(old.dtype)
+
+
+def _moments(
+  x: Float[Array, "*batch channels"],
+) -> tuple[Float[Array, " channels"], Float[Array, " channels"]]:
+  """A channel's mean and its biased variance."""
+  if x.size == x.shape[-1]:
+    raise ValueError(
+      f"BatchNorm got activations of shape {x.shape}: a channel's variance "
+      "needs more than one value. Use a larger micro_batch_size, a larger "
+      "image or fewer strided layers."
+    )
+  axes = tuple(range(x.ndim - 1))
+  mean = jnp.mean(x, axes)
+  return mean, jnp.mean(jnp.square(x - mean), axes)

@@ -1,0 +1,138 @@
+"""Small models for small images: a multilayer perceptron and a CNN."""
+
+from collections.abc import Sequence
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
+
+from forgetsam.models._head import Head
+from forgetsam.models._norm import BatchNorm
+from forgetsam.models._options import (
+  ACTIVATIONS,
+  check_activation,
+  check_dtype,
+  check_positive,
+  check_rate,
+  check_widths,
+)
+
+
+class MLP(nn.Module):
+  """A multilayer perceptron over the flattened image.
+
+  Attributes:
+    num_classes: number of logits.
+    hidden: the hidden layers' widths.
+    activation: "gelu" (exact), "relu" or "tanh".
+    dropout: rate after each hidden activation.
+    head_bias: initial value of the logits' bias.
+    dtype: type of the computation; parameters and logits are float32.
+  """
+
+  num_classes: int
+  hidden: Sequence[int] = (256, 256)
+  activation: str = "gelu"
+  dropout: float = 0.0
+  head_bias: float = 0.0
+  dtype: DTypeLike = "float32"
+
+  def __post_init__(self) -> None:
+    """Checks the options."""
+    check_positive(num_classes=self.num_classes)
+    check_widths("hidden", self.hidden)
+    check_activation(self.activation)
+    check_rate(dropout=self.dropout)
+    check_dtype(self.dtype)
+    super().__post_init__()
+
+  @nn.compact
+  def __call__(
+    self,
+    images: Float[Array, "batch height width channels"],
+    *,
+    train: bool = False,
+  ) -> Float[Array, "batch classes"]:
+    """Computes the logits.
+
+    Args:
+      images: normalised images.
+      train: whether dropout is on; it then needs the key "dropout".
+
+    Returns:
+      One logit per image and class.
+    """
+    x = images.reshape(images.shape[0], -1)
+    for width in self.hidden:
+      x = nn.Dense(width, dtype=self.dtype)(x)
+      x = ACTIVATIONS[self.activation](x)
+      x = nn.Dropout(self.dropout, deterministic=not train)(x)
+    return Head(self.num_classes, bias=self.head_bias, dtype=self.dtype)(x)
+
+
+class CNN(nn.Module):
+  """3x3 convolutions of stride 2, then the mean over space.
+
+  Strides shrink the image instead of max-pooling, whose gradient is slow on
+  CPUs. Padding is one pixel on each side, as in PyTorch; JAX's "SAME" pads on
+  one side only where the stride is 2.
+
+  Attributes:
+    num_classes: number of logits.
+    widths: each convolution's number of channels.
+    batch_norm: whether `BatchNorm` follows each convolution.
+    dropout: rate before the head.
+    head_bias: initial value of the logits' bias.
+    dtype: type of the computation; parameters and logits are float32.
+  """
+
+  num_classes: int
+  widths: Sequence[int] = (32, 64, 128)
+  batch_norm: bool = True
+  dropout: float = 0.0
+  head_bias: float = 0.0
+  dtype: DTypeLike = "float32"
+
+  def __post_init__(self) -> None:
+    """Checks the options."""
+    check_positive(num_classes=self.num_classes)
+    check_widths("widths", self.widths)
+    check_rate(dropout=self.dropout)
+    check_dtype(self.dtype)
+    super().__post_init__()
+
+  @nn.compact
+  def __call__(
+    self,
+    images: Float[Array, "batch height width channels"],
+    *,
+    train: bool = False,
+  ) -> Float[Array, "batch classes"]:
+    """Computes the logits.
+
+    Args:
+      images: normalised images.
+      train: whether BatchNorm takes and records the batch's statistics, and
+        dropout is on; it then needs the key "dropout".
+
+    Returns:
+      One logit per image and class.
+    """
+    x = images
+    for width in self.widths:
+      x = nn.Conv(
+        width,
+        (3, 3),
+        strides=2,
+        padding=1,
+        use_bias=not self.batch_norm,  # BatchNorm would subtract it again
+        kernel_init=nn.initializers.he_normal(),
+        dtype=self.dtype,
+      )(x)
+      if self.batch_norm:
+        x = BatchNorm(dtype=self.dtype)(x, use_running_average=not train)
+      x = nn.relu(x)
+    x = jnp.mean(x, axis=(1, 2))
+    x = nn.Dropout(self.dropout, deterministic=not train)(x)
+    return Head(self.num_classes, bias=self.head_bias, dtype=self.dtype)(x)

@@ -1,0 +1,212 @@
+"""Vision transformers without a class token."""
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
+
+from forgetsam.models._head import Head
+from forgetsam.models._options import (
+  ACTIVATIONS,
+  check_dtype,
+  check_positive,
+  check_rate,
+)
+
+_EPSILON = 1e-6  # of every LayerNorm
+_KERNEL_INIT = nn.initializers.xavier_uniform()
+
+
+class PatchEmbedding(nn.Module):
+  """Cuts the image into square patches and embeds each, with its position.
+
+  Attributes:
+    patch_size: side of a patch, in pixels.
+    width: size of a token.
+    dtype: type of the computation.
+  """
+
+  patch_size: int
+  width: int
+  dtype: DTypeLike = "float32"
+
+  @nn.compact
+  def __call__(
+    self, images: Float[Array, "batch height width channels"]
+  ) -> Float[Array, "batch tokens features"]:
+    """Embeds a batch of images.
+
+    Args:
+      images: normalised images, of the size that the model was initialised
+        with.
+
+    Returns:
+      One token per patch, row by row.
+
+    Raises:
+      ValueError: the patches do not tile the image.
+    """
+    batch, height, width, _ = images.shape
+    if height % self.patch_size or width % self.patch_size:
+      raise ValueError(
+        f"patch_size={self.patch_size} must divide the image's height and "
+        f"width, which are {height} and {width}."
+      )
+    x = nn.Conv(
+      self.width,
+      (self.patch_size, self.patch_size),
+      strides=self.patch_size,
+      padding="VALID",
+      kernel_init=nn.initializers.lecun_normal(),
+      dtype=self.dtype,
+      name="projection",
+    )(images)
+    x = x.reshape(batch, -1, self.width)
+    positions = self.param(
+      "pos_embed",
+      nn.initializers.normal(self.width**-0.5),
+      (1, x.shape[1], self.width),
+      jnp.float32,
+    )
+    return x + positions.astype(x.dtype)
+
+
+class EncoderBlock(nn.Module):
+  """Self-attention, then a two-layer perceptron, each on normalised tokens.
+
+  Queries, keys and values are initialised separately: as one joint kernel,
+  they would have another fan-out and smaller entries.
+
+  Attributes:
+    num_heads: number of attention heads, which divides the token's size.
+    mlp_width: size of the perceptron's hidden layer.
+    dropout: rate after the attention, the hidden layer and the perceptron.
+    dtype: type of the computation.
+  """
+
+  num_heads: int
+  mlp_width: int
+  dropout: float = 0.0
+  dtype: DTypeLike = "float32"
+
+  @nn.compact
+  def __call__(
+    self, x: Float[Array, "batch tokens features"], *, train: bool
+  ) -> Float[Array, "batch tokens features"]:
+    """Adds what attention and the perceptron find to the tokens."""
+
+    def drop(y: Array) -> Array:
+      return nn.Dropout(self.dropout, deterministic=not train)(y)
+
+    def dense(width: int, name: str) -> nn.Dense:
+      return nn.Dense(
+        width, kernel_init=_KERNEL_INIT, dtype=self.dtype, name=name
+      )
+
+    y = nn.LayerNorm(_EPSILON, dtype=self.dtype, name="norm1")(x)
+    y = nn.MultiHeadDotProductAttention(
+      self.num_heads,
+      kernel_init=_KERNEL_INIT,
+      dtype=self.dtype,
+      force_fp32_for_softmax=True,
+      name="attention",
+    )(y)
+    x = x + drop(y)
+    y = nn.LayerNorm(_EPSILON, dtype=self.dtype, name="norm2")(x)
+    y = drop(ACTIVATIONS["gelu"](dense(self.mlp_width, "mlp1")(y)))
+    return x + drop(dense(x.shape[-1], "mlp2")(y))
+
+
+class ViT(nn.Module):
+  """A pre-norm vision transformer: patches, blocks, mean, norm, head.
+
+  There is no class token: the tokens' mean is normalised (in this order) and
+  goes to the head. The head's kernel starts at zero, so that an untrained
+  model's logits are `head_bias` for every image.
+
+  Attributes:
+    num_classes: number of logits.
+    patch_size: side of a patch, in pixels; it divides the image's sides.
+    width: size of a token.
+    depth: number of blocks.
+    num_heads: number of attention heads; it divides `width`.
+    mlp_ratio: size of a block's hidden layer over `width`.
+    dropout: rate after the embedding and inside each block.
+    head_bias: initial value of the logits' bias.
+    dtype: type of the computation; parameters and logits are float32.
+
+  References:
+    Dosovitskiy et al., *An Image is Worth 16x16 Words*, 2021; mean pooling in
+    place of the class token as in Beyer et al., *Better plain ViT baselines
+    for ImageNet-1k*, 2022.
+  """
+
+  num_classes: int
+  patch_size: int = 16
+  width: int = 384
+  depth: int = 12
+  num_heads: int = 6
+  mlp_ratio: int = 4
+  dropout: float = 0.0
+  head_bias: float = 0.0
+  dtype: DTypeLike = "float32"
+
+  def __post_init__(self) -> None:
+    """Checks the options."""
+    check_positive(
+      num_classes=self.num_classes,
+      patch_size=self.patch_size,
+      width=self.width,
+      depth=self.depth,
+      num_heads=self.num_heads,
+      mlp_ratio=self.mlp_ratio,
+    )
+    check_rate(dropout=self.dropout)
+    check_dtype(self.dtype)
+    if self.width % self.num_heads:
+      raise ValueError(
+        f"num_heads={self.num_heads} must divide width={self.width}."
+      )
+    super().__post_init__()
+
+  @nn.compact
+  def __call__(
+    self,
+    images: Float[Array, "batch height width channels"],
+    *,
+    train: bool = False,
+  ) -> Float[Array, "batch classes"]:
+    """Computes the logits.
+
+    Args:
+      images: normalised images, of the size that the model was initialised
+        with.
+      train: whether dropout is on; it then needs the key "dropout".
+
+    Returns:
+      One logit per image and class.
+
+    Raises:
+      ValueError: the patches do not tile the image.
+    """
+    x = PatchEmbedding(
+      self.patch_size, self.width, dtype=self.dtype, name="embedding"
+    )(images)
+    x = nn.Dropout(self.dropout, deterministic=not train)(x)
+    for i in range(self.depth):
+      x = EncoderBlock(
+        self.num_heads,
+        self.mlp_ratio * self.width,
+        dropout=self.dropout,
+        dtype=self.dtype,
+        name=f"block{i}",
+      )(x, train=train)
+    x = jnp.mean(x, axis=1)
+    x = nn.LayerNorm(_EPSILON, dtype=self.dtype, name="norm")(x)
+    return Head(
+      self.num_classes,
+      bias=self.head_bias,
+      kernel_init=nn.initializers.zeros,
+      dtype=self.dtype,
+      name="head",
+    )(x)
