@@ -1,0 +1,92 @@
+"""Random crops and mirror images, drawn per epoch and example.
+
+An example's draws depend on (seed, epoch, example) alone: not on its batch, its
+place there, or the process that reads it.
+"""
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from forgetsam.data._tensorflow import import_tensorflow
+
+if TYPE_CHECKING:
+  import tensorflow as tf
+
+# Streams of random numbers within an epoch.
+_ORDER, _CROP, _FLIP = 0, 1, 2
+
+
+class Draws(NamedTuple):
+  """What is drawn for each example: a crop's corner, and whether to flip."""
+
+  corner: "tf.Tensor"  # int32 [n, 2]: row and column, 0 to twice the padding
+  flip: "tf.Tensor"  # bool [n]
+
+
+def shuffled(count: int, *, seed: int, epoch: "tf.Tensor") -> "tf.Tensor":
+  """A permutation of `range(count)` drawn from (seed, epoch)."""
+  tf = import_tensorflow()
+  # Not stateless_shuffle: its result may change between versions.
+  keys = tf.random.stateless_uniform(
+    [count], _key(seed, epoch, _ORDER), None, None, tf.int64, alg="philox"
+  )
+  return tf.argsort(keys, stable=True)
+
+
+def draw(
+  ids: "tf.Tensor", *, seed: int, epoch: "tf.Tensor", crop_padding: int
+) -> Draws:
+  """Draws for the examples with these ids.
+
+  All ids up to the largest draw from one counter, and each keeps its place in
+  it. That is a thousand times cheaper than a seed for every example.
+  """
+  tf = import_tensorflow()
+  count = tf.reduce_max(ids) + 1
+  corners = tf.random.stateless_uniform(
+    [count, 2],
+    _key(seed, epoch, _CROP),
+    0,
+    2 * crop_padding + 1,
+    tf.int32,
+    alg="philox",
+  )
+  flips = tf.random.stateless_uniform(
+    [count], _key(seed, epoch, _FLIP), 0, 2, tf.int32, alg="philox"
+  )
+  return Draws(tf.gather(corners, ids), tf.gather(flips, ids) == 1)
+
+
+def crop(
+  images: "tf.Tensor", corner: "tf.Tensor", crop_padding: int
+) -> "tf.Tensor":
+  """Crops of the original size out of images with a black border.
+
+  Args:
+    images: uint8 [batch, height, width, channels].
+    corner: int32 [batch, 2], row and column of the crop's first pixel in the
+      padded image.
+    crop_padding: width of the border on each side, in pixels.
+  """
+  tf = import_tensorflow()
+  _, height, width, _ = images.shape
+  border = [crop_padding, crop_padding]
+  padded = tf.pad(images, [[0, 0], border, border, [0, 0]])
+  rows = corner[:, :1] + tf.range(height)
+  columns = corner[:, 1:] + tf.range(width)
+  cropped = tf.gather(padded, rows, axis=1, batch_dims=1)
+  return tf.gather(cropped, columns, axis=2, batch_dims=1)
+
+
+def mirror(images: "tf.Tensor", flip: "tf.Tensor") -> "tf.Tensor":
+  """Mirrors left and right the images where `flip` is true."""
+  tf = import_tensorflow()
+  return tf.where(flip[:, None, None, None], images[:, :, ::-1], images)
+
+
+def _key(seed: int, epoch: "tf.Tensor", stream: int) -> "tf.Tensor":
+  tf = import_tensorflow()
+  return tf.random.fold_in(
+    tf.stack([tf.constant(seed, tf.int64), epoch]),
+    tf.constant(stream, tf.int64),
+    alg="philox",
+  )

@@ -1,0 +1,161 @@
+"""Whether a set is on this machine, found out in a second and offline.
+
+`tfds.load` of a missing set without a network retries for minutes before it
+says so.
+"""
+
+import difflib
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+  import tensorflow_datasets as tfds
+
+
+class DatasetNotFoundError(ValueError):
+  """The set is unknown, or it is not on this machine."""
+
+
+def check_available(
+  name: str, data_dir: str | os.PathLike[str] | None = None
+) -> None:
+  """Raises unless the set can be loaded without a network.
+
+  Looks at directories only, and does not import TensorFlow. Remote directories
+  (`gs://...`) are looked up where they are.
+
+  Args:
+    name: a TFDS name, with a configuration and a version if need be
+      (`mnist_corrupted/fog:1.0.0`).
+    data_dir: the directory that holds prepared sets. None: TFDS's own rules,
+      `TFDS_DATA_DIR`, then `~/tensorflow_datasets`.
+
+  Raises:
+    DatasetNotFoundError: names the set, each place where it was looked for and
+      the command that gets it; for names unknown to TFDS, those like it.
+  """
+  if find_prepared(name, data_dir) is not None:
+    return
+  base_name = _parse(name)
+  if base_name == "digits":
+    digits_directory(data_dir)
+    return
+  places = "".join(f"\n  {place}" for place in searched(base_name, data_dir))
+  known = _known_names()
+  if base_name not in known:
+    close = difflib.get_close_matches(base_name, known, n=4, cutoff=0.7)
+    hint = f" Did you mean {' or '.join(map(repr, close))}?" if close else ""
+    raise DatasetNotFoundError(
+      f"Data set {name!r} is not known to TFDS.{hint}"
+      f" No prepared set of that name was found in:{places}"
+    )
+  raise DatasetNotFoundError(
+    f"Data set {name!r} is not on this machine. Looked in:{places}\n"
+    f"To get it, run `tfds build {name}`, or in Python"
+    f' `tfds.builder("{name}").download_and_prepare()`, where there is a'
+    " network. Then copy it to one of these places, or pass as data_dir (or"
+    " set TFDS_DATA_DIR to) the directory that holds it."
+  )
+
+
+def find_prepared(
+  name: str, data_dir: str | os.PathLike[str] | None
+) -> "tfds.core.DatasetBuilder | None":
+  """The prepared set's builder, read from its files; None if there is none."""
+  import tensorflow_datasets as tfds
+  from tensorflow_datasets.core import registered
+
+  if _parse(name) == "digits":
+    register_digits()
+  for place in searched(name, data_dir):
+    try:
+      return tfds.core.read_only_builder.builder_from_files(
+        name, data_dir=place
+      )
+    except registered.DatasetNotFoundError:
+      continue
+  return None
+
+
+def searched(
+  name: str, data_dir: str | os.PathLike[str] | None
+) -> list[str | os.PathLike[str]]:
+  """The directories that a set is looked for in, first to last."""
+  from tensorflow_datasets.core.utils import file_utils
+
+  if data_dir is not None:
+    return [os.path.expanduser(data_dir)]
+  places = file_utils.list_data_dirs()
+  return [*places, user_cache()] if _parse(name) == "digits" else places
+
+
+def digits_directory(
+  data_dir: str | os.PathLike[str] | None,
+) -> str | os.PathLike[str]:
+  """Where the digits are built: `data_dir`, TFDS's default, or a user cache.
+
+  Raises:
+    DatasetNotFoundError: where nothing can be written to any of them.
+  """
+  import tensorflow_datasets as tfds
+
+  places: list[str | os.PathLike[str]] = (
+    [tfds.core.constants.DATA_DIR, user_cache()]
+    if data_dir is None
+    else [data_dir]
+  )
+  for place in places:
+    if _can_be_written(Path(place).expanduser()):
+      return os.path.expanduser(place)
+  listed = "".join(f"\n  {place}" for place in places)
+  raise DatasetNotFoundError(
+    "Data set 'digits' is built on first use, but no files can be written"
+    f" to:{listed}\nPass a directory that can be written to as data_dir."
+  )
+
+
+def user_cache() -> Path:
+  """The directory for sets built here when TFDS's own is read-only."""
+  cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+  return Path(cache).expanduser() / "forgetsam" / "tfds"
+
+
+def register_digits() -> None:
+  """Makes the name `digits` known to TFDS."""
+  import forgetsam.data.digits  # noqa: F401
+
+
+def _parse(name: str) -> str:
+  """The set's name without configuration and version."""
+  from tensorflow_datasets.core import naming
+
+  try:
+    parsed, _ = naming.parse_builder_name_kwargs(name)
+  except ValueError as error:
+    raise DatasetNotFoundError(
+      f"{name!r} is not the name of a TFDS data set. Names look like"
+      " 'fashion_mnist', 'mnist_corrupted/fog' or 'cifar10:3.0.2'."
+    ) from error
+  if parsed.namespace:
+    raise DatasetNotFoundError(
+      f"Data set {name!r}: sets of other collections (the part before the"
+      " colon) are not supported, only TFDS's own."
+    )
+  return str(parsed.name)
+
+
+def _known_names() -> list[str]:
+  """Every set that TFDS can prepare, those of this project included."""
+  import tensorflow_datasets as tfds
+
+  register_digits()
+  # Community sets are listed on a server.
+  return list(tfds.list_builders(with_community_datasets=False))
+
+
+def _can_be_written(path: Path) -> bool:
+  """Whether `path` is, or could be made, a directory that takes files."""
+  while not path.exists() and path != path.parent:
+    path = path.parent
+  return path.is_dir() and os.access(path, os.W_OK | os.X_OK)

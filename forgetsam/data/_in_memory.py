@@ -1,0 +1,192 @@
+"""TFDS sets that fit in memory, decoded once."""
+
+import os
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from forgetsam.data import _subsets
+from forgetsam.data._prepared import prepared_builder
+from forgetsam.data._split import ImageData, Split
+from forgetsam.data._tensorflow import import_tensorflow
+
+if TYPE_CHECKING:
+  import tensorflow_datasets as tfds
+
+_DECODE_BATCH = 512
+
+
+def load(
+  name: str,
+  *,
+  data_dir: str | os.PathLike[str] | None = None,
+  validation: float = 0.0,
+  split_seed: int = 0,
+  label_noise: float = 0.0,
+  train_examples: int | None = None,
+) -> ImageData:
+  """Decodes an image classification set into memory.
+
+  The set needs the features `image`, of one fixed shape, and `label`, and the
+  splits `train` and `test`. First validation examples are held out of `train`,
+  then the training examples are chosen from the rest, then some of their
+  labels are changed. All three depend on `split_seed` alone, and a larger
+  choice contains a smaller one. Test and validation labels stay as they are.
+
+  Args:
+    name: a TFDS name, such as `digits` (built on first use, offline) or
+      `fashion_mnist`.
+    data_dir: the directory that holds prepared sets. None: TFDS's own rules.
+    validation: fraction of the `train` split held out, classes in proportion;
+      0 holds out nothing.
+    split_seed: seed of every choice made here, not of the run.
+    label_noise: fraction of the training labels that are changed to another
+      class, each other class being as likely.
+    train_examples: number of training examples, classes in proportion; None
+      takes all that are not held out.
+
+  Returns:
+    The splits, each in the order of TFDS.
+
+  Raises:
+    DatasetNotFoundError: where the set is not on this machine.
+    ValueError: where the set or an argument does not fit.
+  """
+  _check_choices(validation, split_seed, label_noise)
+  builder = prepared_builder(name, data_dir)
+  num_classes, image_shape = _check_features(name, builder.info)
+  full = _decode(builder, "train", image_shape)
+  test = _decode(builder, "test", image_shape)
+  held_out, train = _hold_out(full, validation, split_seed)
+  if train_examples is not None:
+    train = _choose(train, train_examples, len(full), split_seed)
+  if label_noise:
+    train = _mislabel(train, label_noise, num_classes, len(full), split_seed)
+  return ImageData(name, num_classes, image_shape, train, held_out, test)
+
+
+def _check_choices(
+  validation: float, split_seed: int, label_noise: float
+) -> None:
+  if split_seed < 0:
+    raise ValueError(f"split_seed={split_seed} must not be negative")
+  if not 0 <= validation < 1:
+    raise ValueError(f"validation={validation} must be in [0, 1)")
+  if not 0 <= label_noise <= 1:
+    raise ValueError(f"label_noise={label_noise} must be in [0, 1]")
+
+
+def _check_features(
+  name: str, info: "tfds.core.DatasetInfo"
+) -> tuple[int, tuple[int, int, int]]:
+  """The number of classes and the images' shape, of a set that can be held."""
+  import tensorflow_datasets as tfds
+
+  is_dict = isinstance(info.features, tfds.features.FeaturesDict)
+  features = dict(info.features.items()) if is_dict else {}
+  image, label = features.get("image"), features.get("label")
+  if not isinstance(image, tfds.features.Image) or not isinstance(
+    label, tfds.features.ClassLabel
+  ):
+    raise ValueError(
+      f"Data set {name!r} is no image classification set: it needs an image"
+      f" feature 'image' and a class feature 'label'; it has"
+      f" {info.features}"
+    )
+  if None in image.shape or image.np_dtype != np.uint8:
+    raise ValueError(
+      f"Data set {name!r} cannot be held in memory as it is: images must be"
+      f" uint8 and of one shape, and are {image.np_dtype} {image.shape}"
+    )
+  missing = [split for split in ("train", "test") if split not in info.splits]
+  if missing:
+    raise ValueError(
+      f"Data set {name!r} has no split {' and no split '.join(missing)}; its"
+      f" splits are {', '.join(info.splits)}"
+    )
+  return label.num_classes, tuple(image.shape)
+
+
+def _decode(
+  builder: "tfds.core.DatasetBuilder",
+  split: str,
+  image_shape: tuple[int, int, int],
+) -> Split:
+  """Reads a split in the order of its files."""
+  import tensorflow_datasets as tfds
+
+  tf = import_tensorflow()
+  dataset = builder.as_dataset(
+    split,
+    shuffle_files=False,
+    decoders=tfds.decode.PartialDecoding({"image": True, "label": True}),
+    # One file after the other: the order is then a property of the set.
+    read_config=tfds.ReadConfig(interleave_cycle_length=1, try_autocache=False),
+  )
+  count = builder.info.splits[split].num_examples
+  images = np.empty((count, *image_shape), np.uint8)
+  labels = np.empty(count, np.int32)
+  filled = 0
+  batches = dataset.batch(_DECODE_BATCH).prefetch(tf.data.AUTOTUNE)
+  for batch in batches.as_numpy_iterator():
+    here = slice(filled, filled + len(batch["label"]))
+    images[here], labels[here] = batch["image"], batch["label"]
+    filled = here.stop
+  if filled != count or (count and labels.min() < 0):
+    raise ValueError(
+      f"Split {split!r} of {builder.info.full_name} must hold {count} labelled"
+      f" examples; {filled} were read, {np.sum(labels[:filled] < 0)} of them"
+      " without a label. Prepare the set again, or choose another."
+    )
+  return Split(images, labels, np.arange(count))
+
+
+def _hold_out(
+  full: Split, fraction: float, seed: int
+) -> tuple[Split | None, Split]:
+  if not fraction:
+    return None, full
+  count = round(fraction * len(full))
+  if not 0 < count < len(full):
+    raise ValueError(
+      f"validation={fraction} would hold out {count} of {len(full)} training"
+      " examples; it must hold out some and leave some"
+    )
+  keys = _subsets.draws(
+    len(full), seed=seed, purpose=_subsets.Purpose.VALIDATION
+  )
+  chosen = _subsets.stratified(full.labels, count, keys)
+  rest = _subsets.complement(len(full), chosen)
+  return full.take(chosen), full.take(rest)
+
+
+def _choose(train: Split, count: int, drawn: int, seed: int) -> Split:
+  if not 0 < count <= len(train):
+    raise ValueError(
+      f"train_examples={count} must be between 1 and the {len(train)} training"
+      " examples that are not held out"
+    )
+  # Drawn for the whole split: what validation takes does not change the rest.
+  keys = _subsets.draws(
+    drawn, seed=seed, purpose=_subsets.Purpose.TRAIN_SUBSET
+  )[train.ids]
+  return train.take(_subsets.stratified(train.labels, count, keys))
+
+
+def _mislabel(
+  train: Split, fraction: float, num_classes: int, drawn: int, seed: int
+) -> Split:
+  if num_classes < 2:
+    raise ValueError(
+      f"label_noise={fraction} needs another class to change a label to; the"
+      f" set has {num_classes}"
+    )
+  purposes = (_subsets.Purpose.NOISY_EXAMPLES, _subsets.Purpose.NOISY_LABELS)
+  example_keys, label_keys = (
+    _subsets.draws(drawn, seed=seed, purpose=purpose)[train.ids]
+    for purpose in purposes
+  )
+  labels = _subsets.flip_labels(
+    train.labels, fraction, num_classes, example_keys, label_keys
+  )
+  return Split(train.images, labels, train.ids)

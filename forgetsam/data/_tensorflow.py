@@ -1,0 +1,20 @@
+"""TensorFlow, imported when first needed: it costs several seconds."""
+
+import functools
+import os
+from types import ModuleType
+
+
+@functools.cache
+def import_tensorflow() -> ModuleType:
+  """Imports TensorFlow without start-up noise and without the accelerators.
+
+  TensorFlow only reads images here. Left alone, it would claim the memory of
+  every GPU that it sees, which JAX needs.
+  """
+  os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+  import tensorflow as tf
+
+  if tf.config.get_visible_devices("GPU"):
+    tf.config.set_visible_devices([], "GPU")
+  return tf
