@@ -1,16 +1,20 @@
 """Linen modules as pure functions of parameters, state and images."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Key
 
-Params = Any
-ModelState = dict[str, Any]
-Forward = Callable[..., tuple[Array, ModelState]]
+from forgetsam.models._typing import (
+  Forward,
+  Images,
+  Logits,
+  ModelState,
+  Params,
+)
 
 
 def forward(module: nn.Module) -> Forward:
@@ -42,11 +46,11 @@ def forward(module: nn.Module) -> Forward:
   def apply(
     params: Params,
     model_state: ModelState,
-    images: Float[Array, "batch height width channels"],
+    images: Images,
     *,
     train: bool,
     key: Key[Array, ""] | None = None,
-  ) -> tuple[Float[Array, "batch classes"], ModelState]:
+  ) -> tuple[Logits, ModelState]:
     variables = {"params": params, **model_state}
     if not train:
       logits: Any = module.apply(variables, images, train=False)

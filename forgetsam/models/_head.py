@@ -5,6 +5,8 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
+from forgetsam.models._typing import Logits
+
 
 class Head(nn.Module):
   """A dense layer whose logits are float32, whatever it computes in.
@@ -23,9 +25,7 @@ class Head(nn.Module):
   dtype: DTypeLike = "float32"
 
   @nn.compact
-  def __call__(
-    self, features: Float[Array, "batch features"]
-  ) -> Float[Array, "batch classes"]:
+  def __call__(self, features: Float[Array, "batch features"]) -> Logits:
     """Computes the logits of a batch of features."""
     logits = nn.Dense(
       self.num_classes,

@@ -6,6 +6,8 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
+from forgetsam.models._typing import NDArray
+
 
 class BatchNorm(nn.Module):
   r"""Batch normalisation whose running variance is unbiased, as in PyTorch.
@@ -42,7 +44,7 @@ class BatchNorm(nn.Module):
 
   @nn.compact
   def __call__(
-    self, x: Float[Array, "*batch channels"], *, use_running_average: bool
+    self, x: Float[NDArray, "*batch channels"], *, use_running_average: bool
   ) -> Float[Array, "*batch channels"]:
     """Normalises `x` over all its axes but the last.
 
@@ -63,7 +65,7 @@ class BatchNorm(nn.Module):
     bias = self.param("bias", nn.initializers.zeros, (channels,), jnp.float32)
     mean = self.variable("batch_stats", "mean", jnp.zeros, (channels,))
     var = self.variable("batch_stats", "var", jnp.ones, (channels,))
-    x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    x = jnp.asarray(x, jnp.promote_types(x.dtype, jnp.float32))
     if use_running_average:
       x_mean, x_var = mean.value, var.value
     else:

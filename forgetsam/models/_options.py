@@ -1,8 +1,10 @@
 """Checks of models' options, and what their names stand for."""
 
 import functools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
+from typing import TypeGuard
 
 import flax.linen as nn
 import jax
@@ -21,37 +23,51 @@ ACTIVATIONS: Mapping[str, Activation] = MappingProxyType(
 )
 
 
-def check_positive(**options: int) -> None:
+def check_positive(**options: object) -> None:
   """Raises a ValueError that names the first option that is not in 1, 2, ..."""
   for name, value in options.items():
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
       raise ValueError(f"{name}={value!r} must be a positive integer.")
 
 
-def check_widths(name: str, widths: object) -> None:
-  """Raises a ValueError unless `widths` is a sequence of positive integers."""
-  if isinstance(widths, str) or not isinstance(widths, Sequence):
-    raise ValueError(
-      f"{name}={widths!r} must be a tuple of positive integers, one a layer."
-    )
-  for i, width in enumerate(widths):
-    check_positive(**{f"{name}[{i}]": width})
+def check_widths(**options: object) -> None:
+  """Raises a ValueError unless the options are tuples of positive integers."""
+  for name, value in options.items():
+    if isinstance(value, str) or not isinstance(value, Sequence):
+      raise ValueError(
+        f"{name}={value!r} must be a tuple of positive integers, one a layer."
+      )
+    for i, width in enumerate(value):
+      check_positive(**{f"{name}[{i}]": width})
 
 
-def check_rate(**options: float) -> None:
+def check_rate(**options: object) -> None:
   """Raises a ValueError that names the first option outside [0, 1)."""
   for name, value in options.items():
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if not _is_number(value) or not 0.0 <= value < 1.0:
       raise ValueError(f"{name}={value!r} must be a number in [0, 1).")
-    if not 0.0 <= value < 1.0:
-      raise ValueError(f"{name}={value!r} must lie in [0, 1).")
 
 
-def check_activation(name: str) -> None:
-  """Raises a ValueError that lists the activations if `name` is not one."""
-  if name not in ACTIVATIONS:
+def check_finite(**options: object) -> None:
+  """Raises a ValueError that names the first option that is not finite."""
+  for name, value in options.items():
+    if not _is_number(value) or not math.isfinite(value):
+      raise ValueError(f"{name}={value!r} must be a finite number.")
+
+
+def check_flag(**options: object) -> None:
+  """Raises a ValueError that names the first option that is not a bool."""
+  for name, value in options.items():
+    if not isinstance(value, bool):
+      raise ValueError(f"{name}={value!r} must be True or False.")
+
+
+def check_activation(activation: str) -> None:
+  """Raises a ValueError that lists the activations if this is not one."""
+  if activation not in ACTIVATIONS:
     raise ValueError(
-      f"activation={name!r} is unknown; choose one of {sorted(ACTIVATIONS)}."
+      f"activation={activation!r} is unknown; choose one of "
+      f"{sorted(ACTIVATIONS)}."
     )
 
 
@@ -66,3 +82,7 @@ def check_dtype(dtype: DTypeLike) -> None:
       f"dtype={dtype!r} must be a floating-point type, such as 'float32' or "
       "'bfloat16'."
     )
+
+
+def _is_number(value: object) -> TypeGuard[float]:
+  return isinstance(value, int | float) and not isinstance(value, bool)

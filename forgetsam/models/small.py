@@ -5,7 +5,6 @@ from collections.abc import Sequence
 import flax.linen as nn
 import jax.numpy as jnp
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float
 
 from forgetsam.models._head import Head
 from forgetsam.models._norm import BatchNorm
@@ -13,10 +12,13 @@ from forgetsam.models._options import (
   ACTIVATIONS,
   check_activation,
   check_dtype,
+  check_finite,
+  check_flag,
   check_positive,
   check_rate,
   check_widths,
 )
+from forgetsam.models._typing import Images, Logits
 
 
 class MLP(nn.Module):
@@ -41,19 +43,20 @@ class MLP(nn.Module):
   def __post_init__(self) -> None:
     """Checks the options."""
     check_positive(num_classes=self.num_classes)
-    check_widths("hidden", self.hidden)
+    check_widths(hidden=self.hidden)
     check_activation(self.activation)
     check_rate(dropout=self.dropout)
+    check_finite(head_bias=self.head_bias)
     check_dtype(self.dtype)
     super().__post_init__()
 
   @nn.compact
   def __call__(
     self,
-    images: Float[Array, "batch height width channels"],
+    images: Images,
     *,
     train: bool = False,
-  ) -> Float[Array, "batch classes"]:
+  ) -> Logits:
     """Computes the logits.
 
     Args:
@@ -63,7 +66,7 @@ class MLP(nn.Module):
     Returns:
       One logit per image and class.
     """
-    x = images.reshape(images.shape[0], -1)
+    x = jnp.reshape(images, (images.shape[0], -1))
     for width in self.hidden:
       x = nn.Dense(width, dtype=self.dtype)(x)
       x = ACTIVATIONS[self.activation](x)
@@ -97,18 +100,20 @@ class CNN(nn.Module):
   def __post_init__(self) -> None:
     """Checks the options."""
     check_positive(num_classes=self.num_classes)
-    check_widths("widths", self.widths)
+    check_widths(widths=self.widths)
+    check_flag(batch_norm=self.batch_norm)
     check_rate(dropout=self.dropout)
+    check_finite(head_bias=self.head_bias)
     check_dtype(self.dtype)
     super().__post_init__()
 
   @nn.compact
   def __call__(
     self,
-    images: Float[Array, "batch height width channels"],
+    images: Images,
     *,
     train: bool = False,
-  ) -> Float[Array, "batch classes"]:
+  ) -> Logits:
     """Computes the logits.
 
     Args:

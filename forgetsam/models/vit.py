@@ -9,9 +9,11 @@ from forgetsam.models._head import Head
 from forgetsam.models._options import (
   ACTIVATIONS,
   check_dtype,
+  check_finite,
   check_positive,
   check_rate,
 )
+from forgetsam.models._typing import Images, Logits
 
 _EPSILON = 1e-6  # of every LayerNorm
 _KERNEL_INIT = nn.initializers.xavier_uniform()
@@ -31,9 +33,7 @@ class PatchEmbedding(nn.Module):
   dtype: DTypeLike = "float32"
 
   @nn.compact
-  def __call__(
-    self, images: Float[Array, "batch height width channels"]
-  ) -> Float[Array, "batch tokens features"]:
+  def __call__(self, images: Images) -> Float[Array, "batch tokens features"]:
     """Embeds a batch of images.
 
     Args:
@@ -162,6 +162,7 @@ class ViT(nn.Module):
       mlp_ratio=self.mlp_ratio,
     )
     check_rate(dropout=self.dropout)
+    check_finite(head_bias=self.head_bias)
     check_dtype(self.dtype)
     if self.width % self.num_heads:
       raise ValueError(
@@ -172,10 +173,10 @@ class ViT(nn.Module):
   @nn.compact
   def __call__(
     self,
-    images: Float[Array, "batch height width channels"],
+    images: Images,
     *,
     train: bool = False,
-  ) -> Float[Array, "batch classes"]:
+  ) -> Logits:
     """Computes the logits.
 
     Args:

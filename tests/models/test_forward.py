@@ -1,0 +1,181 @@
+"""The adapter from Linen modules to pure functions, for every model."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import AxisType
+from jax.sharding import PartitionSpec as P
+
+from forgetsam import models
+
+# Small variants of every model; all have dropout, the CNN has BatchNorm.
+OPTIONS = {
+  "mlp": {"hidden": (16,), "dropout": 0.5},
+  "cnn": {"widths": (4, 8), "dropout": 0.5},
+  "vit_tiny": {"width": 8, "depth": 1, "num_heads": 2, "dropout": 0.5},
+}
+IMAGE_SHAPE = (8, 8, 1)
+
+
+def test_every_model_is_tested_here():
+  assert set(OPTIONS) == set(models.names())
+
+
+@functools.cache
+def _model(name, **overrides):
+  module = models.create(name, 3, **{**OPTIONS[name], **overrides})
+  params, model_state = models.initialise(
+    module, jax.random.key(0), IMAGE_SHAPE
+  )
+  # The ViT's head starts at zero, which would hide everything before it.
+  rng = np.random.default_rng(0)
+  params = jax.tree.map(
+    lambda x: x + 0.1 * rng.normal(size=x.shape).astype("float32"), params
+  )
+  forward = jax.jit(models.forward(module), static_argnames="train")
+  return forward, params, model_state
+
+
+def _images(batch=16, seed=1):
+  return jax.random.normal(jax.random.key(seed), (batch, *IMAGE_SHAPE))
+
+
+def _same(tree, other):
+  return jax.tree.structure(tree) == jax.tree.structure(other) and all(
+    np.array_equal(x, y)
+    for x, y in zip(jax.tree.leaves(tree), jax.tree.leaves(other), strict=True)
+  )
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_evaluation_is_deterministic_and_leaves_the_state_alone(name):
+  forward, params, model_state = _model(name)
+  images = _images()
+  logits, new_state = forward(
+    params, model_state, images, train=False, key=None
+  )
+  again, _ = forward(
+    params, model_state, images, train=False, key=jax.random.key(5)
+  )
+  assert logits.shape == (16, 3)
+  assert logits.dtype == jnp.float32
+  np.testing.assert_array_equal(logits, again)
+  assert _same(new_state, model_state)
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_evaluation_treats_each_image_alone(name):
+  forward, params, model_state = _model(name)
+  images = _images()
+  logits, _ = forward(params, model_state, images, train=False, key=None)
+  alone, _ = forward(params, model_state, images[3:4], train=False, key=None)
+  np.testing.assert_allclose(alone, logits[3:4], rtol=1e-5, atol=1e-5)
+  assert np.ptp(np.asarray(logits), axis=0).min() > 1e-3
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_dropout_follows_the_key_in_training_only(name):
+  forward, params, model_state = _model(name)
+  first, again, other = (
+    forward(
+      params, model_state, _images(), train=True, key=jax.random.key(seed)
+    )[0]
+    for seed in (0, 0, 1)
+  )
+  np.testing.assert_array_equal(first, again)
+  assert np.abs(first - other).max() > 1e-3
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_training_returns_state_of_the_same_structure(name):
+  forward, params, model_state = _model(name)
+  _, new_state = forward(
+    params, model_state, _images(), train=True, key=jax.random.key(0)
+  )
+  assert jax.tree.structure(new_state) == jax.tree.structure(model_state)
+  assert jax.tree.map(jnp.shape, new_state) == jax.tree.map(
+    jnp.shape, model_state
+  )
+  if name == "cnn":
+    assert not _same(new_state, model_state)
+
+
+def test_collections_that_a_pass_does_not_touch_are_kept():
+  forward, params, model_state = _model("cnn")
+  model_state = {**model_state, "constants": {"c": jnp.array(4.0)}}
+  _, new_state = forward(
+    params, model_state, _images(), train=True, key=jax.random.key(0)
+  )
+  assert new_state["constants"] == {"c": 4.0}
+
+
+def test_a_model_without_dropout_trains_without_a_key():
+  forward, params, model_state = _model("mlp", dropout=0.0)
+  trained, _ = forward(params, model_state, _images(), train=True, key=None)
+  evaluated, _ = forward(params, model_state, _images(), train=False, key=None)
+  np.testing.assert_array_equal(trained, evaluated)
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_bfloat16_keeps_parameters_state_and_logits_in_float32(name):
+  forward, params, model_state = _model(name, dtype="bfloat16")
+  full, _, _ = _model(name)
+
+  def logits_fn(forward):
+    return forward(
+      params, model_state, _images(), train=True, key=jax.random.key(0)
+    )
+
+  low, new_state = logits_fn(forward)
+  assert low.dtype == jnp.float32
+  for leaf in jax.tree.leaves((params, new_state)):
+    assert leaf.dtype == jnp.float32
+  high, _ = logits_fn(full)
+  np.testing.assert_allclose(low, high, rtol=0.1, atol=0.1)
+  # It really computes in less: otherwise the two would be equal.
+  assert np.abs(low - high).max() > 1e-4
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_gradients_on_a_mesh_are_each_devices_own(name):
+  """Varying parameters under `check_vma` give what a loop over shards gives."""
+  forward, params, model_state = _model(name)
+  images, key = _images(batch=16), jax.random.key(0)
+
+  def loss_and_state(params, images):
+    logits, new_state = forward(
+      params, model_state, images, train=True, key=key
+    )
+    return jnp.mean(jnp.square(logits - 1.0)), new_state
+
+  grad_fn = jax.grad(loss_and_state, has_aux=True)
+
+  def of_device(params, images):
+    params = jax.tree.map(
+      lambda x: jax.lax.pcast(x, "data", to="varying"), params
+    )
+    grads, new_state = grad_fn(params, images)
+    return jax.tree.map(lambda x: x[None], (grads, new_state))
+
+  mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
+  on_mesh = jax.jit(
+    jax.shard_map(
+      of_device,
+      mesh=mesh,
+      in_specs=(P(), P("data")),
+      out_specs=P("data"),
+      check_vma=True,
+    )
+  )(params, images)
+  for i in (0, 7):
+    expected = jax.jit(grad_fn)(params, images[2 * i : 2 * i + 2])
+    jax.tree.map(
+      lambda x, y, i=i: np.testing.assert_allclose(
+        x[i], y, rtol=1e-4, atol=1e-5
+      ),
+      on_mesh,
+      expected,
+    )
