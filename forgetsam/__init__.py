@@ -1,1 +1,71 @@
-"""Sharpness-aware training as composable optax transforms."""
+"""Perturbed forgetting and sharpness-aware training as optax transforms."""
+
+from typing import TYPE_CHECKING, Any
+
+from forgetsam import models
+from forgetsam._ascent import (
+  ascent_and_descent,
+  loss_ascent,
+  output_bias_forgetting,
+  pseudo_loss,
+)
+from forgetsam._eval_step import make_eval_step
+from forgetsam._losses import sigmoid_cross_entropy, softmax_cross_entropy
+from forgetsam._optimizers import sgdw, shrink_and_perturb
+from forgetsam._schedules import lr_proportional_rho
+from forgetsam._train_state import TrainState, create_train_state
+from forgetsam._train_step import make_train_step
+from forgetsam.perturbations import (
+  PerturbedGradientState,
+  asam,
+  gaussian_direction,
+  only,
+  perturbed_gradient,
+  random_perturbation,
+  sam,
+  scale_by_magnitude,
+  scale_to_radius,
+  surrogate_gap,
+)
+
+if TYPE_CHECKING:
+  from forgetsam._load_run import load_run
+
+__version__ = "0.1.0"
+
+__all__ = [
+  "PerturbedGradientState",
+  "TrainState",
+  "asam",
+  "ascent_and_descent",
+  "create_train_state",
+  "gaussian_direction",
+  "load_run",
+  "loss_ascent",
+  "lr_proportional_rho",
+  "make_eval_step",
+  "make_train_step",
+  "models",
+  "only",
+  "output_bias_forgetting",
+  "perturbed_gradient",
+  "pseudo_loss",
+  "random_perturbation",
+  "sam",
+  "scale_by_magnitude",
+  "scale_to_radius",
+  "sgdw",
+  "shrink_and_perturb",
+  "sigmoid_cross_entropy",
+  "softmax_cross_entropy",
+  "surrogate_gap",
+]
+
+
+def __getattr__(name: str) -> Any:
+  # Opening a run needs orbax, which takes seconds to import.
+  if name == "load_run":
+    from forgetsam._load_run import load_run
+
+    return load_run
+  raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,85 @@
+"""The data-parallel mesh: which axis, what is placed where, who averages."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array
+
+from forgetsam._typing import PyTree
+
+DATA_AXIS = "data"
+
+
+def check_mesh(mesh: Mesh | None) -> None:
+  """Raises a `ValueError` where a mesh has other axes than "data"."""
+  if mesh is not None and mesh.axis_names != (DATA_AXIS,):
+    raise ValueError(
+      f"mesh has the axes {mesh.axis_names}: it must have the one axis "
+      f"{DATA_AXIS!r}, as in jax.make_mesh((jax.device_count(),), ('data',), "
+      "axis_types=(jax.sharding.AxisType.Auto,))"
+    )
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+  """Every device holds the whole array."""
+  return NamedSharding(mesh, PartitionSpec())
+
+
+def split_batch(mesh: Mesh) -> NamedSharding:
+  """Every device holds its consecutive share of the leading axis."""
+  return NamedSharding(mesh, PartitionSpec(DATA_AXIS))
+
+
+def varying(tree: PyTree) -> PyTree:
+  """Marks replicated arrays as each device's own, inside `shard_map`.
+
+  The gradient with respect to a *replicated* array is summed over devices
+  where it is taken, silently: a perturbation per device would be wrong.
+  """
+
+  def mark(x: Array) -> Array:
+    if DATA_AXIS in jax.typeof(x).vma:
+      return x
+    return jax.lax.pcast(x, DATA_AXIS, to="varying")
+
+  return jax.tree.map(mark, tree)
+
+
+def average(tree: PyTree) -> PyTree:
+  """The devices' mean of floating-point arrays that differ, in one collective.
+
+  What is the same on every device stays as it is. Integers and keys that are
+  marked as differing (they agree in value) are taken from the first device.
+  """
+  leaves, structure = jax.tree.flatten(tree)
+  differs = [DATA_AXIS in jax.typeof(x).vma for x in leaves]
+  means = iter(
+    jax.lax.pmean(
+      [x for x, d in zip(leaves, differs, strict=True) if d and is_float(x)],
+      DATA_AXIS,
+    )
+  )
+  result = []
+  for x, d in zip(leaves, differs, strict=True):
+    if not d:
+      result.append(x)
+    else:
+      result.append(next(means) if is_float(x) else _first_device(x))
+  return jax.tree.unflatten(structure, result)
+
+
+def is_float(x: Any) -> bool:
+  """Whether an array is averaged over micro-batches and devices."""
+  return jnp.issubdtype(x.dtype, jnp.floating)
+
+
+def _first_device(x: Array) -> Array:
+  if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
+    data = _first_device(jax.random.key_data(x))
+    return jax.random.wrap_key_data(data, impl=jax.random.key_impl(x))
+  if x.dtype == jnp.bool_:
+    return _first_device(x.astype(jnp.int32)).astype(jnp.bool_)
+  mine = jax.lax.axis_index(DATA_AXIS) == 0
+  return jax.lax.psum(jnp.where(mine, x, jnp.zeros_like(x)), DATA_AXIS)

@@ -1,0 +1,79 @@
+"""Euclidean norms and inner products of pytrees, in at least float32."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from forgetsam._typing import PyTree
+
+# Outside this range a sum of float32 squares has lost precision to underflow,
+# or is about to overflow.
+_SMALLEST, _LARGEST = 1e-30, 1e37
+
+
+def at_least_float32(x: Array) -> Array:
+  """Casts bfloat16 and float16 to float32; leaves wider types alone."""
+  return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
+def tree_norm(tree: PyTree) -> Float[Array, ""]:
+  r"""Euclidean norm over all leaves of a tree.
+
+  .. math:: \lVert g \rVert_2 = \sqrt{\textstyle\sum_i g_i^2}
+
+  The plain sum of squares, accumulated in float32 (float64 leaves: in
+  float64). One `lax.cond` on the finished scalar falls back to dividing by the
+  largest entry where the sum under- or overflows: norms that float32 can hold
+  come out right, at the price of the plain sum.
+
+  Args:
+    tree: pytree of floating-point arrays of any shapes.
+
+  Returns:
+    A scalar; zero for an empty tree, not finite where an entry is not.
+
+  Example:
+    >>> float(tree_norm({"a": jnp.array([3e30]), "b": jnp.array([4e30])}))
+    5...e+30
+  """
+  leaves = [at_least_float32(x) for x in jax.tree.leaves(tree)]
+  if not leaves:
+    return jnp.zeros((), jnp.float32)
+  # Elementwise products: TPUs would multiply a `vdot` in bfloat16.
+  total = sum((jnp.sum(x * x) for x in leaves[1:]), jnp.sum(leaves[0] ** 2))
+  in_range = (total >= _SMALLEST) & (total <= _LARGEST)
+  return jax.lax.cond(
+    in_range, lambda: jnp.sqrt(total), lambda: _scaled(leaves)
+  )
+
+
+def _scaled(leaves: list[Array]) -> Array:
+  """The norm by way of the largest entry, safe from under- and overflow."""
+  maxima = [jnp.max(jnp.abs(x), initial=0.0) for x in leaves]
+  largest = jnp.max(jnp.stack(maxima))
+  divisor = jnp.where(largest > 0, largest, 1)
+  total = sum(
+    (jnp.sum((x / divisor) ** 2) for x in leaves[1:]),
+    jnp.sum((leaves[0] / divisor) ** 2),
+  )
+  return largest * jnp.sqrt(total)
+
+
+def tree_dot(left: PyTree, right: PyTree) -> Float[Array, ""]:
+  r"""Inner product :math:`\sum_i a_i b_i` over two trees, in float32.
+
+  Elementwise products and sums, so that no backend lowers the precision.
+  """
+  products = jax.tree.map(
+    lambda a, b: jnp.sum(at_least_float32(a) * at_least_float32(b)),
+    left,
+    right,
+  )
+  return jax.tree.reduce(jnp.add, products, jnp.zeros((), jnp.float32))
+
+
+def unit(tree: PyTree) -> PyTree:
+  """`tree / ||tree||` leaf by leaf in at least float32; zero stays zero."""
+  norm = tree_norm(tree)
+  divisor = jnp.where(norm == 0, 1, norm)
+  return jax.tree.map(lambda x: at_least_float32(x) / divisor, tree)

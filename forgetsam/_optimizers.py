@@ -1,0 +1,125 @@
+"""Optimizers of the paper that optax does not have."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Int
+
+from forgetsam._checks import check_number
+from forgetsam._norms import at_least_float32
+from forgetsam._typing import PyTree
+
+
+def sgdw(
+  learning_rate: optax.ScalarOrSchedule,
+  momentum: float = 0.9,
+  weight_decay: float = 0.0,
+  mask: PyTree | Callable[[PyTree], PyTree] | None = None,
+) -> optax.GradientTransformationExtraArgs:
+  r"""Stochastic gradient descent with momentum and decoupled weight decay.
+
+  .. math:: v_t = \mu v_{t-1} + g_t, \qquad
+     w_t = w_{t-1} - \eta_t (v_t + \lambda w_{t-1})
+
+  Args:
+    learning_rate: :math:`\eta`, a float or a schedule of the update count.
+    momentum: :math:`\mu` in [0, 1).
+    weight_decay: :math:`\lambda`, at least 0; multiplied by the learning rate.
+    mask: which arrays decay: a pytree of booleans (or a prefix of one), or a
+      function from params to it; `None` decays all.
+
+  Returns:
+    The optimizer.
+
+  Raises:
+    ValueError: momentum is outside [0, 1) or weight_decay is negative.
+
+  Example:
+    >>> optimizer = sgdw(0.5, momentum=0.0, weight_decay=0.1)
+    >>> params = {"w": jnp.array(1.0)}
+    >>> grads = {"w": jnp.array(2.0)}
+    >>> optimizer.update(grads, optimizer.init(params), params)[0]["w"]
+    Array(-1.05, dtype=float32)
+
+  References:
+    Loshchilov and Hutter, *Decoupled Weight Decay Regularization*, ICLR 2019,
+    algorithm 1.
+  """
+  check_number("momentum", momentum, low=0, high=1, exclude_high=True)
+  check_number("weight_decay", weight_decay, low=0)
+  return optax.chain(
+    optax.trace(decay=momentum),
+    optax.add_decayed_weights(weight_decay, mask),
+    optax.scale_by_learning_rate(learning_rate),
+  )
+
+
+class ShrinkAndPerturbState(NamedTuple):
+  """State of `shrink_and_perturb`."""
+
+  count: Int[Array, ""]  # type: ignore[assignment]  # mypy: tuple.count
+  initial_params: PyTree
+
+
+def shrink_and_perturb(
+  factor: optax.ScalarOrSchedule,
+) -> optax.GradientTransformationExtraArgs:
+  r"""Pulls the weights a little towards where training started.
+
+  .. math:: w_t = f_t w_0 + (1 - f_t) (w_{t-1} + u_t)
+
+  with :math:`u_t` the update that reaches it. It stands *last* in a chain. The
+  official code shrinks at the start of the next step, BatchNorm's running
+  statistics included; this transform shrinks parameters only.
+
+  Args:
+    factor: f in [0, 1], a float or a schedule of the number of updates
+      completed, this one included.
+
+  Returns:
+    A transformation of updates; its state holds a copy of the first params.
+
+  Raises:
+    ValueError: factor is outside [0, 1]; `update` without params.
+
+  Example:
+    >>> transform = shrink_and_perturb(0.25)
+    >>> state = transform.init(jnp.array(1.0))
+    >>> transform.update(jnp.array(2.0), state, jnp.array(3.0))[0]  # 5 -> 4
+    Array(1., dtype=float32)
+
+  References:
+    Ash and Adams, *On Warm-Starting Neural Network Training*, NeurIPS 2020.
+  """
+  check_number("factor", factor, low=0, high=1)
+
+  def init_fn(params: PyTree) -> ShrinkAndPerturbState:
+    # A copy: params' own buffers may be donated to the step that follows.
+    initial = jax.tree.map(lambda w: jnp.array(w, copy=True), params)
+    return ShrinkAndPerturbState(jnp.zeros((), jnp.int32), initial)
+
+  def update_fn(
+    updates: PyTree,
+    state: ShrinkAndPerturbState,
+    params: PyTree | None = None,
+    **extra: object,
+  ) -> tuple[PyTree, ShrinkAndPerturbState]:
+    del extra
+    if params is None:
+      raise ValueError(
+        "shrink_and_perturb needs params: call update(updates, state, params)"
+      )
+    count = optax.safe_increment(state.count)
+    f = factor(count) if callable(factor) else factor
+
+    def pull(u: Array, w: Array, w_0: Array) -> Array:
+      wide = at_least_float32(u), at_least_float32(w), at_least_float32(w_0)
+      return ((1 - f) * wide[0] + f * (wide[2] - wide[1])).astype(u.dtype)
+
+    pulled = jax.tree.map(pull, updates, params, state.initial_params)
+    return pulled, ShrinkAndPerturbState(count, state.initial_params)
+
+  return optax.GradientTransformationExtraArgs(init_fn, update_fn)

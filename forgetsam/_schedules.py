@@ -1,0 +1,60 @@
+"""Schedules of the perturbation radius."""
+
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float
+
+from forgetsam._checks import check_number
+
+
+def lr_proportional_rho(
+  lr_schedule: optax.Schedule,
+  rho_max: float,
+  rho_min: float,
+  lr_max: float,
+  lr_min: float,
+) -> optax.Schedule:
+  r"""A radius that follows the learning rate.
+
+  .. math:: \rho_t = \max\Bigl(0,\ \rho_{\min} + (\rho_{\max} - \rho_{\min})
+     \frac{\eta_t - \eta_{\min}}{\eta_{\max} - \eta_{\min}}\Bigr)
+
+  During a warm-up from below `lr_min` the radius is below `rho_min`, and never
+  below zero.
+
+  Args:
+    lr_schedule: the learning rate :math:`\eta_t` of the update count.
+    rho_max: the radius at the learning rate lr_max.
+    rho_min: the radius at the learning rate lr_min.
+    lr_max: the largest learning rate of the schedule.
+    lr_min: the smallest learning rate after warm-up.
+
+  Returns:
+    A schedule: update count to radius.
+
+  Raises:
+    ValueError: lr_max equals lr_min, or a radius is negative.
+
+  Example:
+    >>> lr = optax.linear_schedule(1.0, 0.0, 10)
+    >>> rho = lr_proportional_rho(lr, 0.2, 0.1, lr_max=1.0, lr_min=0.0)
+    >>> round(float(rho(5)), 3)
+    0.15
+
+  References:
+    Zhuang et al., *Surrogate Gap Minimization Improves Sharpness-Aware
+    Training*, ICLR 2022, algorithm 1.
+  """
+  check_number("rho_max", rho_max, low=0)
+  check_number("rho_min", rho_min, low=0)
+  if isinstance(lr_max, (int, float)) and lr_max == lr_min:
+    raise ValueError(
+      f"lr_max={lr_max} must differ from lr_min={lr_min}: a constant learning "
+      "rate has no range to follow; pass rho as a float instead"
+    )
+
+  def schedule(count: Array | int) -> Float[Array, ""]:
+    fraction = (lr_schedule(count) - lr_min) / (lr_max - lr_min)
+    return jnp.maximum(0.0, fraction * (rho_max - rho_min) + rho_min)
+
+  return schedule

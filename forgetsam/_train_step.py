@@ -1,0 +1,324 @@
+"""The jitted training step: ascent, perturbation and descent on a mesh."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh, PartitionSpec
+from jaxtyping import Array
+
+from forgetsam._ascent import loss_ascent
+from forgetsam._inspection import Reads, inspect_perturb
+from forgetsam._mesh import (
+  DATA_AXIS,
+  average,
+  check_mesh,
+  replicated,
+  split_batch,
+  varying,
+)
+from forgetsam._micro_batches import (
+  MOST_UNROLLED,
+  MicroBatchResult,
+  average_over_micro_batches,
+)
+from forgetsam._norms import tree_norm
+from forgetsam._train_state import TrainState, refuse_perturbed_gradient
+from forgetsam._typing import AscentSignal, Forward, Loss, PyTree
+
+Metrics = dict[str, Array]
+TrainStep = Callable[
+  [TrainState, dict[str, Any], jax.Array], tuple[TrainState, Metrics]
+]
+
+
+def make_train_step(
+  forward: Forward,
+  *,
+  loss: Loss,
+  optimizer: optax.GradientTransformation,
+  ascent: AscentSignal | None = None,
+  perturb: optax.GradientTransformation | None = None,
+  micro_batch_size: int | None = None,
+  mesh: Mesh | None = None,
+) -> TrainStep:
+  r"""Builds the jitted, donated training step.
+
+  With the batch split into consecutive micro-batches
+  :math:`B_1, \ldots, B_n` of m examples, over all devices,
+
+  .. math:: g = \frac1n \sum_i \nabla L_{B_i}\bigl(w +
+     P(\nabla A_{B_i}(w))\bigr), \qquad w \leftarrow w + O(g)
+
+  with L the loss, A the ascent objective, P the perturbation (or, where
+  `perturb` combines, its rule in place of the plain gradient), and O the
+  optimizer. The partition does not depend on the number of devices. One
+  collective averages gradients, model state and metrics. A step whose loss,
+  perturbed loss or gradient is not finite keeps the old state and sets the
+  metric `skipped`.
+
+  Args:
+    forward: the model, `forward(params, model_state, images, *, train, key) ->
+      (logits, model_state)`; `models.forward(module)` makes it from a Linen
+      module.
+    loss: `(logits, labels) -> scalar`, the batch mean in it.
+    optimizer: any optax chain; it sees the averaged gradient. It gets the
+      training loss as the extra argument `value`.
+    ascent: the ascent signal; `None` ascends the loss.
+    perturb: a `perturbed_gradient`; `None` is plain training.
+    micro_batch_size: m, the examples of one perturbation (and of one BatchNorm
+      batch); it must divide each device's share. `None` takes the share whole,
+      and then the result depends on the number of devices.
+    mesh: a mesh with the one axis "data"; `None` runs on the default device.
+
+  Returns:
+    `step(state, {"image": [B, ...], "label": [B] or [B, K]}, key) ->
+    (state, metrics)`. `key` is the run's key, the same at every step: the step
+    folds in `state.step` and the global micro-batch index. `state` is donated.
+    Metrics are scalars: loss and accuracy of the clean pass, grad_norm,
+    skipped; with `perturb` also perturbed_loss, perturbation_norm, and
+    ascent_grad_norm where the perturbation reads the ascent gradient.
+
+  Raises:
+    ValueError: `ascent` without `perturb`, a `perturb` that never evaluates a
+      gradient, a `perturbed_gradient` inside `optimizer`, sizes that do not
+      divide, or a mesh with other axes.
+
+  Example:
+    >>> import forgetsam as fs
+    >>> module = fs.models.create("mlp", num_classes=3)
+    >>> params, model_state = fs.models.initialise(
+    ...   module, jax.random.key(0), (4, 4, 1)
+    ... )
+    >>> optimizer = fs.sgdw(0.1)
+    >>> perturb = fs.perturbed_gradient(fs.sam(rho=0.05))
+    >>> step = make_train_step(
+    ...   fs.models.forward(module),
+    ...   loss=fs.softmax_cross_entropy(),
+    ...   optimizer=optimizer,
+    ...   ascent=fs.output_bias_forgetting(),
+    ...   perturb=perturb,
+    ...   micro_batch_size=4,
+    ... )
+    >>> state = fs.create_train_state(params, model_state, optimizer, perturb)
+    >>> batch = {"image": jnp.ones((8, 4, 4, 1)), "label": jnp.arange(8) % 3}
+    >>> state, metrics = step(state, batch, jax.random.key(1))
+    >>> int(state.step), round(float(metrics["perturbation_norm"]), 4)
+    (1, 0.05)
+  """
+  if ascent is not None and perturb is None:
+    raise ValueError(
+      "ascent is given without perturb: pass perturb="
+      "perturbed_gradient(sam(rho)), or leave ascent out for plain training"
+    )
+  if micro_batch_size is not None and micro_batch_size < 1:
+    raise ValueError(f"micro_batch_size={micro_batch_size} must be at least 1")
+  check_mesh(mesh)
+  optimizer = optax.with_extra_args_support(optimizer)
+  signal = loss_ascent(loss) if ascent is None else ascent
+  if perturb is not None:
+    perturb = optax.with_extra_args_support(perturb)
+
+  def gradients(
+    state: TrainState, batch: PyTree, key: jax.Array, reads: Reads | None
+  ) -> MicroBatchResult:
+    """The averages over all micro-batches of one device, or of the mesh."""
+    share = len(batch["label"])
+    size = micro_batch_size or share
+    if share % size:
+      raise ValueError(
+        f"micro_batch_size={size} must divide the per-device batch of {share}"
+      )
+    device = jax.lax.axis_index(DATA_AXIS) if mesh is not None else 0
+    result = average_over_micro_batches(
+      _micro_step(forward, loss, signal, perturb, state, key, reads),
+      state.model_state,
+      batch,
+      size=size,
+      first_index=device * (share // size),
+      unroll=share // size == 1
+      or (_platform(mesh) == "cpu" and share // size <= MOST_UNROLLED),
+      mark=varying if mesh is not None else lambda tree: tree,
+    )
+    return result if mesh is None else average(result)
+
+  def mesh_gradients(
+    state: TrainState, batch: PyTree, key: jax.Array, reads: Reads | None
+  ) -> MicroBatchResult:
+    if mesh is None:
+      return gradients(state, batch, key, reads)
+
+    def on_device(
+      state: TrainState, batch: PyTree, key: jax.Array
+    ) -> MicroBatchResult:
+      state = state.replace(
+        params=varying(state.params), model_state=varying(state.model_state)
+      )
+      return gradients(state, batch, key, reads)
+
+    return jax.shard_map(
+      on_device,
+      mesh=mesh,
+      in_specs=(PartitionSpec(), PartitionSpec(DATA_AXIS), PartitionSpec()),
+      out_specs=PartitionSpec(),
+    )(state, batch, key)
+
+  def step(
+    state: TrainState, batch: dict[str, Any], key: jax.Array
+  ) -> tuple[TrainState, Metrics]:
+    batch = {"image": batch["image"], "label": batch["label"]}
+    _check_batch(batch, mesh)
+    refuse_perturbed_gradient(state.opt_state)
+    reads = None
+    if perturb is not None:
+      reads = inspect_perturb(
+        perturb, state.params, state.perturb_state, state.opt_state
+      )
+      _check_perturb(reads)
+    result = mesh_gradients(state, batch, key, reads)
+    return _descend(optimizer, state, result)
+
+  if mesh is None:
+    return jax.jit(step, donate_argnums=0)
+  whole, split = replicated(mesh), split_batch(mesh)
+  return jax.jit(
+    step,
+    donate_argnums=0,
+    in_shardings=(whole, split, whole),
+    out_shardings=whole,
+  )
+
+
+def _micro_step(
+  forward: Forward,
+  loss: Loss,
+  signal: AscentSignal,
+  perturb: optax.GradientTransformationExtraArgs | None,
+  state: TrainState,
+  key: jax.Array,
+  reads: Reads | None,
+) -> Callable[[PyTree, PyTree, Array], MicroBatchResult]:
+  """The work on one micro-batch: two passes that share one dropout key."""
+  step_key = jax.random.fold_in(key, state.step)
+
+  def micro_step(
+    model_state: PyTree, batch: PyTree, index: Array
+  ) -> MicroBatchResult:
+    labels = batch["label"]
+    dropout_key = jax.random.fold_in(step_key, index)
+
+    def logits_fn(params: PyTree) -> tuple[Array, PyTree]:
+      return forward(
+        params, model_state, batch["image"], train=True, key=dropout_key
+      )
+
+    def loss_fn(params: PyTree) -> Array:
+      return loss(logits_fn(params)[0], labels)
+
+    def ascent_fn(params: PyTree) -> PyTree:
+      logits, pullback, _ = jax.vjp(logits_fn, params, has_aux=True)
+      return pullback(signal(logits, labels))[0]
+
+    logits, pullback, new_model_state = jax.vjp(
+      logits_fn, state.params, has_aux=True
+    )
+    metrics = {
+      "loss": loss(logits, labels).astype(jnp.float32),
+      "accuracy": _accuracy(logits, labels),
+    }
+    if perturb is None:
+      (grads,) = pullback(loss_ascent(loss)(logits, labels))
+      perturb_state = state.perturb_state
+    else:
+      (ascent_grads,) = pullback(signal(logits, labels))
+      value_and_grad_fn = jax.value_and_grad(loss_fn)
+      grads, perturb_state = perturb.update(
+        ascent_grads,
+        state.perturb_state,
+        state.params,
+        grad_fn=jax.grad(loss_fn),
+        value_and_grad_fn=value_and_grad_fn,
+        ascent_fn=ascent_fn,
+        micro_batch=index,
+        opt_state=state.opt_state,
+      )
+      metrics |= _perturbation_metrics(perturb_state)
+      if reads is not None and reads.ascent_gradient:
+        metrics["ascent_grad_norm"] = tree_norm(ascent_grads)
+    return MicroBatchResult(grads, metrics, new_model_state, perturb_state)
+
+  return micro_step
+
+
+def _descend(
+  optimizer: optax.GradientTransformationExtraArgs,
+  state: TrainState,
+  result: MicroBatchResult,
+) -> tuple[TrainState, Metrics]:
+  """Applies the optimizer, or keeps the state where a number is not finite."""
+  metrics = dict(result.metrics)
+  metrics["grad_norm"] = tree_norm(result.grads)
+  checked = ("loss", "perturbed_loss", "grad_norm")
+  finite = jnp.all(
+    jnp.stack([jnp.isfinite(metrics[k]) for k in checked if k in metrics])
+  )
+  metrics["skipped"] = 1.0 - finite.astype(jnp.float32)
+  grads = jax.tree.map(
+    lambda g, w: g.astype(w.dtype), result.grads, state.params
+  )
+  updates, opt_state = optimizer.update(
+    grads, state.opt_state, state.params, value=metrics["loss"]
+  )
+  new_state = TrainState(
+    step=state.step + 1,
+    params=optax.apply_updates(state.params, updates),
+    model_state=result.model_state,
+    opt_state=opt_state,
+    perturb_state=result.perturb_state,
+  )
+
+  def keep_if_finite(new: Array, old: Array) -> Array:
+    return jnp.where(finite, new, old).astype(old.dtype)
+
+  return jax.tree.map(keep_if_finite, new_state, state), metrics
+
+
+def _perturbation_metrics(perturb_state: Any) -> Metrics:
+  """The numbers that a perturbed gradient's state reports, if any."""
+  names = ("perturbed_loss", "perturbation_norm")
+  found = {name: optax.tree.get(perturb_state, name) for name in names}
+  return {name: value for name, value in found.items() if value is not None}
+
+
+def _accuracy(logits: Array, labels: Array) -> Array:
+  classes = labels if labels.ndim == 1 else jnp.argmax(labels, axis=-1)
+  return jnp.mean(jnp.argmax(logits, axis=-1) == classes, dtype=jnp.float32)
+
+
+def _platform(mesh: Mesh | None) -> str:
+  return (
+    jax.default_backend() if mesh is None else mesh.devices.flat[0].platform
+  )
+
+
+def _check_perturb(reads: Reads) -> None:
+  if not reads.gradient_functions:
+    raise ValueError(
+      "perturb never evaluates grad_fn, so it is a perturbation alone: wrap it,"
+      " perturb=perturbed_gradient(perturbation)"
+    )
+
+
+def _check_batch(batch: PyTree, mesh: Mesh | None) -> None:
+  size = len(batch["label"])
+  for leaf in jax.tree.leaves(batch["image"]):
+    if len(leaf) != size:
+      raise ValueError(
+        f'batch["image"] has {len(leaf)} examples and batch["label"] {size}'
+      )
+  if mesh is not None and size % mesh.size:
+    raise ValueError(
+      f"the mesh's {mesh.size} devices must divide the batch of {size}"
+    )

@@ -1,0 +1,32 @@
+"""The types that several modules share."""
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import jax
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+PyTree = Any
+NDArray = Array | np.ndarray
+Logits = Float[NDArray, "batch classes"]
+# Class indices, or one distribution over the classes per example.
+Labels = Int[NDArray, " batch"] | Float[NDArray, "batch classes"]
+
+Loss = Callable[[Logits, Labels], Float[Array, ""]]
+AscentSignal = Callable[[Logits, Labels], Float[Array, "batch classes"]]
+
+
+class Forward(Protocol):
+  """A model's pure forward pass, as the train and evaluation steps call it."""
+
+  def __call__(
+    self,
+    params: PyTree,
+    model_state: PyTree,
+    images: Any,
+    *,
+    train: bool,
+    key: jax.Array | None,
+  ) -> tuple[Array, PyTree]:
+    """Returns logits `[batch, classes]` and the new model state."""

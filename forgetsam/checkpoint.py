@@ -1,0 +1,257 @@
+"""Checkpoints that notice damage: saved by orbax, verified leaf by leaf."""
+
+import logging
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import orbax.checkpoint as ocp
+from orbax.checkpoint.checkpoint_managers import preservation_policy
+
+from forgetsam._train_state import TrainState
+from forgetsam._tree_hash import leaf_checksums, to_host
+
+Rank = tuple[float, ...]
+
+
+class Variables(NamedTuple):
+  """What a model needs of a checkpoint."""
+
+  step: int
+  params: Any
+  model_state: Any
+  record: dict[str, Any]
+
+
+class CheckpointError(ValueError):
+  """No checkpoint of a folder can be used."""
+
+
+class _Best(preservation_policy.PreservationPolicy):
+  """Preserves the checkpoint of the highest rank."""
+
+  def __init__(self, ranks: dict[int, Rank]):
+    self._ranks = ranks
+
+  def should_preserve(
+    self, checkpoints: Sequence[Any], *, context: Any
+  ) -> Sequence[bool]:
+    del context
+    ranked = by_rank(self._ranks, [info.step for info in checkpoints])
+    return [info.step in ranked[:1] for info in checkpoints]
+
+
+def by_rank(ranks: Mapping[int, Rank], steps: Sequence[int]) -> list[int]:
+  """The ranked steps, best first; of equals the earlier one is better."""
+  ranked = [step for step in steps if step in ranks]
+  return sorted(ranked, key=lambda step: (ranks[step], -step), reverse=True)
+
+
+class Checkpoints:
+  """A run's checkpoints: the latest ones and the best.
+
+  A checkpoint is the state, and a record of what else the run needs to go on,
+  as JSON. The record carries a SHA-256 of every leaf: orbax restores a flipped
+  bit without a word, and does not fall back where a file is cut short.
+
+  Args:
+    folder: where the checkpoints lie, one folder a step.
+    keep: number of latest checkpoints to keep beside the best.
+  """
+
+  def __init__(self, folder: Path, keep: int = 1):
+    self._folder = folder.absolute()
+    self._ranks: dict[int, Rank] = {}
+    latest = preservation_policy.LatestN(keep)
+    self._manager = ocp.CheckpointManager(
+      self._folder,
+      options=ocp.CheckpointManagerOptions(
+        preservation_policy=preservation_policy.AnyPreservationPolicy(
+          [latest, _Best(self._ranks)]
+        ),
+        cleanup_tmp_directories=True,
+      ),
+    )
+    for step in self.steps():
+      args = ocp.args.Composite(record=ocp.args.JsonRestore())
+      try:
+        rank = self._manager.restore(step, args=args)["record"]["rank"]
+      except Exception:  # whatever is wrong is reported when it is restored
+        continue
+      if rank is not None:
+        self._ranks[step] = tuple(rank)
+
+  def __enter__(self) -> "Checkpoints":
+    return self
+
+  def __exit__(self, *_: object) -> None:
+    self._manager.close()
+
+  def steps(self) -> list[int]:
+    """The steps that have a checkpoint, ascending."""
+    return sorted(self._manager.all_steps())
+
+  def best_steps(self) -> list[int]:
+    """The steps with a validation result, best first."""
+    return by_rank(self._ranks, self.steps())
+
+  def save(
+    self,
+    state: TrainState,
+    record: Mapping[str, Any],
+    rank: Rank | None = None,
+  ) -> None:
+    """Saves a state under its step; files are written in the background.
+
+    Args:
+      state: the state, finite and at rest; it is copied before this returns.
+      record: what else the run needs, as JSON can hold it.
+      rank: how good the state is, larger being better, or None if unknown.
+    """
+    step = int(state.step)
+    host = to_host(_parts(state))
+    if rank is not None:
+      self._ranks[step] = rank
+    # Without `force` orbax skips a step that exists, and says nothing.
+    self._manager.save(
+      step,
+      args=ocp.args.Composite(
+        variables=ocp.args.StandardSave(host["variables"]),
+        training=ocp.args.StandardSave(host["training"]),
+        record=ocp.args.JsonSave(
+          {
+            **record,
+            "rank": rank,
+            "sha256": {k: leaf_checksums(v) for k, v in host.items()},
+          }
+        ),
+      ),
+      force=True,
+    )
+
+  def wait(self) -> None:
+    """Returns when every file is written."""
+    self._manager.wait_until_finished()
+
+  def restore_latest(
+    self, target: TrainState
+  ) -> tuple[TrainState, dict[str, Any]] | None:
+    """The newest state that is whole, and its record; None if none was saved.
+
+    Damaged checkpoints are reported by name and moved into `damaged/` beside
+    the folder, so that the run can save their steps again.
+
+    Args:
+      target: a state of the same run, for structure and placement.
+
+    Raises:
+      CheckpointError: there are checkpoints, and all are damaged.
+    """
+    host = to_host(_parts(target))
+    damaged: list[int] = []
+    for step, restored in self._whole(reversed(self.steps()), damaged, host):
+      for bad in damaged:
+        self._set_aside(bad)
+      parts = jax.tree.map(_place, restored.arrays, _parts(target))
+      state = target.replace(**parts["variables"], **parts["training"])
+      assert int(state.step) == step
+      return state, restored.record
+    return None
+
+  def variables(self, steps: Sequence[int]) -> Variables:
+    """Parameters and model state of the first of `steps` that is whole.
+
+    Raises:
+      CheckpointError: none is.
+    """
+    for step, restored in self._whole(steps, []):
+      variables = jax.tree.map(jnp.array, restored.arrays["variables"])
+      return Variables(step, **variables, record=restored.record)
+    raise CheckpointError(f"{self._folder} holds no checkpoint")
+
+  def _whole(
+    self, steps: Any, damaged: list[int], target: Any = None
+  ) -> Iterator[tuple[int, "_Restored"]]:
+    """The checkpoints that pass verification; notes and reports the others."""
+    reason: Exception | None = None
+    whole = False
+    for step in steps:
+      try:
+        restored = self._restore(step, target)
+      except Exception as error:  # orbax and tensorstore raise many kinds
+        reason = error
+        damaged.append(step)
+        logging.warning(
+          "Checkpoint %s is damaged and not used: %s",
+          self._folder / str(step),
+          str(error).partition("\n")[0],
+        )
+        continue
+      whole = True
+      yield step, restored
+    if damaged and not whole:
+      raise CheckpointError(
+        f"every checkpoint in {self._folder} is damaged: {damaged}; start in "
+        "another workdir"
+      ) from reason
+
+  def _restore(self, step: int, target: Any = None) -> "_Restored":
+    """Reads and verifies one checkpoint; without target only variables."""
+    names = ["variables"] if target is None else ["variables", "training"]
+    items = {
+      name: ocp.args.StandardRestore(target and target[name]) for name in names
+    }
+    restored = self._manager.restore(
+      step,
+      args=ocp.args.Composite(**items, record=ocp.args.JsonRestore()),
+    )
+    record = dict(restored["record"])
+    expected = record.pop("sha256")
+    arrays = {name: restored[name] for name in names}
+    for name in names:
+      found = leaf_checksums(arrays[name])
+      for path in expected[name] | found:
+        if expected[name].get(path) != found.get(path):
+          raise CheckpointError(f"{name}{path} differs from its checksum")
+    return _Restored(arrays, record)
+
+  def _set_aside(self, step: int) -> None:
+    grave = self._folder.parent / "damaged"
+    grave.mkdir(exist_ok=True)
+    target = grave / str(step)
+    if target.exists():
+      shutil.rmtree(target)
+    shutil.move(self._folder / str(step), target)
+    self._ranks.pop(step, None)
+    self._manager.reload()
+
+
+class _Restored(NamedTuple):
+  arrays: dict[str, Any]
+  record: dict[str, Any]
+
+
+def _parts(state: TrainState) -> dict[str, Any]:
+  """What models need apart from what only training needs."""
+  return {
+    "variables": {"params": state.params, "model_state": state.model_state},
+    "training": {
+      "step": state.step,
+      "opt_state": state.opt_state,
+      "perturb_state": state.perturb_state,
+    },
+  }
+
+
+def _place(array: Any, like: jax.Array) -> jax.Array:
+  """A device's own copy of a restored array, placed as `like` is."""
+  # A device may share NumPy's memory; a donated buffer must be its own.
+  restored = jnp.array(array, copy=True)
+  if jnp.issubdtype(like.dtype, jax.dtypes.prng_key):
+    restored = jax.random.wrap_key_data(
+      restored, impl=jax.random.key_impl(like)
+    )
+  return jax.device_put(restored, like.sharding)

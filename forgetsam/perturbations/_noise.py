@@ -1,0 +1,78 @@
+"""Random directions, reproducible over steps, micro-batches and devices."""
+
+from typing import NamedTuple
+from zlib import crc32
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Int
+
+from forgetsam._typing import PyTree
+
+
+class GaussianDirectionState(NamedTuple):
+  """State of `gaussian_direction`."""
+
+  key: jax.Array
+  count: Int[Array, ""]  # type: ignore[assignment]  # mypy: tuple.count
+
+
+def gaussian_direction(
+  seed: int | Array,
+) -> optax.GradientTransformationExtraArgs:
+  r"""Replaces the ascent gradient by independent standard normal entries.
+
+  .. math:: g \mapsto \xi, \qquad \xi_i \sim \mathcal N(0, 1)
+
+  The gradient's values are never read, so that a compiled step does not
+  compute them. The noise depends on the seed, the update count, the extra
+  argument `micro_batch`, and each array's *path* in the parameter tree: the
+  same array gets the same noise whether its neighbours are perturbed or not,
+  and whatever the number of devices.
+
+  Args:
+    seed: of the noise; an integer, or an integer array.
+
+  Returns:
+    A transformation whose update takes `micro_batch`, the global index of the
+    micro-batch (default 0).
+
+  Example:
+    >>> transform = gaussian_direction(seed=0)
+    >>> g = {"w": jnp.zeros(3)}
+    >>> noise, _ = transform.update(g, transform.init(g), micro_batch=1)
+    >>> noise["w"].shape
+    (3,)
+  """
+
+  def init_fn(params: PyTree) -> GaussianDirectionState:
+    del params
+    return GaussianDirectionState(
+      jax.random.key(seed), jnp.zeros((), jnp.int32)
+    )
+
+  def update_fn(
+    updates: PyTree,
+    state: GaussianDirectionState,
+    params: object = None,
+    *,
+    micro_batch: int | Array = 0,
+    **extra: object,
+  ) -> tuple[PyTree, GaussianDirectionState]:
+    del params, extra
+    step_key = jax.random.fold_in(state.key, state.count)
+    key = jax.random.fold_in(step_key, micro_batch)
+
+    def draw(path: tuple, g: Array) -> Array:
+      leaf_key = jax.random.fold_in(
+        key, crc32(jax.tree_util.keystr(path).encode())
+      )
+      dtype = jnp.promote_types(g.dtype, jnp.float32)
+      return jax.random.normal(leaf_key, g.shape, dtype).astype(g.dtype)
+
+    noise = jax.tree_util.tree_map_with_path(draw, updates)
+    count = optax.safe_increment(state.count)
+    return noise, GaussianDirectionState(state.key, count)
+
+  return optax.GradientTransformationExtraArgs(init_fn, update_fn)

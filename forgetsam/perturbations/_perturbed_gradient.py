@@ -1,0 +1,186 @@
+"""From the ascent gradient to the gradient at the perturbed weights."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float
+
+from forgetsam._norms import at_least_float32, tree_norm
+from forgetsam._typing import PyTree
+from forgetsam.perturbations._combine import Combine
+
+GradFn = Callable[[PyTree], PyTree]
+ValueAndGradFn = Callable[[PyTree], tuple[Array, PyTree]]
+
+
+class PerturbedGradientState(NamedTuple):
+  """State of `perturbed_gradient`.
+
+  Attributes:
+    perturbation: the state of the perturbation.
+    perturbed_loss: the loss at params + delta of the last update, in float32;
+      nan where only `grad_fn` was given, and before the first update.
+    perturbation_norm: the Euclidean norm of the last delta.
+  """
+
+  perturbation: Any
+  perturbed_loss: Float[Array, ""]
+  perturbation_norm: Float[Array, ""]
+
+
+def perturbed_gradient(
+  perturbation: optax.GradientTransformation, combine: Combine | None = None
+) -> optax.GradientTransformationExtraArgs:
+  r"""Turns an ascent gradient into the gradient at the perturbed weights.
+
+  .. math:: \delta = P(g_a), \qquad g = \nabla L(w + \delta), \qquad
+     \text{result} = C(g_a, \delta, g)
+
+  with P the perturbation and C the combine rule (by default, g itself). It
+  stands *first* in a chain, so that the clipping, momentum and weight decay
+  after it see the perturbed gradient. In a chain, `update` takes these extra
+  arguments, which also reach the perturbation:
+
+  - `grad_fn`: `params -> gradient of the training loss` on the current batch;
+    the one argument that is needed.
+  - `value_and_grad_fn`: `params -> (loss, gradient)`, used where given, so
+    that the state knows the perturbed loss.
+  - `ascent_fn`: `params -> ascent gradient`, for perturbations that ascend in
+    several steps, or that skip the ascent pass.
+  - `micro_batch`: the global index of the micro-batch, for fresh noise.
+  - `opt_state`: the optimizer's state, for perturbations along its momentum.
+
+  Bfloat16 and float16 leaves are perturbed in float32, where a small offset
+  survives; the gradient comes back in the leaf's dtype. `optax.MultiSteps`
+  belongs after the perturbed gradient: in
+  `chain(perturbed_gradient(...), MultiSteps(adam, k))` every mini-batch has a
+  perturbation of its own, which is m-sharpness; around it, it would average
+  ascent gradients and take the perturbed gradient of the last mini-batch
+  alone. A schedule of rho then counts perturbed gradients, k per optimizer
+  update: pass `lambda count: rho(count // k)`.
+
+  Args:
+    perturbation: from ascent gradients to offsets, such as `sam(rho)`, or a
+      chain.
+    combine: `(ascent_grads, delta, grads) -> grads`, such as
+      `surrogate_gap(alpha)`; `None` takes the perturbed gradient.
+
+  Returns:
+    A transformation from ascent gradients to descent gradients, with state
+    `PerturbedGradientState`.
+
+  Raises:
+    ValueError: `update` without params or a gradient function; `init` or
+      `update` under `optax.masked` or `optax.partition`.
+
+  Example:
+    >>> import forgetsam as fs
+    >>> grad_fn = jax.grad(lambda w: 0.5 * jnp.sum(w**2))  # the gradient is w
+    >>> optimizer = optax.chain(
+    ...   fs.perturbed_gradient(fs.sam(rho=0.5)), optax.sgd(1.0)
+    ... )
+    >>> w = jnp.array([3.0, 4.0])
+    >>> updates, state = optimizer.update(
+    ...   grad_fn(w), optimizer.init(w), w, grad_fn=grad_fn
+    ... )
+    >>> updates  # -(w + 0.5 w / ||w||)
+    Array([-3.3, -4.4], dtype=float32)
+
+  References:
+    Foret et al., *Sharpness-Aware Minimization for Efficiently Improving
+    Generalization*, ICLR 2021, algorithm 1; Vani et al., *Forget Sharpness*,
+    ICML 2024.
+  """
+  inner = optax.with_extra_args_support(perturbation)
+
+  def init_fn(params: PyTree) -> PerturbedGradientState:
+    _refuse_masked(params)
+    return PerturbedGradientState(
+      perturbation=inner.init(params),
+      perturbed_loss=jnp.full((), jnp.nan, jnp.float32),
+      perturbation_norm=jnp.zeros((), jnp.float32),
+    )
+
+  def update_fn(
+    ascent_grads: PyTree,
+    state: PerturbedGradientState,
+    params: PyTree | None = None,
+    *,
+    grad_fn: GradFn | None = None,
+    value_and_grad_fn: ValueAndGradFn | None = None,
+    ascent_fn: GradFn | None = None,
+    micro_batch: int | Array = 0,
+    opt_state: Any = None,
+    **extra: Any,
+  ) -> tuple[PyTree, PerturbedGradientState]:
+    _refuse_masked(ascent_grads)
+    value_and_grad_fn = _value_and_grad(params, grad_fn, value_and_grad_fn)
+    if grad_fn is None:
+      grad_fn = lambda p: value_and_grad_fn(p)[1]  # noqa: E731
+    delta, inner_state = inner.update(
+      ascent_grads,
+      state.perturbation,
+      params,
+      grad_fn=grad_fn,
+      value_and_grad_fn=value_and_grad_fn,
+      ascent_fn=ascent_fn,
+      micro_batch=micro_batch,
+      opt_state=opt_state,
+      **extra,
+    )
+    loss, grads = value_and_grad_fn(jax.tree.map(_offset, params, delta))
+    grads = jax.tree.map(lambda g, w: g.astype(w.dtype), grads, params)
+    if combine is not None:
+      grads = combine(ascent_grads, delta, grads)
+    return grads, PerturbedGradientState(
+      perturbation=inner_state,
+      perturbed_loss=loss.astype(jnp.float32),
+      perturbation_norm=tree_norm(delta).astype(jnp.float32),
+    )
+
+  return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
+def _offset(w: Array, delta: Array) -> Array:
+  """`w + delta`, in float32 where the leaf's own precision could swallow it."""
+  return at_least_float32(w) + at_least_float32(delta)
+
+
+def _value_and_grad(
+  params: PyTree | None,
+  grad_fn: GradFn | None,
+  value_and_grad_fn: ValueAndGradFn | None,
+) -> ValueAndGradFn:
+  """The given function, or `grad_fn` with a loss that says it is unknown."""
+  if params is None:
+    raise ValueError(
+      "perturbed_gradient needs params: call "
+      "update(ascent_grads, state, params, grad_fn=grad_fn)"
+    )
+  if value_and_grad_fn is not None:
+    return value_and_grad_fn
+  if grad_fn is None:
+    raise ValueError(
+      "perturbed_gradient needs grad_fn, the function params -> gradient of "
+      "the training loss on the current batch: call "
+      "update(ascent_grads, state, params, grad_fn=grad_fn). In "
+      "make_train_step, which provides it, pass it as perturb and not as a "
+      "part of optimizer."
+    )
+  return lambda p: (jnp.full((), jnp.nan, jnp.float32), grad_fn(p))
+
+
+def _refuse_masked(tree: PyTree) -> None:
+  nodes = jax.tree.leaves(
+    tree, is_leaf=lambda x: isinstance(x, optax.MaskedNode)
+  )
+  if any(isinstance(node, optax.MaskedNode) for node in nodes):
+    raise ValueError(
+      "perturbed_gradient stands under optax.masked or optax.partition, where "
+      "it cannot evaluate the gradient of the whole model. Restrict the "
+      "perturbation instead: perturbed_gradient(fs.only(perturbation, mask)) "
+      "or perturbed_gradient(optax.partition(perturbations, labels))."
+    )

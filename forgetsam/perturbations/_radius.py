@@ -1,0 +1,73 @@
+"""Rescaling an ascent gradient to a radius: the heart of SAM."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Int
+
+from forgetsam._checks import check_number
+from forgetsam._norms import unit
+from forgetsam._typing import PyTree
+
+
+class RadiusState(NamedTuple):
+  """State of `scale_to_radius`."""
+
+  count: Int[Array, ""]  # type: ignore[assignment]  # mypy: tuple.count
+
+
+def scale_to_radius(
+  rho: optax.ScalarOrSchedule,
+) -> optax.GradientTransformationExtraArgs:
+  r"""Rescales the ascent gradient to a weight offset of length `rho`.
+
+  .. math:: \delta = \rho_t \, g / \lVert g \rVert_2,
+     \qquad \delta = 0 \text{ where } g = 0.
+
+  The norm runs over the whole tree and is taken in float32, whatever the
+  leaves' dtype.
+
+  Args:
+    rho: perturbation radius, in units of the weights' Euclidean norm; a float,
+      at least 0, or a schedule of the update count.
+
+  Returns:
+    A transformation from ascent gradients to offsets with the same structure,
+    shapes and dtypes.
+
+  Raises:
+    ValueError: rho is negative or nan.
+
+  Example:
+    >>> perturbation = scale_to_radius(0.5)
+    >>> g = {"w": jnp.array([3.0, 4.0])}
+    >>> delta, state = perturbation.update(g, perturbation.init(g))
+    >>> delta["w"]
+    Array([0.3, 0.4], dtype=float32)
+
+  References:
+    Foret et al., *Sharpness-Aware Minimization for Efficiently Improving
+    Generalization*, ICLR 2021, eq. (2).
+  """
+  check_number("rho", rho, low=0)
+
+  def init_fn(params: PyTree) -> RadiusState:
+    del params
+    return RadiusState(jnp.zeros((), jnp.int32))
+
+  def update_fn(
+    updates: PyTree, state: RadiusState, params: object = None, **extra: object
+  ) -> tuple[PyTree, RadiusState]:
+    del params, extra
+    radius = rho(state.count) if callable(rho) else rho
+    # The direction first: radius / norm would overflow for tiny gradients.
+    delta = jax.tree.map(
+      lambda direction, g: (radius * direction).astype(g.dtype),
+      unit(updates),
+      updates,
+    )
+    return delta, RadiusState(optax.safe_increment(state.count))
+
+  return optax.GradientTransformationExtraArgs(init_fn, update_fn)
