@@ -60,9 +60,10 @@ class Checkpoints:
   Args:
     folder: where the checkpoints lie, one folder a step.
     keep: number of latest checkpoints to keep beside the best.
+    read_only: leaves everything as it is, also what a live run is writing.
   """
 
-  def __init__(self, folder: Path, keep: int = 1):
+  def __init__(self, folder: Path, keep: int = 1, read_only: bool = False):
     self._folder = folder.absolute()
     self._ranks: dict[int, Rank] = {}
     latest = preservation_policy.LatestN(keep)
@@ -72,7 +73,8 @@ class Checkpoints:
         preservation_policy=preservation_policy.AnyPreservationPolicy(
           [latest, _Best(self._ranks)]
         ),
-        cleanup_tmp_directories=True,
+        cleanup_tmp_directories=not read_only,
+        read_only=read_only,
       ),
     )
     for step in self.steps():

@@ -1,0 +1,109 @@
+"""What the recipes share: every key with a default, and the variants.
+
+Optional keys are typed placeholders (None until set), so that every key of
+every variant can be overridden on the command line.
+"""
+
+from typing import Any
+
+from ml_collections import config_dict
+
+_SAM = {"perturbation.name": "sam"}
+_ASAM = {"perturbation.name": "asam"}
+_GSAM = {"perturbation.name": "sam", "combine.name": "surrogate_gap"}
+_OBF = {"ascent.name": "output_bias_forgetting"}
+
+VARIANTS: dict[str, dict[str, Any]] = {
+  "plain": {},
+  "sam": _SAM,
+  "obf": _SAM | _OBF,
+  "random": {"perturbation.name": "random"},
+  "asam": _ASAM,
+  "asam_obf": _ASAM | _OBF,
+  "gsam": _GSAM,
+  "gsam_obf": _GSAM | _OBF | {"combine.normalized": True},
+}
+
+
+def base() -> config_dict.ConfigDict:
+  """Every key that `forgetsam.builders` reads, with a neutral default."""
+  return config_dict.ConfigDict(
+    {
+      "seed": 0,
+      "epochs": 10,
+      "batch_size": 128,
+      "micro_batch_size": config_dict.placeholder(int),
+      # None leaves an option to the model; others than its own are refused.
+      "model": {
+        "name": "mlp",
+        "hidden": config_dict.placeholder(tuple),
+        "activation": config_dict.placeholder(str),
+        "widths": config_dict.placeholder(tuple),
+        "batch_norm": config_dict.placeholder(bool),
+        "patch_size": config_dict.placeholder(int),
+        "width": config_dict.placeholder(int),
+        "depth": config_dict.placeholder(int),
+        "num_heads": config_dict.placeholder(int),
+        "mlp_ratio": config_dict.placeholder(int),
+        "dropout": config_dict.placeholder(float),
+        "head_bias": config_dict.placeholder(float),
+        "dtype": config_dict.placeholder(str),
+      },
+      "data": {
+        "name": "digits",
+        "dir": config_dict.placeholder(str),
+        "validation": 0.1,
+        "split_seed": 0,
+        "train_examples": config_dict.placeholder(int),
+        "label_noise": 0.0,
+        "mean": (0.5,),
+        "std": (0.5,),
+        "flip": False,
+        "crop_padding": 0,
+      },
+      "loss": {"name": "softmax_cross_entropy", "label_smoothing": 0.0},
+      "ascent": {
+        "name": "loss",
+        "lam": config_dict.placeholder(float),
+        "gamma": 1.0,
+        "activation": "sigmoid",
+      },
+      "perturbation": {
+        "name": "none",
+        "rho": 0.05,
+        "rho_schedule": "constant",
+        "rho_min": 0.0,
+        "eta": 0.0,
+        "magnitude": "both",
+      },
+      "combine": {"name": "none", "alpha": 0.1, "normalized": False},
+      "optimizer": {
+        "name": "adamw",
+        "learning_rate": 1e-3,
+        "weight_decay": 0.0,
+        "momentum": 0.9,
+        "clip": config_dict.placeholder(float),
+        "shrink_and_perturb": config_dict.placeholder(float),
+      },
+      "schedule": {
+        "name": "cosine",
+        "warmup_epochs": 1.0,
+        "min_learning_rate": 0.0,
+      },
+      "evaluation": {"every_epochs": 1, "batch_size": 512},
+      "checkpoint": {"every_steps": config_dict.placeholder(int), "keep": 1},
+      "log": {"every_steps": 50, "profile": False},
+    }
+  )
+
+
+def apply_variant(
+  config: config_dict.ConfigDict, variant: str
+) -> config_dict.ConfigDict:
+  """Sets the keys of `variant`; an unknown one is a ValueError."""
+  if variant not in VARIANTS:
+    raise ValueError(
+      f"variant {variant!r} is unknown; allowed: {', '.join(VARIANTS)}"
+    )
+  config.update_from_flattened_dict(VARIANTS[variant])
+  return config

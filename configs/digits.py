@@ -1,0 +1,24 @@
+"""Scikit-learn's handwritten digits: 1,437 training images of 8x8 pixels.
+
+    python main.py --config=configs/digits.py:obf --workdir=/tmp/digits
+
+Variants: plain, sam, obf, random, asam, asam_obf, gsam, gsam_obf.
+"""
+
+from ml_collections import config_dict
+
+from configs import common
+
+
+def get_config(variant: str = "obf") -> config_dict.ConfigDict:
+  config = common.base()
+  config.data.name = "digits"
+  config.data.mean, config.data.std = (0.305,), (0.376,)
+  config.model.name = "mlp"
+  config.epochs, config.batch_size, config.micro_batch_size = 60, 128, 32
+  config.optimizer.learning_rate, config.optimizer.weight_decay = 2e-3, 0.01
+  config.optimizer.clip = 1.0
+  config.schedule.warmup_epochs = 5.0
+  config.perturbation.rho = 0.1
+  config.evaluation.every_epochs = 5
+  return common.apply_variant(config, variant)

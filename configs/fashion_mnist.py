@@ -1,0 +1,23 @@
+"""Fashion-MNIST: 60,000 training images of 28x28 pixels, through TFDS.
+
+    python main.py --config=configs/fashion_mnist.py:obf --workdir=/tmp/fashion
+
+Variants: plain, sam, obf, random, asam, asam_obf, gsam, gsam_obf.
+"""
+
+from ml_collections import config_dict
+
+from configs import common
+
+
+def get_config(variant: str = "obf") -> config_dict.ConfigDict:
+  config = common.base()
+  config.data.name = "fashion_mnist"
+  config.data.mean, config.data.std = (0.286,), (0.353,)
+  config.data.flip = True
+  config.model.name = "mlp"
+  config.epochs, config.batch_size, config.micro_batch_size = 20, 256, 64
+  config.optimizer.learning_rate, config.optimizer.weight_decay = 1e-3, 0.05
+  config.optimizer.clip = 1.0
+  config.perturbation.rho = 0.1
+  return common.apply_variant(config, variant)

@@ -1,0 +1,146 @@
+"""Everything a job needs, with no configuration left to read."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import optax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, Key
+from ml_collections import config_dict
+
+import forgetsam as fs
+from forgetsam import data, models
+from forgetsam.builders._images import (
+  Batches,
+  build_data,
+  build_eval_batches,
+  build_train_batches,
+)
+from forgetsam.builders._model import build_model
+from forgetsam.builders._optimizer import build_learning_rate, build_optimizer
+from forgetsam.builders._perturbation import (
+  build_ascent,
+  build_loss,
+  build_perturb,
+  build_rho,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Intervals:
+  """When the loop does what is not a step, in steps."""
+
+  evaluate: int
+  checkpoint: int | None
+  log: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+  """A run's pieces.
+
+  Attributes:
+    images: the data set.
+    model: a Linen module.
+    create_state: makes the first state; it allocates.
+    train_step: `(state, batch, key) -> (state, metrics)`.
+    eval_step: `(params, model_state, batch) -> sums`.
+    train_batches: `(start, stop) -> batches` of these steps.
+    eval_batches: `split -> batches` that count every example once.
+    key: the run's key, the same at every step.
+    steps_per_epoch: updates in an epoch.
+    num_steps: updates in the run.
+    schedules: learning_rate, and rho where weights are perturbed, of the step.
+    intervals: when to evaluate, save and log.
+    keep: number of latest checkpoints to keep.
+    profile: whether to trace a few steps.
+  """
+
+  images: data.ImageData
+  model: nn.Module
+  create_state: Callable[[], fs.TrainState]
+  train_step: Callable[..., tuple[fs.TrainState, dict[str, Array]]]
+  eval_step: Callable[..., dict[str, Array]]
+  train_batches: Callable[[int, int], Batches]
+  eval_batches: Callable[[data.Split], Batches]
+  key: Key[Array, ""]
+  steps_per_epoch: int
+  num_steps: int
+  schedules: dict[str, optax.Schedule]
+  intervals: Intervals
+  keep: int
+  profile: bool
+
+
+def build_mesh() -> Mesh | None:
+  """All local devices along the axis "data"; None where there is one."""
+  count = jax.local_device_count()
+  if count == 1:
+    return None
+  return jax.make_mesh(
+    (count,), ("data",), axis_types=(jax.sharding.AxisType.Auto,)
+  )
+
+
+def build_experiment(config: config_dict.ConfigDict) -> Experiment:
+  """Loads the data and builds the functions of a run; compiles nothing.
+
+  Args:
+    config: a checked configuration.
+
+  Returns:
+    The run's pieces.
+
+  Raises:
+    ConfigError: the configuration does not fit the data.
+  """
+  images = build_data(config)
+  model = build_model(config, images.num_classes)
+  mesh = build_mesh()
+  sharding = NamedSharding(mesh, PartitionSpec("data")) if mesh else None
+  per_epoch = data.steps_per_epoch(len(images.train), config.batch_size)
+  learning_rate = build_learning_rate(config, per_epoch)
+  rho = build_rho(config, learning_rate)
+  optimizer = build_optimizer(config, learning_rate)
+  perturb = build_perturb(config, rho, config.seed)
+  schedules = {"learning_rate": learning_rate}
+  if perturb is not None:
+    schedules["rho"] = rho
+  init_key, run_key = jax.random.split(jax.random.key(config.seed))
+
+  def create_state() -> fs.TrainState:
+    params, model_state = models.initialise(model, init_key, images.image_shape)
+    return fs.create_train_state(params, model_state, optimizer, perturb, mesh)
+
+  forward: Any = models.forward(model)
+  return Experiment(
+    images=images,
+    model=model,
+    create_state=create_state,
+    train_step=fs.make_train_step(
+      forward,
+      loss=build_loss(config),
+      optimizer=optimizer,
+      ascent=None if perturb is None else build_ascent(config),
+      perturb=perturb,
+      micro_batch_size=config.micro_batch_size,
+      mesh=mesh,
+    ),
+    eval_step=fs.make_eval_step(forward, mesh=mesh),
+    train_batches=build_train_batches(config, images.train, sharding),
+    eval_batches=build_eval_batches(config, sharding),
+    key=run_key,
+    steps_per_epoch=per_epoch,
+    num_steps=config.epochs * per_epoch,
+    schedules=schedules,
+    intervals=Intervals(
+      evaluate=config.evaluation.every_epochs * per_epoch,
+      checkpoint=config.checkpoint.every_steps,
+      log=config.log.every_steps,
+    ),
+    keep=config.checkpoint.keep,
+    profile=config.log.profile,
+  )

@@ -1,0 +1,93 @@
+"""From `config.optimizer` and `config.schedule` to an optax chain."""
+
+from typing import Any
+
+import jax
+import optax
+from ml_collections import config_dict
+
+import forgetsam as fs
+
+
+def build_learning_rate(
+  config: config_dict.ConfigDict, steps_per_epoch: int
+) -> optax.Schedule:
+  """Linear warm-up from zero, then decay to the smallest learning rate.
+
+  Args:
+    config: a checked configuration.
+    steps_per_epoch: optimizer updates in an epoch.
+
+  Returns:
+    The learning rate as a function of the update count.
+  """
+  peak = config.optimizer.learning_rate
+  low = config.schedule.min_learning_rate
+  warmup = round(config.schedule.warmup_epochs * steps_per_epoch)
+  rest = max(1, config.epochs * steps_per_epoch - warmup)
+  if config.schedule.name == "linear":
+    decay = optax.linear_schedule(peak, low, rest)
+  else:
+    decay = optax.cosine_decay_schedule(peak, rest, alpha=low / peak)
+  if warmup == 0:
+    return decay
+  rise = optax.linear_schedule(0.0, peak, warmup)
+  return optax.join_schedules([rise, decay], [warmup])
+
+
+def decays(params: Any) -> Any:
+  """Which arrays weight decay shrinks: matrices and kernels.
+
+  Biases, norms and every other array with one axis are spared, and position
+  embeddings.
+
+  Args:
+    params: a tree of parameters.
+
+  Returns:
+    A tree of booleans with the structure of `params`.
+  """
+
+  def decay(path: tuple[Any, ...], w: jax.Array) -> bool:
+    return w.ndim > 1 and "pos_embed" not in jax.tree_util.keystr(path)
+
+  return jax.tree_util.tree_map_with_path(decay, params)
+
+
+def build_optimizer(
+  config: config_dict.ConfigDict, learning_rate: optax.Schedule
+) -> optax.GradientTransformation:
+  """Clip by the global norm, the optimizer, then shrink-and-perturb.
+
+  Args:
+    config: a checked configuration.
+    learning_rate: a schedule of the update count.
+
+  Returns:
+    An optax chain.
+  """
+  options = config.optimizer
+  chain: list[optax.GradientTransformation] = []
+  if options.clip is not None:
+    chain.append(optax.clip_by_global_norm(options.clip))
+  if options.name == "adamw":
+    chain.append(
+      optax.adamw(learning_rate, weight_decay=options.weight_decay, mask=decays)
+    )
+  else:
+    chain.append(
+      fs.sgdw(
+        learning_rate,
+        momentum=options.momentum,
+        weight_decay=options.weight_decay,
+        mask=decays,
+      )
+    )
+  if options.shrink_and_perturb is not None:
+    factor, peak = options.shrink_and_perturb, options.learning_rate
+    # At the number of updates completed, the schedule gives the learning rate
+    # of the next step, before which the official code shrinks.
+    chain.append(
+      fs.shrink_and_perturb(lambda count: factor * learning_rate(count) / peak)
+    )
+  return optax.chain(*chain)

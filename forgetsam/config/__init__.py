@@ -1,0 +1,29 @@
+"""Configurations: what is allowed, the command line, and `config.json`."""
+
+from forgetsam.config._check import check_config
+from forgetsam.config._command_line import (
+  Command,
+  apply_overrides,
+  parse_command_line,
+)
+from forgetsam.config._errors import ConfigError
+from forgetsam.config._json import (
+  config_from_dict,
+  config_hash,
+  config_to_dict,
+  differing_keys,
+)
+from forgetsam.config._schema import SCHEMA
+
+__all__ = [
+  "SCHEMA",
+  "Command",
+  "ConfigError",
+  "apply_overrides",
+  "check_config",
+  "config_from_dict",
+  "config_hash",
+  "config_to_dict",
+  "differing_keys",
+  "parse_command_line",
+]

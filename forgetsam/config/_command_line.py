@@ -1,0 +1,136 @@
+"""The command line: flags, the configuration's file and its overrides."""
+
+import re
+import runpy
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from absl import flags
+from ml_collections import config_dict, config_flags
+
+from forgetsam.config._errors import ConfigError, closest, refusal
+from forgetsam.config._schema import SCHEMA, is_optional, leaves
+
+_OVERRIDE = re.compile(r"--?(no)?config\.(?P<key>[^=]*)(=(?P<value>.*))?$")
+
+
+class Command(NamedTuple):
+  """What the command line asks for."""
+
+  job: str
+  workdir: Path
+  config: config_dict.ConfigDict | None
+  overrides: tuple[str, ...]  # arguments that change `config`, in order
+
+
+def parse_command_line(argv: Sequence[str], jobs: Sequence[str]) -> Command:
+  """Reads `--job`, `--workdir`, `--config` and `--config.key=value`.
+
+  The flags are the call's own, not absl's global ones, so that tests and
+  notebooks can parse more than once.
+
+  Args:
+    argv: the arguments, without the program's name.
+    jobs: names that `--job` may take; the first is the default.
+
+  Returns:
+    The command; `config` has the overrides applied, or is None where no file
+    was named.
+
+  Raises:
+    ConfigError: a flag, file, variant, key or value is unknown or missing.
+  """
+  overrides = tuple(arg for arg in argv if _OVERRIDE.match(arg))
+  values = flags.FlagValues()
+  flags.DEFINE_string("job", jobs[0], "What to do.", flag_values=values)
+  flags.DEFINE_string("workdir", None, "The run's folder.", flag_values=values)
+  flags.DEFINE_string("config", None, "FILE:VARIANT", flag_values=values)
+  try:
+    rest = values(["main.py", *(a for a in argv if a not in overrides)])[1:]
+  except flags.Error as error:
+    raise ConfigError(
+      f"{error}\n  allowed: --config=FILE:VARIANT --workdir=DIR --job=JOB "
+      "--config.KEY=VALUE"
+    ) from error
+  if rest:
+    raise ConfigError(
+      refusal("argument", rest[0], "flags only, such as --config.seed=1")
+    )
+  if values.job not in jobs:
+    raise ConfigError(refusal("--job", values.job, "one of " + ", ".join(jobs)))
+  if not values.workdir:
+    raise ConfigError(
+      "--workdir is missing\n  allowed: a folder for the run's files, such as "
+      "--workdir=/tmp/run"
+    )
+  config = load_config_file(values.config) if values.config else None
+  if config is not None:
+    config = apply_overrides(config, overrides)
+  return Command(values.job, Path(values.workdir), config, overrides)
+
+
+def load_config_file(argument: str) -> config_dict.ConfigDict:
+  """Runs `get_config(VARIANT)` of `FILE.py:VARIANT`."""
+  file, _, variant = argument.partition(":")
+  if not Path(file).is_file():
+    beside = sorted(Path(file).parent.glob("*.py"))
+    raise ConfigError(
+      refusal(
+        "--config",
+        argument,
+        "an existing file, then :VARIANT"
+        + (f"; there are {', '.join(map(str, beside))}" if beside else ""),
+      )
+    )
+  get_config = runpy.run_path(file).get("get_config")
+  if get_config is None:
+    raise ConfigError(
+      refusal("--config", argument, "a file that defines get_config(variant)")
+    )
+  try:
+    config = get_config(*([variant] if variant else []))
+  except ValueError as error:
+    raise ConfigError(refusal("--config", argument, str(error))) from error
+  return config
+
+
+def apply_overrides(
+  config: config_dict.ConfigDict, overrides: Sequence[str]
+) -> config_dict.ConfigDict:
+  """The configuration after `--config.key=value` arguments."""
+  known = {f"config.{key}" for key in leaves(config)}
+  for argument in overrides:
+    match = _OVERRIDE.match(argument)
+    assert match is not None  # the caller chose the arguments by this pattern
+    key, value = f"config.{match['key']}", match["value"]
+    if key not in known:
+      raise ConfigError(
+        refusal(key, value, f"no such key; {closest(key, known)}")
+      )
+    _override(config, argument, match["key"], value)
+  return config
+
+
+def _override(
+  config: config_dict.ConfigDict, argument: str, path: str, value: str | None
+) -> None:
+  """Sets one key in place, parsed as the type that it has."""
+  *parents, name = path.split(".")
+  holder = config
+  for parent in parents:
+    holder = holder[parent]
+  if value is not None and value.lower() == "none" and is_optional(path):
+    holder[name] = None
+    return
+  values = flags.FlagValues()
+  try:
+    config_flags.DEFINE_config_dict(
+      "config", config, flag_values=values, sys_argv=[argument]
+    )
+    values(["main.py", argument])
+  except (flags.Error, TypeError, ValueError) as error:
+    allowed = f"a value of type {holder.get_type(name).__name__}"
+    if path in SCHEMA:
+      allowed = SCHEMA[path].describe()
+    raise ConfigError(refusal(f"config.{path}", value, allowed)) from error

@@ -1,0 +1,36 @@
+"""What `main.py --job=NAME` can do, one job a file."""
+
+from forgetsam.config import Command, ConfigError
+
+JOBS = ("train", "evaluate")
+
+
+def run_job(command: Command, started: float) -> None:
+  """Runs the job that a command line asks for.
+
+  Args:
+    command: a parsed command line.
+    started: `time.monotonic()` at the program's start.
+
+  Raises:
+    ConfigError: the command or its configuration cannot run.
+  """
+  from forgetsam.config import apply_overrides
+  from forgetsam.jobs._run_files import load_config
+
+  if command.job == "evaluate":
+    from forgetsam.jobs.evaluate import evaluate_run
+
+    config = command.config
+    if config is None:
+      config = apply_overrides(load_config(command.workdir), command.overrides)
+    evaluate_run(config, command.workdir)
+    return
+  if command.config is None:
+    raise ConfigError(
+      "--config is missing\n  allowed: FILE:VARIANT, such as "
+      "--config=configs/digits.py:obf"
+    )
+  from forgetsam.jobs.train import train
+
+  train(command.config, command.workdir, started=started)

@@ -1,0 +1,139 @@
+"""The training loop: steps, and what happens between them."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+import forgetsam as fs
+from forgetsam.builders import Experiment
+from forgetsam.checkpoint import Checkpoints
+from forgetsam.jobs._clock import Clock
+from forgetsam.jobs._evaluate_split import evaluate_split
+from forgetsam.jobs._profile import Profile
+from forgetsam.jobs._reporting import Reporter
+from forgetsam.metrics import EpochMeans
+
+
+class NonFiniteStepError(FloatingPointError):
+  """A step's loss or gradient was not finite; the state before it is saved."""
+
+
+class _Pending(NamedTuple):
+  """A dispatched step whose metrics are still on the device."""
+
+  step: int
+  metrics: dict[str, Array]
+
+
+class Loop:
+  """The steps, and what happens between them."""
+
+  def __init__(
+    self,
+    experiment: Experiment,
+    checkpoints: Checkpoints,
+    reporter: Reporter,
+    means: EpochMeans,
+    clock: Clock,
+  ):
+    self._experiment = experiment
+    self._checkpoints = checkpoints
+    self._reporter = reporter
+    self._means = means
+    self._clock = clock
+
+  def run(self, state: fs.TrainState, trace: Path | None) -> fs.TrainState:
+    """Runs all steps that are left; the last state is saved."""
+    experiment = self._experiment
+    start, stop = int(state.step), experiment.num_steps
+    profile = Profile(trace, start, stop)
+    batches = experiment.train_batches(start, stop)
+    pending: _Pending | None = None
+    for step, batch in zip(range(start, stop), batches, strict=True):
+      profile.before(step)
+      batch["image"] = _hold_back(batch["image"], state.step, step)
+      state, metrics = experiment.train_step(state, batch, experiment.key)
+      if step == start:
+        self._clock.first_step()
+      # The device works on this step while the host reads the one before.
+      if pending is not None:
+        self._settle(pending, state)
+      pending = _Pending(step, metrics)
+      profile.after(step + 1, state)
+      if self._pauses(step + 1):
+        self._settle(pending, state)
+        pending = None
+        self._pause(state)
+    return state
+
+  def _pauses(self, done: int) -> bool:
+    every = self._experiment.intervals
+    return (
+      done % every.evaluate == 0
+      or done == self._experiment.num_steps
+      or (every.checkpoint is not None and done % every.checkpoint == 0)
+    )
+
+  def _settle(self, pending: _Pending, state: fs.TrainState) -> None:
+    """Reads a step's metrics; stops the run if it was not finite."""
+    step, values = pending.step, jax.device_get(pending.metrics)
+    metrics = {name: float(value) for name, value in values.items()}
+    if metrics.pop("skipped"):
+      self._stop_at(step, metrics, state)
+    self._means.add(step, metrics)
+    self._reporter.advance(step + 1)
+    if self._reporter.due(step + 1):
+      schedules = self._experiment.schedules.items()
+      rates = {name: float(schedule(step)) for name, schedule in schedules}
+      self._reporter.training(step + 1, {**metrics, **rates})
+
+  def _stop_at(
+    self, step: int, metrics: dict[str, float], state: fs.TrainState
+  ) -> None:
+    """Saves the state before a non-finite step and ends the run."""
+    if step not in self._checkpoints.steps():
+      self._save(state, None)
+    self._checkpoints.wait()
+    values = ", ".join(f"{name}={value:g}" for name, value in metrics.items())
+    raise NonFiniteStepError(
+      f"step {step} is not finite: {values}\n"
+      f"The state before it is saved as checkpoint {step}. A smaller "
+      "config.optimizer.learning_rate or config.perturbation.rho, a longer "
+      "config.schedule.warmup_epochs or config.optimizer.clip may help; each "
+      "needs another --workdir."
+    )
+
+  def _pause(self, state: fs.TrainState) -> None:
+    """Evaluates where it is time to, and saves."""
+    experiment, done = self._experiment, int(state.step)
+    rank = None
+    evaluates = done % experiment.intervals.evaluate == 0
+    validation = experiment.images.validation
+    if validation and (evaluates or done == experiment.num_steps):
+      result = evaluate_split(experiment, state, "validation")
+      self._reporter.evaluation(done, "validation", result)
+      rank = (result["accuracy"], -result["loss"])
+    self._save(state, rank)
+
+  def _save(self, state: fs.TrainState, rank: tuple[float, ...] | None) -> None:
+    images = self._experiment.images
+    record = {
+      "wall_seconds": self._clock.wall(),
+      "means": self._means.record(),
+      "num_classes": images.num_classes,
+      "image_shape": list(images.image_shape),
+    }
+    self._checkpoints.save(state, record, rank)
+
+
+@jax.jit
+def _hold_back(images: Array, completed: Array, step: int) -> Array:
+  """The images, or nan once an earlier step of this run was skipped.
+
+  The host learns of a non-finite step after it dispatched the next one, which
+  would otherwise train on: with nan it is skipped too, and the state stays.
+  """
+  return jnp.where(completed == step, images, jnp.nan)

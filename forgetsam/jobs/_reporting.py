@@ -1,0 +1,94 @@
+"""What a user sees of a run: TensorBoard, and a progress bar or log lines."""
+
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+
+class Reporter:
+  """Writes metrics to TensorBoard and to the terminal or the log.
+
+  Args:
+    folder: where TensorBoard's events go.
+    start: the first step of this session.
+    stop: the run's number of steps.
+    every: steps between log lines.
+  """
+
+  def __init__(self, folder: Path, start: int, stop: int, every: int):
+    # TensorFlow, which writes the events, takes seconds to import.
+    from clu import metric_writers
+
+    terminal = sys.stderr.isatty()
+    writers: list[Any] = [metric_writers.SummaryWriter(str(folder))]
+    if not terminal:
+      writers.append(metric_writers.LoggingWriter())
+    self._writer = metric_writers.MultiWriter(writers)
+    self._bar = tqdm(
+      total=stop, initial=start, unit="step", disable=not terminal
+    )
+    self._stop, self._every = stop, every
+    self._clock: tuple[int, float] | None = None
+
+  def __enter__(self) -> "Reporter":
+    return self
+
+  def __exit__(self, *_: object) -> None:
+    self._bar.close()
+    self._writer.close()
+
+  def due(self, done: int) -> bool:
+    """Whether the metrics of the step that ends at `done` are written."""
+    return done % self._every == 0 or done == self._stop
+
+  def advance(self, done: int) -> None:
+    """Notes that `done` steps are finished."""
+    self._bar.update(done - self._bar.n)
+    if self._clock is None:  # the first step compiles: it sets no pace
+      self._clock = done, time.perf_counter()
+
+  def training(self, done: int, metrics: Mapping[str, float]) -> None:
+    """Writes a step's metrics, the pace and the time left."""
+    values = {f"train/{name}": value for name, value in metrics.items()}
+    assert self._clock is not None
+    since, start = self._clock
+    if done > since:
+      pace = (done - since) / max(time.perf_counter() - start, 1e-9)
+      values["steps_per_second"] = pace
+      values["seconds_left"] = (self._stop - done) / pace
+    self._clock = done, time.perf_counter()
+    self._writer.write_scalars(done, values)
+    if "loss" in metrics:
+      self._bar.set_postfix(loss=f"{metrics['loss']:.4f}")
+
+  def evaluation(
+    self, done: int, split: str, metrics: Mapping[str, float]
+  ) -> None:
+    """Writes a split's metrics."""
+    values = {f"{split}/{name}": value for name, value in metrics.items()}
+    self._writer.write_scalars(done, values)
+    if not self._bar.disable:
+      text = "  ".join(f"{name} {value:.4f}" for name, value in values.items())
+      self._bar.write(f"step {done}: {text}", file=sys.stderr)
+
+
+def print_summary(workdir: Path, summary: Mapping[str, Any]) -> None:
+  """The end of a run in a few lines."""
+  print(f"\nFinished {summary['steps']} steps.")
+  rows = [
+    ("test accuracy", "test/accuracy"),
+    ("test accuracy of the best checkpoint", "best/test/accuracy"),
+    ("validation accuracy", "validation/accuracy"),
+    ("training accuracy, last epoch", "train/accuracy"),
+  ]
+  for text, key in rows:
+    if key in summary:
+      print(f"  {text:<40}{summary[key]:.4f}")
+  print(f"  {'wall time':<40}{summary['wall_seconds']:.1f} s")
+  startup = f"{summary['startup_seconds']:.1f} s"
+  print(f"  {'of which before the first step':<40}{startup}")
+  print(f"  {'files':<40}{workdir}")

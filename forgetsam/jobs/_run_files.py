@@ -1,0 +1,82 @@
+"""What a run writes into its folder beside checkpoints: small JSON files."""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ml_collections import config_dict
+
+from forgetsam.config import (
+  ConfigError,
+  config_from_dict,
+  config_to_dict,
+  differing_keys,
+)
+
+CONFIG, SUMMARY, EVALUATION = "config.json", "summary.json", "evaluation.json"
+CHECKPOINTS = "checkpoints"
+
+
+def write_json(path: Path, values: Mapping[str, Any]) -> None:
+  """Writes a file whole or not at all."""
+  draft = path.with_name(path.name + ".draft")
+  draft.write_text(json.dumps(values, indent=2) + "\n")
+  os.replace(draft, path)
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+  """The file's content, or None where there is no file."""
+  return json.loads(path.read_text()) if path.is_file() else None
+
+
+def claim_workdir(workdir: Path, config: config_dict.ConfigDict) -> None:
+  """Notes the configuration in a new folder, or compares it with the old one.
+
+  Raises:
+    ConfigError: the folder cannot be made, or belongs to a run of another
+      configuration.
+  """
+  values = config_to_dict(config)
+  try:
+    workdir.mkdir(parents=True, exist_ok=True)
+  except OSError as error:
+    raise ConfigError(
+      f"--workdir={workdir} is refused: {error}\n"
+      "  allowed: a folder that can be written to"
+    ) from error
+  old = read_json(workdir / CONFIG)
+  if old is None:
+    write_json(workdir / CONFIG, values)
+    return
+  refuse_other_config(workdir, old, values)
+
+
+def refuse_other_config(
+  workdir: Path, old: Mapping[str, Any], new: Mapping[str, Any]
+) -> None:
+  """Raises a `ConfigError` that names the keys in which two runs differ."""
+  differing = differing_keys(old, new)
+  if differing:
+    lines = [
+      f"config.{key}={after!r} is refused\n  allowed: {before!r}, as in "
+      f"{workdir / CONFIG}; or another --workdir"
+      for key, (before, after) in differing.items()
+    ]
+    raise ConfigError("\n".join(lines))
+
+
+def load_config(workdir: Path) -> config_dict.ConfigDict:
+  """The configuration of the run in a folder.
+
+  Raises:
+    ConfigError: no run has started there.
+  """
+  values = read_json(workdir / CONFIG)
+  if values is None:
+    raise ConfigError(
+      f"--workdir={workdir} is refused: it has no {CONFIG}\n"
+      "  allowed: the folder of a run"
+    )
+  return config_from_dict(values)

@@ -1,0 +1,119 @@
+"""The main job: trains, saves, resumes, and sums up."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+from ml_collections import config_dict
+
+import forgetsam as fs
+from forgetsam._tree_hash import tree_sha256
+from forgetsam.builders import Experiment, build_experiment
+from forgetsam.checkpoint import Checkpoints
+from forgetsam.config import check_config, config_hash, config_to_dict
+from forgetsam.jobs._clock import Clock
+from forgetsam.jobs._evaluate_split import evaluate_split
+from forgetsam.jobs._loop import Loop
+from forgetsam.jobs._reporting import Reporter, print_summary
+from forgetsam.jobs._run_files import (
+  CHECKPOINTS,
+  SUMMARY,
+  claim_workdir,
+  read_json,
+  write_json,
+)
+from forgetsam.metrics import EpochMeans
+
+
+def train(
+  config: config_dict.ConfigDict, workdir: Path, *, started: float | None = None
+) -> dict[str, Any]:
+  """Trains a model, or goes on with what was started in the same folder.
+
+  Args:
+    config: a configuration as `configs/` builds it.
+    workdir: the run's folder.
+    started: `time.monotonic()` at the program's start; now, if None.
+
+  Returns:
+    The content of `summary.json`.
+
+  Raises:
+    ConfigError: the configuration is refused, or the folder belongs to another.
+    NonFiniteStepError: training diverged.
+    CheckpointError: the folder's checkpoints are all damaged.
+  """
+  clock = Clock(time.monotonic() if started is None else started)
+  check_config(config, jax.local_device_count())
+  claim_workdir(workdir, config)
+  done = read_json(workdir / SUMMARY)
+  if done is not None:
+    print(f"The run in {workdir} is complete.")
+    print_summary(workdir, done)
+    return done
+  experiment = build_experiment(config)
+  with Checkpoints(workdir / CHECKPOINTS, experiment.keep) as checkpoints:
+    state, means = _start(experiment, checkpoints, clock)
+    with Reporter(
+      workdir,
+      int(state.step),
+      experiment.num_steps,
+      experiment.intervals.log,
+    ) as reporter:
+      loop = Loop(experiment, checkpoints, reporter, means, clock)
+      profile = workdir / "profile" if experiment.profile else None
+      state = loop.run(state, profile)
+      results = _final_results(experiment, checkpoints, state, reporter)
+  summary = {
+    "job": "train",
+    "config_hash": config_hash(config_to_dict(config)),
+    "steps": int(state.step),
+    "wall_seconds": clock.wall(),
+    "startup_seconds": clock.startup,
+    **{f"train/{name}": value for name, value in means.means().items()},
+    **results,
+    "params_sha256": tree_sha256(state.params),
+  }
+  write_json(workdir / SUMMARY, summary)
+  print_summary(workdir, summary)
+  return summary
+
+
+def _start(
+  experiment: Experiment, checkpoints: Checkpoints, clock: Clock
+) -> tuple[fs.TrainState, EpochMeans]:
+  """The state to go on from: a new one, or the newest checkpoint's."""
+  state = experiment.create_state()
+  restored = checkpoints.restore_latest(state)
+  if restored is None:
+    return state, EpochMeans(experiment.steps_per_epoch)
+  state, record = restored
+  clock.before = record["wall_seconds"]
+  print(f"Resuming at step {int(state.step)} of {experiment.num_steps}.")
+  return state, EpochMeans(experiment.steps_per_epoch, record["means"])
+
+
+def _final_results(
+  experiment: Experiment,
+  checkpoints: Checkpoints,
+  state: fs.TrainState,
+  reporter: Reporter,
+) -> dict[str, Any]:
+  """Validation and test of the last state, and test of the best one."""
+  checkpoints.wait()
+  step = int(state.step)
+  splits = ["validation", "test"] if experiment.images.validation else ["test"]
+  results: dict[str, Any] = {}
+  for split in splits:
+    result = evaluate_split(experiment, state, split)
+    results |= {f"{split}/{name}": value for name, value in result.items()}
+    if split == "test":
+      reporter.evaluation(step, split, result)
+  ranked = checkpoints.best_steps()
+  if ranked:
+    best = checkpoints.variables(ranked)
+    test = evaluate_split(experiment, best, "test")
+    results |= {f"best/test/{name}": value for name, value in test.items()}
+    results["best/step"] = best.step
+  return results
