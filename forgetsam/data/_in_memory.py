@@ -119,7 +119,7 @@ def _decode(
   dataset = builder.as_dataset(
     split,
     shuffle_files=False,
-    decoders=tfds.decode.PartialDecoding({"image": True, "label": True}),
+    decoders=_only_images_and_labels(builder.info),
     # One file after the other: the order is then a property of the set.
     read_config=tfds.ReadConfig(interleave_cycle_length=1, try_autocache=False),
   )
@@ -139,6 +139,18 @@ def _decode(
       " without a label. Prepare the set again, or choose another."
     )
   return Split(images, labels, np.arange(count))
+
+
+def _only_images_and_labels(
+  info: "tfds.core.DatasetInfo",
+) -> "tfds.decode.PartialDecoding | None":
+  """Leaves other features undecoded; None where there are no others."""
+  import tensorflow_datasets as tfds
+
+  # TFDS warns of its own deprecated calls when it decodes in part.
+  if set(info.features) == {"image", "label"}:
+    return None
+  return tfds.decode.PartialDecoding({"image": True, "label": True})
 
 
 def _hold_out(

@@ -1,0 +1,86 @@
+"""Small sets, and no network: a test that opens a connection fails."""
+
+import socket
+
+import numpy as np
+import pytest
+
+from forgetsam import data
+
+
+@pytest.fixture(autouse=True)
+def _no_network(monkeypatch):
+  def refuse(*args, **kwargs):
+    raise AssertionError(f"a connection was opened: {args}")
+
+  monkeypatch.setattr(socket.socket, "connect", refuse)
+  monkeypatch.setattr(socket, "getaddrinfo", refuse)
+
+
+@pytest.fixture
+def default_dirs(monkeypatch, tmp_path):
+  """TFDS's default directory and the user's cache, both below `tmp_path`."""
+  import tensorflow_datasets as tfds
+
+  monkeypatch.setattr(
+    tfds.core.constants, "DATA_DIR", str(tmp_path / "default")
+  )
+  monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+  return tmp_path / "default", tmp_path / "cache" / "forgetsam" / "tfds"
+
+
+@pytest.fixture(scope="session")
+def digits_dir(tmp_path_factory):
+  directory = tmp_path_factory.mktemp("digits")
+  data.load("digits", data_dir=directory)
+  return directory
+
+
+@pytest.fixture
+def make_set(tmp_path):
+  """Prepares a TFDS set of given features, splits and examples."""
+  import tensorflow_datasets as tfds
+
+  def make(features, splits, *, num_shards=1, name="tiny"):
+    class Tiny(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+      VERSION = tfds.core.Version("1.0.0")
+
+      def _info(self):
+        return tfds.core.DatasetInfo(
+          builder=self,
+          features=tfds.features.FeaturesDict(features),
+          disable_shuffling=True,
+        )
+
+      def _split_generators(self, dl_manager):
+        return {
+          split: self._generate_examples(examples)
+          for split, examples in splits.items()
+        }
+
+      def _generate_examples(self, examples):
+        yield from enumerate(examples)
+
+    Tiny.name = name
+    builder = Tiny(data_dir=tmp_path)
+    builder.download_and_prepare(
+      download_config=tfds.download.DownloadConfig(num_shards=num_shards)
+    )
+    return tmp_path
+
+  return make
+
+
+@pytest.fixture
+def numbered_split():
+  """Random images whose label is their position, to recognise them by."""
+
+  def make(count, shape=(6, 5, 2), seed=0):
+    rng = np.random.RandomState(seed)
+    return data.Split(
+      images=rng.randint(0, 256, (count, *shape)).astype(np.uint8),
+      labels=np.arange(count, dtype=np.int32),
+      ids=np.arange(count),
+    )
+
+  return make
