@@ -78,10 +78,10 @@ class BatchNorm(nn.Module):
     return y.astype(self.dtype)
 
   def _running(
-    self, old: Float[Array, " channels"], new: Float[Array, " channels"]
+    self, old: Float[NDArray, " channels"], new: Float[Array, " channels"]
   ) -> Float[Array, " channels"]:
     mixed = self.momentum * old + (1.0 - self.momentum) * new
-    return mixed.astype(old.dtype)
+    return jnp.asarray(mixed, old.dtype)
 
 
 def _moments(

@@ -24,19 +24,19 @@ def test_every_model_is_tested_here():
   assert set(OPTIONS) == set(models.names())
 
 
-@functools.cache
-def _model(name, **overrides):
-  module = models.create(name, 3, **{**OPTIONS[name], **overrides})
-  params, model_state = models.initialise(
-    module, jax.random.key(0), IMAGE_SHAPE
-  )
-  # The ViT's head starts at zero, which would hide everything before it.
-  rng = np.random.default_rng(0)
-  params = jax.tree.map(
-    lambda x: x + 0.1 * rng.normal(size=x.shape).astype("float32"), params
-  )
-  forward = jax.jit(models.forward(module), static_argnames="train")
-  return forward, params, model_state
+@pytest.fixture(scope="module")
+def model(random_variables):
+  """Makes a model's forward pass and random variables for it, once each."""
+
+  @functools.cache
+  def make(name, **overrides):
+    module = models.create(name, 3, **{**OPTIONS[name], **overrides})
+    variables = random_variables(module, IMAGE_SHAPE)
+    params = variables.pop("params")
+    forward = jax.jit(models.forward(module), static_argnames="train")
+    return forward, params, variables
+
+  return make
 
 
 def _images(batch=16, seed=1):
@@ -51,8 +51,8 @@ def _same(tree, other):
 
 
 @pytest.mark.parametrize("name", OPTIONS)
-def test_evaluation_is_deterministic_and_leaves_the_state_alone(name):
-  forward, params, model_state = _model(name)
+def test_evaluation_is_deterministic_and_leaves_the_state_alone(model, name):
+  forward, params, model_state = model(name)
   images = _images()
   logits, new_state = forward(
     params, model_state, images, train=False, key=None
@@ -67,8 +67,8 @@ def test_evaluation_is_deterministic_and_leaves_the_state_alone(name):
 
 
 @pytest.mark.parametrize("name", OPTIONS)
-def test_evaluation_treats_each_image_alone(name):
-  forward, params, model_state = _model(name)
+def test_evaluation_treats_each_image_alone(model, name):
+  forward, params, model_state = model(name)
   images = _images()
   logits, _ = forward(params, model_state, images, train=False, key=None)
   alone, _ = forward(params, model_state, images[3:4], train=False, key=None)
@@ -77,8 +77,8 @@ def test_evaluation_treats_each_image_alone(name):
 
 
 @pytest.mark.parametrize("name", OPTIONS)
-def test_dropout_follows_the_key_in_training_only(name):
-  forward, params, model_state = _model(name)
+def test_dropout_follows_the_key_in_training_only(model, name):
+  forward, params, model_state = model(name)
   first, again, other = (
     forward(
       params, model_state, _images(), train=True, key=jax.random.key(seed)
@@ -90,8 +90,8 @@ def test_dropout_follows_the_key_in_training_only(name):
 
 
 @pytest.mark.parametrize("name", OPTIONS)
-def test_training_returns_state_of_the_same_structure(name):
-  forward, params, model_state = _model(name)
+def test_training_returns_state_of_the_same_structure(model, name):
+  forward, params, model_state = model(name)
   _, new_state = forward(
     params, model_state, _images(), train=True, key=jax.random.key(0)
   )
@@ -103,8 +103,8 @@ def test_training_returns_state_of_the_same_structure(name):
     assert not _same(new_state, model_state)
 
 
-def test_collections_that_a_pass_does_not_touch_are_kept():
-  forward, params, model_state = _model("cnn")
+def test_collections_that_a_pass_does_not_touch_are_kept(model):
+  forward, params, model_state = model("cnn")
   model_state = {**model_state, "constants": {"c": jnp.array(4.0)}}
   _, new_state = forward(
     params, model_state, _images(), train=True, key=jax.random.key(0)
@@ -112,17 +112,17 @@ def test_collections_that_a_pass_does_not_touch_are_kept():
   assert new_state["constants"] == {"c": 4.0}
 
 
-def test_a_model_without_dropout_trains_without_a_key():
-  forward, params, model_state = _model("mlp", dropout=0.0)
+def test_a_model_without_dropout_trains_without_a_key(model):
+  forward, params, model_state = model("mlp", dropout=0.0)
   trained, _ = forward(params, model_state, _images(), train=True, key=None)
   evaluated, _ = forward(params, model_state, _images(), train=False, key=None)
   np.testing.assert_array_equal(trained, evaluated)
 
 
 @pytest.mark.parametrize("name", OPTIONS)
-def test_bfloat16_keeps_parameters_state_and_logits_in_float32(name):
-  forward, params, model_state = _model(name, dtype="bfloat16")
-  full, _, _ = _model(name)
+def test_bfloat16_keeps_parameters_state_and_logits_in_float32(model, name):
+  forward, params, model_state = model(name, dtype="bfloat16")
+  full, _, _ = model(name)
 
   def logits_fn(forward):
     return forward(
@@ -140,9 +140,9 @@ def test_bfloat16_keeps_parameters_state_and_logits_in_float32(name):
 
 
 @pytest.mark.parametrize("name", OPTIONS)
-def test_gradients_on_a_mesh_are_each_devices_own(name):
+def test_gradients_on_a_mesh_are_each_devices_own(model, name):
   """Varying parameters under `check_vma` give what a loop over shards gives."""
-  forward, params, model_state = _model(name)
+  forward, params, model_state = model(name)
   images, key = _images(batch=16), jax.random.key(0)
 
   def loss_and_state(params, images):
@@ -170,8 +170,9 @@ def test_gradients_on_a_mesh_are_each_devices_own(name):
       check_vma=True,
     )
   )(params, images)
+  grad_fn = jax.jit(grad_fn)
   for i in (0, 7):
-    expected = jax.jit(grad_fn)(params, images[2 * i : 2 * i + 2])
+    expected = grad_fn(params, images[2 * i : 2 * i + 2])
     jax.tree.map(
       lambda x, y, i=i: np.testing.assert_allclose(
         x[i], y, rtol=1e-4, atol=1e-5

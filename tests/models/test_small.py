@@ -1,6 +1,7 @@
 """The MLP and the CNN against their formulas in numpy."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy import special
@@ -14,18 +15,10 @@ ACTIVATIONS = {
 }
 
 
-def _random(tree, seed=0):
-  rng = np.random.default_rng(seed)
-  return jax.tree.map(
-    lambda x: rng.normal(size=x.shape).astype(np.float32), tree
-  )
-
-
 @pytest.mark.parametrize("activation", ACTIVATIONS)
-def test_mlp(activation):
+def test_mlp(random_variables, activation):
   module = models.create("mlp", 3, hidden=(6, 5), activation=activation)
-  params, _ = models.initialise(module, jax.random.key(0), (2, 3, 2))
-  params = _random(params)
+  params = random_variables(module, (2, 3, 2))["params"]
   images = np.random.default_rng(1).normal(size=(4, 2, 3, 2)).astype("float32")
 
   x = images.reshape(4, 12).astype(np.float64)
@@ -43,10 +36,9 @@ def test_mlp_has_exact_gelu_by_default():
   assert models.create("mlp", 3).activation == "gelu"
 
 
-def test_cnn():
+def test_cnn(random_variables):
   module = models.create("cnn", 3, widths=(4,), batch_norm=False)
-  params, _ = models.initialise(module, jax.random.key(0), (6, 8, 2))
-  params = _random(params)
+  params = random_variables(module, (6, 8, 2))["params"]
   images = np.random.default_rng(1).normal(size=(2, 6, 8, 2)).astype("float32")
 
   padded = np.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)))
@@ -64,16 +56,16 @@ def test_cnn():
   np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-4)
 
 
-def test_cnn_normalises_before_the_activation():
+def test_cnn_normalises_before_the_activation(random_variables):
   module = models.create("cnn", 3, widths=(4,))
-  params, model_state = models.initialise(module, jax.random.key(0), (4, 4, 1))
+  variables = random_variables(module, (4, 4, 1))
   # A scale of 0 and a bias of -1 leave nothing after the activation; if it
   # came first, -1 would reach the head.
-  norm = params["BatchNorm_0"]
-  norm = {"scale": 0.0 * norm["scale"], "bias": norm["bias"] - 1.0}
-  variables = {"params": {**params, "BatchNorm_0": norm}, **model_state}
+  norm = {"scale": jnp.zeros(4), "bias": -jnp.ones(4)}
+  variables["params"]["BatchNorm_0"] = norm
   logits = module.apply(variables, np.ones((1, 4, 4, 1), "float32"))
-  np.testing.assert_array_equal(logits, np.zeros((1, 3)))
+  bias = variables["params"]["Head_0"]["dense"]["bias"]
+  np.testing.assert_array_equal(logits[0], bias)
 
 
 def test_cnn_kernels_are_drawn_for_relu():
