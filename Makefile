@@ -1,0 +1,62 @@
+# make demo      train on real digits, with a summary at the end
+# make test      lint, format, types, doctests and tests
+# make test-all  the same, with the tests that take too long for every day
+#
+# Each first sets up .venv, when requirements.txt or pyproject.toml changed.
+# `make PYTHON=/path/to/python test` uses that interpreter as it is instead.
+
+VENV := .venv
+PIP_INSTALL = $(VENV)/bin/python -m pip install --quiet \
+	--disable-pip-version-check
+PYTEST = $(RUN) -m pytest forgetsam tests --doctest-modules \
+	--jaxtyping-packages=forgetsam,beartype.beartype $(PYTEST_ARGS)
+PYTEST_ARGS ?=
+
+ifeq ($(origin PYTHON),command line)
+RUN := $(PYTHON)
+else
+RUN := $(VENV)/bin/python
+DEMO_SETUP := $(VENV)/.installed
+TEST_SETUP := $(VENV)/.installed-dev
+endif
+
+.DELETE_ON_ERROR:
+.PHONY: help demo test test-all lint setup setup-dev
+
+help:
+	@sed -n 's/^# \{0,1\}//p; /^$$/q' Makefile
+
+demo: setup
+	@rm -rf runs/demo
+	@$(RUN) main.py --config=configs/digits.py:obf --workdir=runs/demo
+
+test: lint
+	@$(PYTEST) -m "not long"
+
+test-all: lint
+	@$(PYTEST)
+
+lint: setup-dev
+	@echo "[lint] ruff check, ruff format, mypy"
+	@$(RUN) -m ruff check --quiet .
+	@$(RUN) -m ruff format --quiet --check .
+	@$(RUN) -m mypy
+
+setup: $(DEMO_SETUP)
+setup-dev: $(TEST_SETUP)
+
+$(VENV)/.created:
+	@scripts/create_venv.sh $(VENV)
+	@touch $@
+
+$(VENV)/.installed: requirements.txt | $(VENV)/.created
+	@echo "[setup] installing requirements.txt into $(VENV):" \
+		"about 2.5 GB, one to three minutes"
+	@$(PIP_INSTALL) -r requirements.txt
+	@touch $@
+
+$(VENV)/.installed-dev: requirements.txt pyproject.toml | $(VENV)/.created
+	@echo "[setup] installing forgetsam and its development tools into" \
+		"$(VENV): about 2.8 GB, one to three minutes"
+	@$(PIP_INSTALL) -e '.[dev]'
+	@touch $@ $(VENV)/.installed
