@@ -66,7 +66,10 @@ def radius(meta, lr):
 
 
 def make_optimizer(meta, lr):
-  decayed = lambda params: jax.tree.map(lambda w: w.ndim > 1, params)
+
+  def decayed(params):
+    return jax.tree.map(lambda w: w.ndim > 1, params)
+
   pieces = [record_gradient()]
   if "clip" in meta:
     pieces.append(optax.clip_by_global_norm(meta["clip"]))
