@@ -147,6 +147,17 @@ def test_train_examples_is_a_stratified_part_of_the_rest(load):
   assert_same(everything.train, parts.train)
 
 
+def test_what_validation_takes_hardly_changes_the_rest(load):
+  without = load(train_examples=300, label_noise=1.0).train
+  with_it = load(validation=0.1, train_examples=300, label_noise=1.0).train
+  both, left, right = np.intersect1d(
+    without.ids, with_it.ids, return_indices=True
+  )
+  # A tenth of the 300 are held out; others take their place.
+  assert len(both) > 250
+  np.testing.assert_array_equal(without.labels[left], with_it.labels[right])
+
+
 @pytest.mark.parametrize("fraction", [0.001, 0.1, 0.37, 1.0])
 def test_label_noise_flips_exactly_its_share(load, fraction):
   clean = load(validation=0.1, train_examples=1000)

@@ -34,3 +34,13 @@ def test_draws_are_fixed_and_differ_between_purposes():
   longer = _subsets.draws(9, seed=0, purpose=purposes[0])
   np.testing.assert_array_equal(longer[:5], drawn[0])
   assert int(drawn[0][0]) == 11749869230777074271
+
+
+def test_flipped_labels_by_hand():
+  labels = np.array([0, 1, 2, 2], np.int32)
+  example_keys = np.array([5, 1, 9, 2], np.uint64)
+  label_keys = np.array([0, 0, 0, 3], np.uint64)
+  # Examples 1 and 3 are next in line; they move on by 1 + 0 and 1 + 3 % 2.
+  noisy = _subsets.flip_labels(labels, 0.5, 3, example_keys, label_keys)
+  np.testing.assert_array_equal(noisy, [0, 2, 2, 1])
+  np.testing.assert_array_equal(labels, [0, 1, 2, 2])
