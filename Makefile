@@ -6,7 +6,7 @@
 # `make PYTHON=/path/to/python test` uses that interpreter as it is instead.
 
 VENV := .venv
-PIP_INSTALL = $(VENV)/bin/python -m pip install --quiet \
+PIP_INSTALL = $(VENV)/bin/python -m pip install --quiet --quiet \
 	--disable-pip-version-check
 PYTEST = $(RUN) -m pytest forgetsam tests --doctest-modules \
 	--jaxtyping-packages=forgetsam,beartype.beartype $(PYTEST_ARGS)
