@@ -40,9 +40,7 @@ def varying(tree: PyTree) -> PyTree:
   """
 
   def mark(x: Array) -> Array:
-    if DATA_AXIS in jax.typeof(x).vma:
-      return x
-    return jax.lax.pcast(x, DATA_AXIS, to="varying")
+    return x if _varies(x) else jax.lax.pcast(x, DATA_AXIS, to="varying")
 
   return jax.tree.map(mark, tree)
 
@@ -54,7 +52,7 @@ def average(tree: PyTree) -> PyTree:
   marked as differing (they agree in value) are taken from the first device.
   """
   leaves, structure = jax.tree.flatten(tree)
-  differs = [DATA_AXIS in jax.typeof(x).vma for x in leaves]
+  differs = [_varies(x) for x in leaves]
   means = iter(
     jax.lax.pmean(
       [x for x, d in zip(leaves, differs, strict=True) if d and is_float(x)],
@@ -73,6 +71,14 @@ def average(tree: PyTree) -> PyTree:
 def is_float(x: Any) -> bool:
   """Whether an array is averaged over micro-batches and devices."""
   return jnp.issubdtype(x.dtype, jnp.floating)
+
+
+def _varies(x: Array) -> bool:
+  """Whether an array is marked as each device's own, inside `shard_map`."""
+  kind = jax.typeof(x)
+  # JAX has renamed this field between releases.
+  varying_axes = kind.mat.varying if hasattr(kind, "mat") else kind.vma
+  return DATA_AXIS in varying_axes
 
 
 def _first_device(x: Array) -> Array:

@@ -25,7 +25,7 @@ class MicroBatchResult(NamedTuple):
 
 
 # (model_state, micro-batch, index of the micro-batch) -> result
-MicroStep = Callable[[PyTree, PyTree, Array], MicroBatchResult]
+MicroStep = Callable[[PyTree, PyTree, int | Array], MicroBatchResult]
 
 
 def average_over_micro_batches(
@@ -59,46 +59,63 @@ def average_over_micro_batches(
   """
   count = len(jax.tree.leaves(batch)[0]) // size
 
-  if unroll:
-    total = None
-    for i in range(count):
-      piece = jax.tree.map(lambda x, i=i: x[i * size : (i + 1) * size], batch)
-      result = _widen(micro_step(model_state, piece, first_index + i))
-      model_state = result.model_state
-      total = result if total is None else _accumulate(total, result, i)
-    return _divide(total, count)
+  def wide_step(
+    model_state: PyTree, piece: PyTree, i: int | Array
+  ) -> MicroBatchResult:
+    return _widen(micro_step(model_state, piece, first_index + i))
 
+  if unroll:
+    return _divide(_unrolled(wide_step, model_state, batch, count), count)
   pieces = jax.tree.map(lambda x: x.reshape(count, size, *x.shape[1:]), batch)
+  return _divide(_scanned(wide_step, model_state, pieces, count, mark), count)
+
+
+def _unrolled(
+  step: MicroStep, model_state: PyTree, batch: PyTree, count: int
+) -> MicroBatchResult:
+  """The micro-batches' program, laid out `count` times."""
+  size = len(jax.tree.leaves(batch)[0]) // count
+  slices = [slice(i * size, (i + 1) * size) for i in range(count)]
+  pieces = [jax.tree.map(lambda x, s=s: x[s], batch) for s in slices]
+  total = step(model_state, pieces[0], 0)
+  for i in range(1, count):
+    total = _accumulate(total, step(total.model_state, pieces[i], i), i)
+  return total
+
+
+def _scanned(
+  step: MicroStep,
+  model_state: PyTree,
+  pieces: PyTree,
+  count: int,
+  mark: Callable[[PyTree], PyTree],
+) -> MicroBatchResult:
+  """The micro-batches' program once, in a loop."""
   shapes = jax.eval_shape(
-    lambda: _widen(
-      micro_step(model_state, jax.tree.map(lambda x: x[0], pieces), first_index)
-    )
+    lambda: step(model_state, jax.tree.map(lambda x: x[0], pieces), 0)
   )
 
   def body(
     total: MicroBatchResult, xs: tuple[Array, PyTree]
   ) -> tuple[MicroBatchResult, list[Array]]:
     i, piece = xs
-    result = _widen(micro_step(total.model_state, piece, first_index + i))
+    result = step(total.model_state, piece, i)
     # Integers and keys leave by the stacked outputs: the loop's carry would
     # mark them as different on every device.
     floats, others = _split(result.perturb_state)
-    result = result._replace(perturb_state=floats)
-    return _accumulate(total, result, i), others
+    return _accumulate(total, result._replace(perturb_state=floats), i), others
 
-  zeros = mark(
-    MicroBatchResult(
-      grads=_zeros(shapes.grads),
-      metrics=_zeros(shapes.metrics),
-      model_state=model_state,
-      perturb_state=_zeros(_split(shapes.perturb_state)[0]),
-    )
+  zeros = MicroBatchResult(
+    grads=_zeros(shapes.grads),
+    metrics=_zeros(shapes.metrics),
+    model_state=model_state,
+    perturb_state=_zeros(_split(shapes.perturb_state)[0]),
   )
-  total, others = jax.lax.scan(body, zeros, (jnp.arange(count), pieces))
-  perturb_state = _join(
-    shapes.perturb_state, total.perturb_state, [x[0] for x in others]
+  total, others = jax.lax.scan(body, mark(zeros), (jnp.arange(count), pieces))
+  firsts = [x[0] for x in others]
+  return total._replace(
+    perturb_state=_join(shapes.perturb_state, total.perturb_state, firsts)
   )
-  return _divide(total._replace(perturb_state=perturb_state), count)
 
 
 def _widen(result: MicroBatchResult) -> MicroBatchResult:

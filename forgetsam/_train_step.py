@@ -10,6 +10,7 @@ from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array
 
 from forgetsam._ascent import loss_ascent
+from forgetsam._checked_step import CheckedStep, Metrics
 from forgetsam._inspection import Reads, inspect_perturb
 from forgetsam._mesh import (
   DATA_AXIS,
@@ -24,11 +25,11 @@ from forgetsam._micro_batches import (
   MicroBatchResult,
   average_over_micro_batches,
 )
+from forgetsam._micro_step import make_micro_step
 from forgetsam._norms import tree_norm
 from forgetsam._train_state import TrainState, refuse_perturbed_gradient
 from forgetsam._typing import AscentSignal, Forward, Loss, PyTree
 
-Metrics = dict[str, Array]
 TrainStep = Callable[
   [TrainState, dict[str, Any], jax.Array], tuple[TrainState, Metrics]
 ]
@@ -133,7 +134,7 @@ def make_train_step(
       )
     device = jax.lax.axis_index(DATA_AXIS) if mesh is not None else 0
     result = average_over_micro_batches(
-      _micro_step(forward, loss, signal, perturb, state, key, reads),
+      make_micro_step(forward, loss, signal, perturb, state, key, reads),
       state.model_state,
       batch,
       size=size,
@@ -169,7 +170,6 @@ def make_train_step(
     state: TrainState, batch: dict[str, Any], key: jax.Array
   ) -> tuple[TrainState, Metrics]:
     batch = {"image": batch["image"], "label": batch["label"]}
-    _check_batch(batch, mesh)
     refuse_perturbed_gradient(state.opt_state)
     reads = None
     if perturb is not None:
@@ -181,75 +181,15 @@ def make_train_step(
     return _descend(optimizer, state, result)
 
   if mesh is None:
-    return jax.jit(step, donate_argnums=0)
+    return CheckedStep(jax.jit(step, donate_argnums=0), mesh)
   whole, split = replicated(mesh), split_batch(mesh)
-  return jax.jit(
+  jitted = jax.jit(
     step,
     donate_argnums=0,
     in_shardings=(whole, split, whole),
     out_shardings=whole,
   )
-
-
-def _micro_step(
-  forward: Forward,
-  loss: Loss,
-  signal: AscentSignal,
-  perturb: optax.GradientTransformationExtraArgs | None,
-  state: TrainState,
-  key: jax.Array,
-  reads: Reads | None,
-) -> Callable[[PyTree, PyTree, Array], MicroBatchResult]:
-  """The work on one micro-batch: two passes that share one dropout key."""
-  step_key = jax.random.fold_in(key, state.step)
-
-  def micro_step(
-    model_state: PyTree, batch: PyTree, index: Array
-  ) -> MicroBatchResult:
-    labels = batch["label"]
-    dropout_key = jax.random.fold_in(step_key, index)
-
-    def logits_fn(params: PyTree) -> tuple[Array, PyTree]:
-      return forward(
-        params, model_state, batch["image"], train=True, key=dropout_key
-      )
-
-    def loss_fn(params: PyTree) -> Array:
-      return loss(logits_fn(params)[0], labels)
-
-    def ascent_fn(params: PyTree) -> PyTree:
-      logits, pullback, _ = jax.vjp(logits_fn, params, has_aux=True)
-      return pullback(signal(logits, labels))[0]
-
-    logits, pullback, new_model_state = jax.vjp(
-      logits_fn, state.params, has_aux=True
-    )
-    metrics = {
-      "loss": loss(logits, labels).astype(jnp.float32),
-      "accuracy": _accuracy(logits, labels),
-    }
-    if perturb is None:
-      (grads,) = pullback(loss_ascent(loss)(logits, labels))
-      perturb_state = state.perturb_state
-    else:
-      (ascent_grads,) = pullback(signal(logits, labels))
-      value_and_grad_fn = jax.value_and_grad(loss_fn)
-      grads, perturb_state = perturb.update(
-        ascent_grads,
-        state.perturb_state,
-        state.params,
-        grad_fn=jax.grad(loss_fn),
-        value_and_grad_fn=value_and_grad_fn,
-        ascent_fn=ascent_fn,
-        micro_batch=index,
-        opt_state=state.opt_state,
-      )
-      metrics |= _perturbation_metrics(perturb_state)
-      if reads is not None and reads.ascent_gradient:
-        metrics["ascent_grad_norm"] = tree_norm(ascent_grads)
-    return MicroBatchResult(grads, metrics, new_model_state, perturb_state)
-
-  return micro_step
+  return CheckedStep(jitted, mesh)
 
 
 def _descend(
@@ -258,7 +198,7 @@ def _descend(
   result: MicroBatchResult,
 ) -> tuple[TrainState, Metrics]:
   """Applies the optimizer, or keeps the state where a number is not finite."""
-  metrics = dict(result.metrics)
+  metrics = result.metrics | _perturbation_metrics(result.perturb_state)
   metrics["grad_norm"] = tree_norm(result.grads)
   checked = ("loss", "perturbed_loss", "grad_norm")
   finite = jnp.all(
@@ -292,11 +232,6 @@ def _perturbation_metrics(perturb_state: Any) -> Metrics:
   return {name: value for name, value in found.items() if value is not None}
 
 
-def _accuracy(logits: Array, labels: Array) -> Array:
-  classes = labels if labels.ndim == 1 else jnp.argmax(labels, axis=-1)
-  return jnp.mean(jnp.argmax(logits, axis=-1) == classes, dtype=jnp.float32)
-
-
 def _platform(mesh: Mesh | None) -> str:
   return (
     jax.default_backend() if mesh is None else mesh.devices.flat[0].platform
@@ -308,17 +243,4 @@ def _check_perturb(reads: Reads) -> None:
     raise ValueError(
       "perturb never evaluates grad_fn, so it is a perturbation alone: wrap it,"
       " perturb=perturbed_gradient(perturbation)"
-    )
-
-
-def _check_batch(batch: PyTree, mesh: Mesh | None) -> None:
-  size = len(batch["label"])
-  for leaf in jax.tree.leaves(batch["image"]):
-    if len(leaf) != size:
-      raise ValueError(
-        f'batch["image"] has {len(leaf)} examples and batch["label"] {size}'
-      )
-  if mesh is not None and size % mesh.size:
-    raise ValueError(
-      f"the mesh's {mesh.size} devices must divide the batch of {size}"
     )
