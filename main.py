@@ -13,7 +13,9 @@ import sys  # noqa: E402
 from collections.abc import Sequence  # noqa: E402
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # or it announces itself
 
+from absl import flags  # noqa: E402
 from absl import logging as absl_logging  # noqa: E402
 
 from forgetsam.checkpoint import CheckpointError  # noqa: E402
@@ -45,6 +47,7 @@ def run(argv: Sequence[str], started: float) -> int:
 
 def set_up_logging() -> None:
   """Shows metrics and warnings, not what every library has to say."""
+  flags.FLAGS.mark_as_parsed()  # absl's own flags keep their defaults
   absl_logging.set_verbosity(absl_logging.INFO)
   absl_logging.use_absl_handler()
   handler = absl_logging.get_absl_handler()

@@ -15,10 +15,14 @@ def get_config(variant: str = "obf") -> config_dict.ConfigDict:
   config.data.name = "digits"
   config.data.mean, config.data.std = (0.305,), (0.376,)
   config.model.name = "mlp"
-  config.epochs, config.batch_size, config.micro_batch_size = 60, 128, 32
+  config.epochs, config.batch_size, config.micro_batch_size = 60, 128, 64
   config.optimizer.learning_rate, config.optimizer.weight_decay = 2e-3, 0.01
   config.optimizer.clip = 1.0
   config.schedule.warmup_epochs = 5.0
-  config.perturbation.rho = 0.1
+  config.loss.name = "sigmoid_cross_entropy"
+  config.perturbation.rho = 0.2
   config.evaluation.every_epochs = 5
-  return common.apply_variant(config, variant)
+  common.apply_variant(config, variant)
+  if config.perturbation.name == "asam":
+    config.perturbation.rho = 2.0  # in units of the weights' own scale
+  return config

@@ -73,8 +73,9 @@ class Checkpoints:
         preservation_policy=preservation_policy.AnyPreservationPolicy(
           [latest, _Best(self._ranks)]
         ),
+        # orbax's own `read_only` warns of what it implies, three times.
+        create=not read_only,
         cleanup_tmp_directories=not read_only,
-        read_only=read_only,
       ),
     )
     for step in self.steps():

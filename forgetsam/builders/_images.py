@@ -1,5 +1,6 @@
 """From `config.data` to splits and batches on the devices."""
 
+import functools
 from collections.abc import Callable, Iterator
 
 import jax
@@ -59,19 +60,19 @@ def build_train_batches(
   sharding: NamedSharding | None,
 ) -> Callable[[int, int], Batches]:
   """The training batches from one step to another, as a function of both."""
+  host_batches = functools.partial(
+    data.train_batches,
+    split,
+    batch_size=config.batch_size,
+    seed=config.seed,
+    mean=config.data.mean,
+    std=config.data.std,
+    flip=config.data.flip,
+    crop_padding=config.data.crop_padding,
+  )
 
   def batches(start: int, stop: int) -> Batches:
-    host = data.train_batches(
-      split,
-      batch_size=config.batch_size,
-      seed=config.seed,
-      start_step=start,
-      num_steps=stop - start,
-      mean=config.data.mean,
-      std=config.data.std,
-      flip=config.data.flip,
-      crop_padding=config.data.crop_padding,
-    )
+    host = host_batches(start_step=start, num_steps=stop - start)
     return data.prefetch_to_device(host, sharding)
 
   return batches
@@ -81,14 +82,14 @@ def build_eval_batches(
   config: config_dict.ConfigDict, sharding: NamedSharding | None
 ) -> Callable[[data.Split], Batches]:
   """The padded and masked batches of a split."""
+  host_batches = functools.partial(
+    data.eval_batches,
+    batch_size=config.evaluation.batch_size,
+    mean=config.data.mean,
+    std=config.data.std,
+  )
 
   def batches(split: data.Split) -> Batches:
-    host = data.eval_batches(
-      split,
-      batch_size=config.evaluation.batch_size,
-      mean=config.data.mean,
-      std=config.data.std,
-    )
-    return data.prefetch_to_device(host, sharding)
+    return data.prefetch_to_device(host_batches(split), sharding)
 
   return batches

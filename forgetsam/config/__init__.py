@@ -4,6 +4,7 @@ from forgetsam.config._check import check_config
 from forgetsam.config._command_line import (
   Command,
   apply_overrides,
+  load_config_file,
   parse_command_line,
 )
 from forgetsam.config._errors import ConfigError
@@ -25,5 +26,6 @@ __all__ = [
   "config_hash",
   "config_to_dict",
   "differing_keys",
+  "load_config_file",
   "parse_command_line",
 ]

@@ -61,6 +61,7 @@ def evaluate_run(
             results |= {f"{name}/{split}/{k}": v for k, v in result.items()}
   write_json(workdir / EVALUATION, results)
   for key, value in results.items():
-    print(f"  {key:<32}{value:.4f}" if "step" not in key else f"{key} {value}")
+    text = str(value) if isinstance(value, int) else f"{value:.4f}"
+    print(f"  {key:<32}{text}")
   print(f"  {'files':<32}{workdir / EVALUATION}")
   return results

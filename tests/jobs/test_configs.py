@@ -1,0 +1,164 @@
+"""Every recipe builds, has the same keys, and none of its keys goes unread."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from ml_collections import config_dict
+
+from forgetsam import builders, data
+from forgetsam.config import (
+  SCHEMA,
+  apply_overrides,
+  check_config,
+  config_from_dict,
+  config_hash,
+  config_to_dict,
+  differing_keys,
+  load_config_file,
+)
+from forgetsam.config._schema import leaves
+
+ROOT = Path(__file__).resolve().parents[2]
+FILES = sorted(p for p in ROOT.glob("configs/*.py") if p.stem != "common")
+VARIANTS = [
+  *("plain", "sam", "obf", "random", "asam", "asam_obf", "gsam", "gsam_obf")
+]
+
+
+def load(file: Path, variant: str) -> config_dict.ConfigDict:
+  return load_config_file(f"{file}:{variant}")
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("file", FILES, ids=lambda p: p.stem)
+def test_every_variant_is_accepted(
+  file: Path, variant: str, monkeypatch: pytest.MonkeyPatch
+):
+  # The set itself need not be on the machine that runs this.
+  monkeypatch.setattr("forgetsam.data.check_available", lambda *_: None)
+  check_config(load(file, variant), num_devices=1)
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda p: p.stem)
+def test_variants_share_their_keys(file: Path):
+  keys = [set(leaves(load(file, variant))) for variant in VARIANTS]
+  assert all(k == keys[0] for k in keys)
+  assert set(SCHEMA) <= keys[0]
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda p: p.stem)
+def test_header_says_command_result_and_cost(file: Path):
+  header = file.read_text().split('"""')[1]
+  assert f"--config=configs/{file.name}:obf" in header
+  assert "Expected" in header
+  assert "Cost" in header
+
+
+def test_variants_choose_what_their_names_say():
+  def pieces(variant: str) -> tuple[str, str, str]:
+    config = load(FILES[0], variant)
+    return config.perturbation.name, config.ascent.name, config.combine.name
+
+  obf, gap = "output_bias_forgetting", "surrogate_gap"
+  assert {variant: pieces(variant) for variant in VARIANTS} == {
+    "plain": ("none", "loss", "none"),
+    "sam": ("sam", "loss", "none"),
+    "obf": ("sam", obf, "none"),
+    "random": ("random", "loss", "none"),
+    "asam": ("asam", "loss", "none"),
+    "asam_obf": ("asam", obf, "none"),
+    "gsam": ("sam", "loss", gap),
+    "gsam_obf": ("sam", obf, gap),
+  }
+
+
+def test_a_perturbation_can_be_chosen_on_plain():
+  config = apply_overrides(
+    load(FILES[0], "plain"),
+    [
+      "--config.perturbation.name=sam",
+      "--config.ascent.name=output_bias_forgetting",
+      "--config.ascent.lam=0.2",
+    ],
+  )
+  check_config(config, num_devices=1)
+  assert config.ascent.lam == 0.2
+
+
+class Recorder(config_dict.ConfigDict):
+  """A configuration that notes which of its leaves are read."""
+
+  def __init__(self, values: config_dict.ConfigDict, seen: set, prefix: str):
+    super().__init__()
+    for key, value in values.items():
+      if isinstance(value, config_dict.ConfigDict):
+        value = Recorder(value, seen, f"{prefix}{key}.")
+      object.__setattr__(self, f"_value_{key}", value)
+    object.__setattr__(self, "_names", list(values))
+    object.__setattr__(self, "_seen", seen)
+    object.__setattr__(self, "_prefix", prefix)
+
+  def __getattribute__(self, name: str):
+    try:
+      value = object.__getattribute__(self, f"_value_{name}")
+    except AttributeError:
+      return object.__getattribute__(self, name)
+    self._seen.add(self._prefix + name)
+    return value
+
+  def items(self):
+    return [(name, getattr(self, name)) for name in self._names]
+
+
+def test_no_key_goes_unread(
+  arguments: Callable[..., list[str]],
+  data_dir: Path,
+  monkeypatch: pytest.MonkeyPatch,
+):
+  images = data.load("digits", data_dir=data_dir)
+  monkeypatch.setattr(data, "load", lambda *_, **__: images)
+  seen: set[str] = set()
+  for variant in VARIANTS:
+    for extra in (
+      ["--config.optimizer.name=sgdw", "--config.schedule.name=linear"],
+      [
+        "--config.optimizer.shrink_and_perturb=0.1",
+        "--config.perturbation.rho_schedule=lr_proportional",
+      ],
+    ):
+      file, *rest = arguments(variant, *extra)
+      overrides = [a for a in rest if a.startswith("--config.")]
+      config = load_config_file(file.removeprefix("--config="))
+      config = apply_overrides(config, overrides)
+      builders.build_experiment(Recorder(config, seen, ""))
+  assert set(leaves(config)) - seen == set()
+
+
+def test_json_keeps_a_configuration():
+  config = load(FILES[0], "gsam_obf")
+  config.model.hidden = (3, 4)
+  again = config_from_dict(config_to_dict(config))
+  assert leaves(again) == leaves(config)
+  assert again.get_type("micro_batch_size") is int
+  apply_overrides(again, ["--config.ascent.lam=0.5"])
+  assert again.ascent.lam == 0.5
+
+
+def test_hash_covers_what_decides_the_result():
+  base = config_to_dict(load(FILES[0], "obf"))
+  for key, value, free in [
+    ("seed", 7, False),
+    ("epochs", 7, False),
+    ("perturbation.rho", 0.7, False),
+    ("data.validation", 0.7, False),
+    ("evaluation.every_epochs", 7, False),
+    ("log.every_steps", 7, True),
+    ("checkpoint.keep", 7, True),
+    ("data.dir", "elsewhere", True),
+  ]:
+    config = load(FILES[0], "obf")
+    config.update_from_flattened_dict({key: value})
+    values = config_to_dict(config)
+    assert (config_hash(values) == config_hash(base)) is free, key
+    assert list(differing_keys(base, values)) == ([] if free else [key])
