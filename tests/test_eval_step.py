@@ -1,0 +1,42 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import forgetsam as fs
+
+
+def forward(params, model_state, images, *, train, key):
+  assert train is False
+  return images @ params, model_state
+
+
+PARAMS = jax.random.normal(jax.random.key(0), (5, 3))
+IMAGES = jax.random.normal(jax.random.key(1), (16, 5))
+LABELS = jnp.arange(16) % 3
+
+
+@pytest.mark.parametrize("devices", [None, 8])
+def test_sums_run_over_the_examples_that_count(devices):
+  mesh = devices and jax.make_mesh(
+    (devices,), ("data",), axis_types=(jax.sharding.AxisType.Auto,)
+  )
+  step = fs.make_eval_step(forward, mesh=mesh)
+  mask = jnp.arange(16) < 11
+  images = IMAGES.at[12].set(jnp.nan)  # padding may hold anything
+  sums = step(PARAMS, {}, {"image": images, "label": LABELS, "mask": mask})
+  logits = IMAGES[:11] @ PARAMS
+  losses = optax.softmax_cross_entropy_with_integer_labels(logits, LABELS[:11])
+  np.testing.assert_allclose(sums["loss"], losses.sum(), rtol=1e-5)
+  assert sums["correct"] == jnp.sum(logits.argmax(-1) == LABELS[:11])
+  assert sums["count"] == 11
+
+
+def test_soft_labels_are_scored_by_their_argmax():
+  step = fs.make_eval_step(forward)
+  soft = 0.6 * jax.nn.one_hot(LABELS, 3) + 0.4 / 3
+  mask = jnp.ones(16)
+  one = step(PARAMS, {}, {"image": IMAGES, "label": LABELS, "mask": mask})
+  two = step(PARAMS, {}, {"image": IMAGES, "label": soft, "mask": mask})
+  assert one["correct"] == two["correct"]
