@@ -1,6 +1,7 @@
 """The digits: what is in them, and where they are built."""
 
 import hashlib
+import os
 
 import numpy as np
 import pytest
@@ -81,9 +82,18 @@ def test_default_directory(default_dirs, capfd):
   assert capfd.readouterr().out == ""
 
 
+def test_read_only_directory_is_passed_over(default_dirs, monkeypatch):
+  default, cache = default_dirs
+  default.mkdir()
+  # Permissions do not bind the root user, who may run this test.
+  monkeypatch.setattr(os, "access", lambda path, mode: path != default)
+  builder = prepared_builder("digits", None)
+  assert builder.data_path.is_relative_to(cache)
+
+
 def test_read_only_default_builds_in_the_user_cache(default_dirs, caplog):
   default, cache = default_dirs
-  default.write_text("a file, so that nothing can be written below it")
+  default.touch(mode=0o777)  # A file: nothing can be written below it.
   data.check_available("digits")
   with caplog.at_level("INFO"):
     first = prepared_builder("digits", None)
