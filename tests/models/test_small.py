@@ -73,3 +73,17 @@ def test_cnn_kernels_are_drawn_for_relu():
   params, _ = models.initialise(module, jax.random.key(0), (8, 8, 1))
   std = np.std(params["Conv_1"]["kernel"])
   np.testing.assert_allclose(std, np.sqrt(2 / (9 * 64)), rtol=0.03)
+
+
+def test_activations_are_bfloat16_when_the_computation_is(random_variables):
+  module = models.create("cnn", 3, widths=(4, 4), dtype="bfloat16")
+  variables = random_variables(module, (4, 4, 1))
+  _, captured = jax.eval_shape(
+    lambda images: module.apply(
+      variables, images, capture_intermediates=True, mutable="intermediates"
+    ),
+    jax.ShapeDtypeStruct((1, 4, 4, 1), jnp.float32),
+  )
+  layers = captured["intermediates"]
+  for name in ("Conv_0", "BatchNorm_0", "Conv_1", "BatchNorm_1"):
+    assert layers[name]["__call__"][0].dtype == jnp.bfloat16

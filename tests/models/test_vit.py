@@ -1,5 +1,8 @@
 """The ViT: what it computes, and where its parameters start."""
 
+import re
+
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -151,3 +154,33 @@ def test_imagenet_sizes_are_only_a_matter_of_options():
     counts[patch_size] = sum(x.size for x in jax.tree.leaves(params))
   # Those of the reference implementation's ViT-S/16 and ViT-S/32.
   assert counts == {16: 22_049_896, 32: 22_878_184}
+
+
+def test_where_dropout_stands(random_variables):
+  module = models.create("vit_tiny", 3, width=8, depth=1, dropout=0.5)
+  variables = random_variables(module, (8, 4, 1))
+  dropped = []
+
+  def record(call, args, kwargs, context):
+    if isinstance(context.module, nn.Dropout):
+      dropped.append(args[0].shape)
+    return call(*args, **kwargs)
+
+  with nn.intercept_methods(record):
+    jax.eval_shape(
+      lambda images: module.apply(
+        variables, images, train=True, rngs={"dropout": jax.random.key(0)}
+      ),
+      jax.ShapeDtypeStruct((2, 8, 4, 1), jnp.float32),
+    )
+  # The embedding, the attention, the hidden layer, the perceptron.
+  assert dropped == [(2, 2, 8), (2, 2, 8), (2, 2, 16), (2, 2, 8)]
+
+
+def test_softmax_is_float32_in_bfloat16(random_variables):
+  module = models.create("vit_tiny", 3, width=8, depth=1, dtype="bfloat16")
+  variables = random_variables(module, (8, 8, 1))
+  jaxpr = jax.make_jaxpr(module.apply)(variables, jnp.zeros((1, 8, 8, 1)))
+  # The softmax's is the only exponential.
+  dtypes = re.findall(r":(\w+)\[[\d,]*\] = exp ", str(jaxpr))
+  assert dtypes == ["f32"]
