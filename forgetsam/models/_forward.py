@@ -62,7 +62,7 @@ def forward(module: nn.Module) -> Forward:
       rngs=None if key is None else {"dropout": key},
       mutable=list(model_state),
     )
-    return logits, {**model_state, **updates}
+    return logits, dict(updates)
 
   return apply
 
