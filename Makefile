@@ -9,7 +9,7 @@ VENV := .venv
 PIP_INSTALL = $(VENV)/bin/python -m pip install --quiet --quiet \
 	--disable-pip-version-check
 PYTEST = $(RUN) -m pytest forgetsam tests --doctest-modules \
-	--jaxtyping-packages=forgetsam,beartype.beartype $(PYTEST_ARGS)
+	--jaxtyping-packages=forgetsam,type_checker.typechecker $(PYTEST_ARGS)
 PYTEST_ARGS ?=
 
 ifeq ($(origin PYTHON),command line)

@@ -25,11 +25,11 @@ class MicroBatchResult(NamedTuple):
 
 
 # (model_state, micro-batch, index of the micro-batch) -> result
-MicroStep = Callable[[PyTree, PyTree, int | Array], MicroBatchResult]
+MicroBatchFn = Callable[[PyTree, PyTree, int | Array], MicroBatchResult]
 
 
 def average_over_micro_batches(
-  micro_step: MicroStep,
+  micro_step: MicroBatchFn,
   model_state: PyTree,
   batch: PyTree,
   *,
@@ -71,7 +71,7 @@ def average_over_micro_batches(
 
 
 def _unrolled(
-  step: MicroStep, model_state: PyTree, batch: PyTree, count: int
+  step: MicroBatchFn, model_state: PyTree, batch: PyTree, count: int
 ) -> MicroBatchResult:
   """The micro-batches' program, laid out `count` times."""
   size = len(jax.tree.leaves(batch)[0]) // count
@@ -84,7 +84,7 @@ def _unrolled(
 
 
 def _scanned(
-  step: MicroStep,
+  step: MicroBatchFn,
   model_state: PyTree,
   pieces: PyTree,
   count: int,
@@ -157,7 +157,7 @@ def _zeros(shapes: PyTree) -> PyTree:
   return jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
 
 
-def _split(tree: PyTree) -> tuple[list[Array], list[Array]]:
+def _split(tree: PyTree) -> tuple[list[Any], list[Any]]:
   leaves = jax.tree.leaves(tree)
   floats = [x for x in leaves if is_float(x)]
   return floats, [x for x in leaves if not is_float(x)]

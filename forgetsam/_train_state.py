@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 from jax.sharding import Mesh
-from jaxtyping import Array, Int
+from jaxtyping import Array
 
 from forgetsam._mesh import check_mesh, replicated
 from forgetsam._typing import PyTree
@@ -25,7 +25,7 @@ class TrainState(struct.PyTreeNode):
     perturb_state: the perturbed gradient's state; empty in plain training.
   """
 
-  step: Int[Array, ""]
+  step: Any  # an int32 scalar, or what stands for it while tracing
   params: PyTree
   model_state: PyTree
   opt_state: Any

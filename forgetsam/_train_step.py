@@ -1,34 +1,25 @@
 """The jitted training step: ascent, perturbation and descent on a mesh."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
-from jax.sharding import Mesh, PartitionSpec
+from jax.sharding import Mesh
 from jaxtyping import Array
 
 from forgetsam._ascent import loss_ascent
 from forgetsam._checked_step import CheckedStep, Metrics
-from forgetsam._inspection import Reads, inspect_perturb
-from forgetsam._mesh import (
-  DATA_AXIS,
-  average,
-  check_mesh,
-  replicated,
-  split_batch,
-  varying,
-)
-from forgetsam._micro_batches import (
-  MOST_UNROLLED,
-  MicroBatchResult,
-  average_over_micro_batches,
-)
-from forgetsam._micro_step import make_micro_step
+from forgetsam._gradients import average_gradients
+from forgetsam._inspection import inspect_perturb
+from forgetsam._mesh import check_mesh, replicated, split_batch
+from forgetsam._micro_batches import MicroBatchResult
+from forgetsam._micro_step import MicroStep
 from forgetsam._norms import tree_norm
 from forgetsam._train_state import TrainState, refuse_perturbed_gradient
-from forgetsam._typing import AscentSignal, Forward, Loss, PyTree
+from forgetsam._typing import AscentSignal, Forward, Loss
 
 TrainStep = Callable[
   [TrainState, dict[str, Any], jax.Array], tuple[TrainState, Metrics]
@@ -122,62 +113,18 @@ def make_train_step(
   if perturb is not None:
     perturb = optax.with_extra_args_support(perturb)
 
-  def gradients(
-    state: TrainState, batch: PyTree, key: jax.Array, reads: Reads | None
-  ) -> MicroBatchResult:
-    """The averages over all micro-batches of one device, or of the mesh."""
-    share = len(batch["label"])
-    size = micro_batch_size or share
-    if share % size:
-      raise ValueError(
-        f"micro_batch_size={size} must divide the per-device batch of {share}"
-      )
-    device = jax.lax.axis_index(DATA_AXIS) if mesh is not None else 0
-    result = average_over_micro_batches(
-      make_micro_step(forward, loss, signal, perturb, state, key, reads),
-      state.model_state,
-      batch,
-      size=size,
-      first_index=device * (share // size),
-      unroll=share // size == 1
-      or (_platform(mesh) == "cpu" and share // size <= MOST_UNROLLED),
-      mark=varying if mesh is not None else lambda tree: tree,
-    )
-    return result if mesh is None else average(result)
-
-  def mesh_gradients(
-    state: TrainState, batch: PyTree, key: jax.Array, reads: Reads | None
-  ) -> MicroBatchResult:
-    if mesh is None:
-      return gradients(state, batch, key, reads)
-
-    def on_device(
-      state: TrainState, batch: PyTree, key: jax.Array
-    ) -> MicroBatchResult:
-      state = state.replace(
-        params=varying(state.params), model_state=varying(state.model_state)
-      )
-      return gradients(state, batch, key, reads)
-
-    return jax.shard_map(
-      on_device,
-      mesh=mesh,
-      in_specs=(PartitionSpec(), PartitionSpec(DATA_AXIS), PartitionSpec()),
-      out_specs=PartitionSpec(),
-    )(state, batch, key)
-
   def step(
     state: TrainState, batch: dict[str, Any], key: jax.Array
   ) -> tuple[TrainState, Metrics]:
-    batch = {"image": batch["image"], "label": batch["label"]}
     refuse_perturbed_gradient(state.opt_state)
-    reads = None
-    if perturb is not None:
-      reads = inspect_perturb(
-        perturb, state.params, state.perturb_state, state.opt_state
-      )
-      _check_perturb(reads)
-    result = mesh_gradients(state, batch, key, reads)
+    reads_ascent = perturb is not None and _reads_ascent(perturb, state)
+    make_micro_step = functools.partial(
+      MicroStep, forward, loss, signal, perturb, reads_ascent
+    )
+    batch = {"image": batch["image"], "label": batch["label"]}
+    result = average_gradients(
+      make_micro_step, state, batch, key, size=micro_batch_size, mesh=mesh
+    )
     return _descend(optimizer, state, result)
 
   if mesh is None:
@@ -232,15 +179,16 @@ def _perturbation_metrics(perturb_state: Any) -> Metrics:
   return {name: value for name, value in found.items() if value is not None}
 
 
-def _platform(mesh: Mesh | None) -> str:
-  return (
-    jax.default_backend() if mesh is None else mesh.devices.flat[0].platform
+def _reads_ascent(
+  perturb: optax.GradientTransformationExtraArgs, state: TrainState
+) -> bool:
+  """Whether the step's results depend on the ascent gradient."""
+  reads = inspect_perturb(
+    perturb, state.params, state.perturb_state, state.opt_state
   )
-
-
-def _check_perturb(reads: Reads) -> None:
   if not reads.gradient_functions:
     raise ValueError(
       "perturb never evaluates grad_fn, so it is a perturbation alone: wrap it,"
       " perturb=perturbed_gradient(perturbation)"
     )
+  return reads.ascent_gradient

@@ -1,7 +1,7 @@
 """The types that several modules share."""
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import numpy as np
@@ -17,6 +17,7 @@ Loss = Callable[[Logits, Labels], Float[Array, ""]]
 AscentSignal = Callable[[Logits, Labels], Float[Array, "batch classes"]]
 
 
+@runtime_checkable
 class Forward(Protocol):
   """A model's pure forward pass, as the train and evaluation steps call it."""
 

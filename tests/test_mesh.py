@@ -62,7 +62,7 @@ PERTURBS = {
 @pytest.mark.parametrize("name", PERTURBS)
 def test_1_2_4_and_8_devices_agree(name, monkeypatch):
   """With dropout and random perturbations; loops where they are long."""
-  monkeypatch.setattr("forgetsam._train_step.MOST_UNROLLED", 2)
+  monkeypatch.setattr("forgetsam._gradients.MOST_UNROLLED", 2)
   module = fs.models.create("mlp", num_classes=3, hidden=(4,), dropout=0.5)
   runs = {}
   for devices in (None, 8) if name in ("gsam", "asam") else (None, 1, 2, 4, 8):

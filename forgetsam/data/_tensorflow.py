@@ -13,6 +13,7 @@ def import_tensorflow() -> ModuleType:
   every GPU that it sees, which JAX needs.
   """
   os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+  os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # or it announces itself
   import tensorflow as tf
 
   if tf.config.get_visible_devices("GPU"):
