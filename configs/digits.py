@@ -2,6 +2,10 @@
 
     python main.py --config=configs/digits.py:obf --workdir=/tmp/digits
 
+Expected: 0.97 to 0.99 test accuracy, all variants (360 test images: one image
+is 0.003). Cost: about 5 s of training on two CPU cores, after 5 to 25 s of
+imports, building the set on first use, and compilation.
+
 Variants: plain, sam, obf, random, asam, asam_obf, gsam, gsam_obf.
 """
 

@@ -2,6 +2,9 @@
 
     python main.py --config=configs/fashion_mnist.py:obf --workdir=/tmp/fashion
 
+Expected: 0.899 test accuracy of obf, 0.906 on validation. Cost: two to three
+minutes on two CPU cores.
+
 Variants: plain, sam, obf, random, asam, asam_obf, gsam, gsam_obf.
 """
 

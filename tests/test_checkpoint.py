@@ -27,7 +27,17 @@ def make_state(step: int = 0, value: float = 1.0) -> fs.TrainState:
   state = fs.create_train_state(
     params, {"batch_stats": {"mean": jnp.arange(3.0)}}, optimizer, perturb
   )
-  return state.replace(step=jnp.asarray(step, jnp.int32))
+
+  def advance(x: jax.Array) -> jax.Array:
+    if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
+      return jax.random.fold_in(x, step)
+    return x + jnp.asarray(step, x.dtype)
+
+  return state.replace(
+    step=jnp.asarray(step, jnp.int32),
+    opt_state=jax.tree.map(advance, state.opt_state),
+    perturb_state=jax.tree.map(advance, state.perturb_state),
+  )
 
 
 def damage(folder: Path) -> None:

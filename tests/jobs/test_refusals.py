@@ -24,6 +24,7 @@ WRONG = [
   ("perturbation.eta=-1", "at least 0"),
   ("perturbation.magnitude=middle", "before, after, both"),
   ("micro_batch_size=3", "a divisor of a device's share of the batch, 8"),
+  ("micro_batch_size=16", "a divisor of a device's share of the batch, 8"),
   ("micro_batch_size=0", "at least 1"),
   ("ascent.lam=1.0", "[0, 1)"),
   ("ascent.lam=-0.1", "[0, 1)"),

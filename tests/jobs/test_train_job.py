@@ -223,6 +223,24 @@ def test_a_non_finite_step_stops_with_its_number_and_the_state_before_it(
   assert read(tmp_path / "run" / "summary.json")["steps"] == 10
 
 
+def test_best_is_by_validation_and_may_be_an_earlier_step(
+  arguments: Arguments, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+  def falling(_: Any, state: Any, split: str) -> dict[str, float]:
+    assert split == "validation"
+    return {"loss": 1.0, "accuracy": 1.0 / int(state.step)}
+
+  monkeypatch.setattr(_loop, "evaluate_split", falling)
+  assert run(arguments("obf")) == 0
+  summary = read(tmp_path / "run" / "summary.json")
+  assert summary["best/step"] == 5
+  assert summary["best/test/loss"] != summary["test/loss"]
+  _, last, _ = load_run(tmp_path / "run", "last")
+  _, best, _ = load_run(tmp_path / "run")
+  assert tree_sha256(last["params"]) == summary["params_sha256"]
+  assert tree_sha256(best["params"]) != summary["params_sha256"]
+
+
 def test_without_validation_there_is_no_best(
   arguments: Arguments, tmp_path: Path
 ):
