@@ -8,7 +8,7 @@
 VENV := .venv
 PIP_INSTALL = $(VENV)/bin/python -m pip install --quiet --quiet \
 	--disable-pip-version-check
-PYTEST = $(RUN) -m pytest forgetsam tests --doctest-modules \
+PYTEST = $(RUN) -m pytest forgetsam tests notebooks --doctest-modules --nbmake \
 	--jaxtyping-packages=forgetsam,type_checker.typechecker $(PYTEST_ARGS)
 PYTEST_ARGS ?=
 
