@@ -41,8 +41,9 @@ def sgdw(
     >>> optimizer = sgdw(0.5, momentum=0.0, weight_decay=0.1)
     >>> params = {"w": jnp.array(1.0)}
     >>> grads = {"w": jnp.array(2.0)}
-    >>> optimizer.update(grads, optimizer.init(params), params)[0]["w"]
-    Array(-1.05, dtype=float32)
+    >>> updates, _ = optimizer.update(grads, optimizer.init(params), params)
+    >>> round(float(updates["w"]), 6)
+    -1.05
 
   References:
     Loshchilov and Hutter, *Decoupled Weight Decay Regularization*, ICLR 2019,

@@ -12,7 +12,7 @@ def test_snippets_run_as_printed():
   namespace = {}
   for block in blocks:
     exec(compile(block, "README.md", "exec"), namespace)
-  assert namespace["loss"] > 0
+  assert namespace["value"] > 0
   metrics = namespace["metrics"]
   assert metrics["skipped"] == 0
   assert abs(metrics["perturbation_norm"] - 0.05) < 1e-4
