@@ -8,7 +8,7 @@ purposes do not depend on each other.
 import enum
 
 import numpy as np
-from jaxtyping import Int32, Int64, UInt64
+from jaxtyping import Int, Int32, Int64, UInt64
 
 
 class Purpose(enum.IntEnum):
@@ -33,7 +33,7 @@ def draws(
 
 
 def stratified(
-  labels: Int32[np.ndarray, " n"],
+  labels: Int[np.ndarray, " n"],
   count: int,
   keys: UInt64[np.ndarray, " n"],
 ) -> Int64[np.ndarray, " count"]:
@@ -70,7 +70,7 @@ def complement(
 
 
 def flip_labels(
-  labels: Int32[np.ndarray, " n"],
+  labels: Int[np.ndarray, " n"],
   fraction: float,
   num_classes: int,
   example_keys: UInt64[np.ndarray, " n"],

@@ -130,7 +130,7 @@ class Loop:
 
 
 @jax.jit
-def _hold_back(images: Array, completed: Array, step: int) -> Array:
+def _hold_back(images: Array, completed: Array, step: int | Array) -> Array:
   """The images, or nan once an earlier step of this run was skipped.
 
   The host learns of a non-finite step after it dispatched the next one, which

@@ -10,7 +10,6 @@ from jaxtyping import Array, Key
 
 from forgetsam.models._typing import (
   Forward,
-  Images,
   Logits,
   ModelState,
   Params,
@@ -46,7 +45,7 @@ def forward(module: nn.Module) -> Forward:
   def apply(
     params: Params,
     model_state: ModelState,
-    images: Images,
+    images: Any,  # whatever the module takes
     *,
     train: bool,
     key: Key[Array, ""] | None = None,

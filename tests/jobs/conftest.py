@@ -1,15 +1,12 @@
 """What the tests of jobs share: the command line, and tiny runs."""
 
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import jax
 import pytest
 from jax.experimental.compilation_cache.compilation_cache import reset_cache
-
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))  # main.py and configs/ are not in the package
+from tiny_runs import tiny
 
 
 @pytest.fixture(autouse=True, scope="package")
@@ -36,27 +33,6 @@ def compilation_cache(
 def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
   """A folder of the session's own, in which the digits are built once."""
   return tmp_path_factory.mktemp("tfds")
-
-
-def tiny(
-  workdir: Path, data_dir: Path, *extra: str, variant: str = "obf"
-) -> list[str]:
-  """The arguments of a run of two epochs of five steps."""
-  return [
-    f"--config={ROOT}/configs/digits.py:{variant}",
-    f"--workdir={workdir}",
-    f"--config.data.dir={data_dir}",
-    "--config.data.train_examples=320",
-    "--config.batch_size=64",
-    "--config.micro_batch_size=8",
-    "--config.evaluation.batch_size=64",
-    "--config.evaluation.every_epochs=1",
-    "--config.epochs=2",
-    "--config.schedule.warmup_epochs=0",
-    "--config.model.hidden=(8,)",
-    "--config.log.every_steps=4",
-    *extra,
-  ]
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from conftest import ROOT, tiny
+from tiny_runs import ROOT, tiny
 
 
 class Reference(NamedTuple):

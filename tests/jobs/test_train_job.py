@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+from tiny_runs import tiny
 
 import main
 from forgetsam import checkpoint, load_run
@@ -36,8 +37,6 @@ def finished(
   tmp_path_factory: pytest.TempPathFactory, data_dir: Path
 ) -> tuple[Path, dict[str, Any]]:
   """An undisturbed run of two epochs of five steps, and its summary."""
-  from conftest import tiny
-
   workdir = tmp_path_factory.mktemp("finished") / "run"
   assert run(tiny(workdir, data_dir)) == 0
   return workdir, read(workdir / "summary.json")
@@ -91,8 +90,6 @@ def test_a_complete_run_says_so_and_does_nothing(
   data_dir: Path,
   capsys: pytest.CaptureFixture[str],
 ):
-  from conftest import tiny
-
   workdir, _ = finished
   before = {p: p.stat().st_mtime_ns for p in workdir.rglob("*")}
   assert run(tiny(workdir, data_dir)) == 0
@@ -105,8 +102,6 @@ def test_another_configuration_is_refused(
   data_dir: Path,
   capsys: pytest.CaptureFixture[str],
 ):
-  from conftest import tiny
-
   workdir, _ = finished
   extra = ["--config.seed=1", "--config.perturbation.rho=0.3"]
   assert run(tiny(workdir, data_dir, *extra)) == 2

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import tensorflow_datasets as tfds
-from jaxtyping import Int32, Int64
+from jaxtyping import Int, Int64
 
 from forgetsam.data import _subsets
 
@@ -36,7 +36,7 @@ _SPLIT_SEED = 0
 
 
 def split_positions(
-  labels: Int32[np.ndarray, " n"],
+  labels: Int[np.ndarray, " n"],
 ) -> dict[str, Int64[np.ndarray, " m"]]:
   """Positions in scikit-learn's order of the train and the test examples."""
   keys = _subsets.draws(
