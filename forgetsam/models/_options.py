@@ -2,7 +2,7 @@
 
 import functools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import TypeGuard
 
@@ -62,13 +62,17 @@ def check_flag(**options: object) -> None:
       raise ValueError(f"{name}={value!r} must be True or False.")
 
 
+def check_choice(choices: Iterable[str], **options: object) -> None:
+  """Raises a ValueError that lists the choices if an option is none of them."""
+  choices = sorted(choices)
+  for name, value in options.items():
+    if value not in choices:
+      raise ValueError(f"{name}={value!r} is unknown; choose one of {choices}.")
+
+
 def check_activation(activation: str) -> None:
   """Raises a ValueError that lists the activations if this is not one."""
-  if activation not in ACTIVATIONS:
-    raise ValueError(
-      f"activation={activation!r} is unknown; choose one of "
-      f"{sorted(ACTIVATIONS)}."
-    )
+  check_choice(ACTIVATIONS, activation=activation)
 
 
 def check_dtype(dtype: DTypeLike) -> None:

@@ -10,6 +10,7 @@ from forgetsam.models._options import (
   ACTIVATIONS,
   check_dtype,
   check_finite,
+  check_flag,
   check_positive,
   check_rate,
 )
@@ -91,7 +92,7 @@ class EncoderBlock(nn.Module):
 
   @nn.compact
   def __call__(
-    self, x: Float[Array, "batch tokens features"], *, train: bool
+    self, x: Float[Array, "batch tokens features"], train: bool
   ) -> Float[Array, "batch tokens features"]:
     """Adds what attention and the perceptron find to the tokens."""
 
@@ -133,6 +134,8 @@ class ViT(nn.Module):
     mlp_ratio: size of a block's hidden layer over `width`.
     dropout: rate after the embedding and inside each block.
     head_bias: initial value of the logits' bias.
+    remat: whether the backward pass computes each block's activations again,
+      instead of keeping them: less memory for a third more work.
     dtype: type of the computation; parameters and logits are float32.
 
   References:
@@ -149,6 +152,7 @@ class ViT(nn.Module):
   mlp_ratio: int = 4
   dropout: float = 0.0
   head_bias: float = 0.0
+  remat: bool = False
   dtype: DTypeLike = "float32"
 
   def __post_init__(self) -> None:
@@ -163,6 +167,7 @@ class ViT(nn.Module):
     )
     check_rate(dropout=self.dropout)
     check_finite(head_bias=self.head_bias)
+    check_flag(remat=self.remat)
     check_dtype(self.dtype)
     if self.width % self.num_heads:
       raise ValueError(
@@ -194,14 +199,17 @@ class ViT(nn.Module):
       self.patch_size, self.width, dtype=self.dtype, name="embedding"
     )(images)
     x = nn.Dropout(self.dropout, deterministic=not train)(x)
+    block = EncoderBlock
+    if self.remat:
+      block = nn.remat(EncoderBlock, static_argnums=(2,))  # train
     for i in range(self.depth):
-      x = EncoderBlock(
+      x = block(
         self.num_heads,
         self.mlp_ratio * self.width,
         dropout=self.dropout,
         dtype=self.dtype,
         name=f"block{i}",
-      )(x, train=train)
+      )(x, train)
     x = jnp.mean(x, axis=1)
     x = nn.LayerNorm(_EPSILON, dtype=self.dtype, name="norm")(x)
     return Head(

@@ -33,6 +33,13 @@ from forgetsam.models import _options
     ("vit_tiny", "dropout", 1.0),
     ("vit_tiny", "head_bias", float("inf")),
     ("vit_tiny", "dtype", "complex64"),
+    ("resnet50", "num_classes", 0),
+    ("resnet50", "stage_sizes", (3, 0)),
+    ("resnet50", "width", 0),
+    ("resnet50", "stem", "tiny"),
+    ("resnet50", "dropout", 1.0),
+    ("resnet50", "head_bias", float("nan")),
+    ("resnet50", "dtype", "int32"),
   ],
 )
 def test_impossible_values_are_refused_at_creation(name, option, value):

@@ -8,25 +8,46 @@ import pytest
 
 from forgetsam import models
 
-# Parameters of each model under its default options, on 28 x 28 grey images
-# and 10 classes; the arithmetic is spelled out where it fits.
+# Parameters of each model under its default options, by the images' shape and
+# the number of classes; the arithmetic is spelled out where it fits.
+GREY, CIFAR, IMAGENET = (28, 28, 1), (32, 32, 3), (224, 224, 3)
 PARAMETER_COUNTS = {
   # 784 * 256 + 256, 256 * 256 + 256, 256 * 10 + 10
-  "mlp": 200_960 + 65_792 + 2_570,
+  "mlp": (GREY, 10, 200_960 + 65_792 + 2_570),
   # 9 * (1 * 32 + 32 * 64 + 64 * 128), scale and bias of 32 + 64 + 128
   # channels, 128 * 10 + 10
-  "cnn": 92_448 + 448 + 1_290,
+  "cnn": (GREY, 10, 92_448 + 448 + 1_290),
   # 16 * 64 + 64 of the patches, 49 * 64 of the positions; per block 2 * 128
   # of the norms, 4 * (64 * 64 + 64) of attention, 64 * 128 + 128 and
   # 128 * 64 + 64; 128 of the last norm, 64 * 10 + 10
-  "vit_tiny": 1_088 + 3_136 + 4 * (256 + 16_640 + 8_320 + 8_256) + 128 + 650,
+  "vit_tiny": (
+    GREY,
+    10,
+    1_088 + 3_136 + 4 * (256 + 16_640 + 8_320 + 8_256) + 128 + 650,
+  ),
+  # 48 * 192 + 192 of the patches, 64 * 192 of the positions; per block 2 * 384
+  # of the norms, 4 * (192 * 192 + 192) of attention, 192 * 768 + 768 and
+  # 768 * 192 + 192; 384 of the last norm, 192 * 10 + 10
+  "vit_cifar": (
+    CIFAR,
+    10,
+    9_408 + 12_288 + 12 * (768 + 148_224 + 148_224 + 147_648) + 384 + 1_930,
+  ),
+  # The ResNet-18 for CIFAR-10 that papers report as having 11.17 M.
+  "resnet18_cifar": (CIFAR, 10, 11_173_962),
+  # Those of the reference implementation.
+  "vit_s16": (IMAGENET, 1000, 22_049_896),
+  "vit_s32": (IMAGENET, 1000, 22_878_184),
+  "resnet50": (IMAGENET, 1000, 25_557_032),
+  "resnet101": (IMAGENET, 1000, 44_549_160),
 }
 
-# Small variants: what they test does not depend on the size.
+# Small variants of every kind: what they test does not depend on the size.
 SMALL = {
   "mlp": {"hidden": (4,)},
   "cnn": {"widths": (4,)},
   "vit_tiny": {"width": 4, "depth": 1, "num_heads": 1},
+  "resnet50": {"width": 2, "stage_sizes": (1,)},
 }
 
 
@@ -36,14 +57,15 @@ def test_every_model_has_a_golden_parameter_count():
 
 @pytest.mark.parametrize("name", models.names())
 def test_parameter_count(name):
-  module = models.create(name, 10)
-  images = jax.ShapeDtypeStruct((1, 28, 28, 1), jnp.float32)
+  image_shape, num_classes, expected = PARAMETER_COUNTS[name]
+  module = models.create(name, num_classes)
+  images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
   variables = jax.eval_shape(module.init, jax.random.key(0), images)
   count = sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
-  assert count == PARAMETER_COUNTS[name]
+  assert count == expected
 
 
-@pytest.mark.parametrize("name", models.names())
+@pytest.mark.parametrize("name", SMALL)
 def test_initial_values(name):
   module = models.create(name, 7, **SMALL[name], head_bias=-2.5)
   assert module.num_classes == 7
@@ -86,7 +108,9 @@ def test_a_cnn_without_batch_norm_has_no_state():
 
 
 def test_unknown_name_lists_the_models():
-  with pytest.raises(ValueError, match=r"'resnet0'.*'cnn', 'mlp', 'vit_tiny'"):
+  with pytest.raises(
+    ValueError, match=r"'resnet0'.*'cnn', 'mlp', .*'vit_tiny'"
+  ):
     models.create("resnet0", 10)
 
 
