@@ -93,6 +93,17 @@ def test_an_example_below_lambda_forgets_its_label():
   np.testing.assert_allclose(direction, [[-0.5, 0.5]], atol=1e-7)
 
 
+@pytest.mark.parametrize("activation", ["sigmoid", "softmax"])
+@pytest.mark.parametrize(("lam", "alpha"), [(0.0, 1.0), (0.1, 0.0)])
+def test_a_probability_that_underflows_to_zero(activation, lam, alpha):
+  """p_y is exactly 0: lam / p_y must not become 0 / 0."""
+  logits = jnp.array([[-500.0, 500.0]])
+  signal = fs.output_bias_forgetting(lam=lam, activation=activation)
+  p, y = np.array([0.0, 1.0]), np.array([1.0, 0.0])
+  expected = 0.5 - alpha * p - (1 - alpha) * y
+  np.testing.assert_allclose(signal(logits, jnp.array([0]))[0], expected)
+
+
 def test_soft_labels_enter_through_their_inner_product_with_p():
   logits = jnp.log(jnp.array([[0.5, 0.25, 0.25]]))
   soft = jnp.array([[0.5, 0.5, 0.0]])
