@@ -20,7 +20,7 @@ def target_distribution(
   return jax.nn.one_hot(labels, num_classes, dtype=dtype)
 
 
-def sigmoid_cross_entropy(label_smoothing: float = 0.0) -> Loss:
+def sigmoid_cross_entropy(label_smoothing: float | Array = 0.0) -> Loss:
   r"""Binary cross-entropy, summed over classes and averaged over the batch.
 
   .. math:: L = -\frac1B \sum_{b,k} y_{bk} \log \sigma(z_{bk})
@@ -56,7 +56,7 @@ def sigmoid_cross_entropy(label_smoothing: float = 0.0) -> Loss:
   return loss
 
 
-def softmax_cross_entropy(label_smoothing: float = 0.0) -> Loss:
+def softmax_cross_entropy(label_smoothing: float | Array = 0.0) -> Loss:
   r"""Softmax cross-entropy, averaged over the batch.
 
   .. math:: L = -\frac1B \sum_{b,k} y_{bk} \log \mathrm{softmax}(z_b)_k
@@ -91,7 +91,7 @@ def softmax_cross_entropy(label_smoothing: float = 0.0) -> Loss:
 
 
 def _smooth_targets(
-  logits: Array, labels: Labels, smoothing: float
+  logits: Array, labels: Labels, smoothing: float | Array
 ) -> Float[Array, "batch classes"]:
   num_classes = logits.shape[-1]
   targets = target_distribution(labels, num_classes, logits.dtype)

@@ -15,8 +15,8 @@ from forgetsam._typing import PyTree
 
 def sgdw(
   learning_rate: optax.ScalarOrSchedule,
-  momentum: float = 0.9,
-  weight_decay: float = 0.0,
+  momentum: float | Array = 0.9,
+  weight_decay: float | Array = 0.0,
   mask: PyTree | Callable[[PyTree], PyTree] | None = None,
 ) -> optax.GradientTransformationExtraArgs:
   r"""Stochastic gradient descent with momentum and decoupled weight decay.

@@ -9,10 +9,10 @@ from forgetsam._checks import check_number
 
 def lr_proportional_rho(
   lr_schedule: optax.Schedule,
-  rho_max: float,
-  rho_min: float,
-  lr_max: float,
-  lr_min: float,
+  rho_max: float | Array,
+  rho_min: float | Array,
+  lr_max: float | Array,
+  lr_min: float | Array,
 ) -> optax.Schedule:
   r"""A radius that follows the learning rate.
 

@@ -1,6 +1,7 @@
 """From the loss and perturbation of a config to functions and transforms."""
 
 import optax
+from jaxtyping import Array
 from ml_collections import config_dict
 
 import forgetsam as fs
@@ -43,7 +44,7 @@ def build_rho(
 
 
 def build_perturb(
-  config: config_dict.ConfigDict, rho: optax.Schedule, seed: int
+  config: config_dict.ConfigDict, rho: optax.Schedule, seed: int | Array
 ) -> optax.GradientTransformation | None:
   """The perturbed gradient, or None where training is plain.
 
