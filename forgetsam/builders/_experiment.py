@@ -85,11 +85,14 @@ def build_mesh() -> Mesh | None:
   )
 
 
-def build_experiment(config: config_dict.ConfigDict) -> Experiment:
+def build_experiment(
+  config: config_dict.ConfigDict, images: data.ImageData | None = None
+) -> Experiment:
   """Loads the data and builds the functions of a run; compiles nothing.
 
   Args:
-    config: a checked configuration.
+    config: a checked configuration; its hyper-parameters may be traced.
+    images: what `build_data` made of it before; None loads it.
 
   Returns:
     The run's pieces.
@@ -97,7 +100,7 @@ def build_experiment(config: config_dict.ConfigDict) -> Experiment:
   Raises:
     ConfigError: the configuration does not fit the data.
   """
-  images = build_data(config)
+  images = build_data(config) if images is None else images
   model = build_model(config, images.num_classes)
   mesh = build_mesh()
   sharding = NamedSharding(mesh, PartitionSpec("data")) if mesh else None

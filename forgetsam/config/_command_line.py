@@ -11,6 +11,11 @@ from ml_collections import config_dict, config_flags
 
 from forgetsam.config._errors import ConfigError, closest, refusal
 from forgetsam.config._schema import SCHEMA, is_optional, leaves
+from forgetsam.config._sweep_flags import (
+  SweepFlags,
+  define_sweep_flags,
+  read_sweep_flags,
+)
 
 _OVERRIDE = re.compile(r"--?(no)?config\.(?P<key>[^=]*)(=(?P<value>.*))?$")
 
@@ -22,6 +27,8 @@ class Command(NamedTuple):
   workdir: Path
   config: config_dict.ConfigDict | None
   overrides: tuple[str, ...]  # arguments that change `config`, in order
+  file: str | None = None  # --config as given
+  sweep: SweepFlags | None = None  # of the sweep, which loads many configs
 
 
 def parse_command_line(argv: Sequence[str], jobs: Sequence[str]) -> Command:
@@ -46,12 +53,14 @@ def parse_command_line(argv: Sequence[str], jobs: Sequence[str]) -> Command:
   flags.DEFINE_string("job", jobs[0], "What to do.", flag_values=values)
   flags.DEFINE_string("workdir", None, "The run's folder.", flag_values=values)
   flags.DEFINE_string("config", None, "FILE:VARIANT", flag_values=values)
+  define_sweep_flags(values)
   try:
     rest = values(["main.py", *(a for a in argv if a not in overrides)])[1:]
   except flags.Error as error:
     raise ConfigError(
       f"{error}\n  allowed: --config=FILE:VARIANT --workdir=DIR --job=JOB "
-      "--config.KEY=VALUE"
+      "--config.KEY=VALUE, and --variants --seeds --first_seed --grid --tune "
+      "--settings with --job=sweep"
     ) from error
   if rest:
     raise ConfigError(
@@ -64,10 +73,13 @@ def parse_command_line(argv: Sequence[str], jobs: Sequence[str]) -> Command:
       "--workdir is missing\n  allowed: a folder for the run's files, such as "
       "--workdir=/tmp/run"
     )
-  config = load_config_file(values.config) if values.config else None
-  if config is not None:
-    config = apply_overrides(config, overrides)
-  return Command(values.job, Path(values.workdir), config, overrides)
+  sweep = read_sweep_flags(values)
+  config = None
+  if values.config and sweep is None:
+    config = apply_overrides(load_config_file(values.config), overrides)
+  return Command(
+    values.job, Path(values.workdir), config, overrides, values.config, sweep
+  )
 
 
 def load_config_file(argument: str) -> config_dict.ConfigDict:

@@ -2,7 +2,7 @@
 
 from forgetsam.config import Command, ConfigError
 
-JOBS = ("train", "evaluate")
+JOBS = ("train", "evaluate", "sweep")
 
 
 def run_job(command: Command, started: float) -> None:
@@ -26,6 +26,9 @@ def run_job(command: Command, started: float) -> None:
       config = apply_overrides(load_config(command.workdir), command.overrides)
     evaluate_run(config, command.workdir)
     return
+  if command.sweep is not None:
+    _run_sweep(command)
+    return
   if command.config is None:
     raise ConfigError(
       "--config is missing\n  allowed: FILE:VARIANT, such as "
@@ -34,3 +37,15 @@ def run_job(command: Command, started: float) -> None:
   from forgetsam.jobs.train import train
 
   train(command.config, command.workdir, started=started)
+
+
+def _run_sweep(command: Command) -> None:
+  from forgetsam.jobs.sweep import sweep
+
+  assert command.sweep is not None
+  if command.file is None or ":" in command.file:
+    raise ConfigError(
+      f"--config={command.file} is refused\n  allowed: a file alone, such as "
+      "--config=configs/digits.py; --variants names its variants"
+    )
+  sweep(command.file, command.overrides, command.sweep, command.workdir)

@@ -1,0 +1,98 @@
+"""A run's training batches, an epoch or a part of it at a time."""
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+from ml_collections import config_dict
+
+from forgetsam import data
+
+# Of the images that are copied to the device at once.
+_MOST_BYTES = 2**28
+
+
+class BatchSource:
+  """The batches of the main job, made ready for a loop on the device.
+
+  Without augmentation the split is normalised and copied to the device once,
+  and a run needs only the positions of its examples; with it, the images of
+  every step are copied.
+  """
+
+  def __init__(self, config: config_dict.ConfigDict, split: data.Split):
+    options = config.data
+    self._split, self._batch_size = split, config.batch_size
+    self._normal = {"mean": options.mean, "std": options.std}
+    self._augment = {"flip": options.flip, "crop_padding": options.crop_padding}
+    self._gathers = not any(self._augment.values())
+    self._positions: dict[tuple[int, int], np.ndarray] = {}
+    self.resident = self._load() if self._gathers else {}
+
+  def _load(self) -> dict[str, Array]:
+    """The whole split on the device."""
+    (batch,) = data.eval_batches(
+      self._split, batch_size=len(self._split), **self._normal
+    )
+    return {name: jnp.asarray(batch[name]) for name in ("image", "label")}
+
+  def steps_at_once(self, steps_per_epoch: int) -> int:
+    """The largest part of an epoch that fits, of those that divide it."""
+    one = 4 * self._split.images[0].size * self._batch_size
+    most = steps_per_epoch if self._gathers else max(1, _MOST_BYTES // one)
+    return max(n for n in _divisors(steps_per_epoch) if n <= most)
+
+  def chunks(self, seed: int, num_steps: int, size: int) -> Iterator[Any]:
+    """What the device loop reads for each `size` steps of a run."""
+    if self._gathers:
+      positions = self._all_positions(seed, num_steps)
+      yield from positions.reshape(-1, size, self._batch_size)
+      return
+    batches = data.train_batches(
+      self._split,
+      batch_size=self._batch_size,
+      seed=seed,
+      num_steps=num_steps,
+      **self._normal,
+      **self._augment,
+    )
+    for _ in range(num_steps // size):
+      steps = [next(batches) for _ in range(size)]
+      yield jax.tree.map(lambda *xs: np.stack(xs), *steps)
+
+  def _all_positions(self, seed: int, num_steps: int) -> np.ndarray:
+    """Where in the split each step finds its examples."""
+    key = seed, num_steps
+    if key not in self._positions:
+      # A split whose labels are its positions: the order stays one program's.
+      count = len(self._split)
+      stand_in = dataclasses.replace(
+        self._split,
+        images=np.zeros((count, 1, 1, 1), np.uint8),
+        labels=np.arange(count, dtype=np.int32),
+      )
+      batches = data.train_batches(
+        stand_in,
+        batch_size=self._batch_size,
+        seed=seed,
+        num_steps=num_steps,
+        mean=0.0,
+        std=1.0,
+      )
+      self._positions[key] = np.stack([batch["label"] for batch in batches])
+    return self._positions[key]
+
+
+def read_batch(resident: dict[str, Array], x: Any) -> dict[str, Array]:
+  """One step's batch, of what `BatchSource` keeps and what it yields."""
+  if not resident:
+    return dict(x)
+  return {name: array[x] for name, array in resident.items()}
+
+
+def _divisors(count: int) -> list[int]:
+  return [n for n in range(1, count + 1) if count % n == 0]

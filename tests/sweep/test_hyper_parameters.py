@@ -1,0 +1,56 @@
+"""Which keys are traced, and that nothing is lost on the way."""
+
+from pathlib import Path
+
+import pytest
+from sweep_runs import tiny_config
+
+from forgetsam.config import SCHEMA, config_to_dict
+from forgetsam.sweep._hyper_parameters import TRACED, put_together, take_apart
+
+
+def test_every_number_of_the_method_is_traced():
+  # The warm-up decides where schedules are joined, which is a count of steps.
+  numbers = {
+    key
+    for key, rule in SCHEMA.items()
+    if rule.kind is float and not key.startswith("data.")
+  }
+  assert numbers - {"schedule.warmup_epochs"} == set(TRACED) - {"seed"}
+
+
+def test_the_parts_make_the_same_configuration(tmp_path: Path):
+  config = tiny_config(tmp_path, "asam_obf", seed=5, ascent__lam=0.2)
+  parts = take_apart(config)
+  whole = put_together(parts.frame, parts.numbers)
+  assert config_to_dict(whole) == config_to_dict(config)
+  assert parts.numbers["seed"] == 5
+  assert parts.numbers["ascent.lam"] == 0.2
+  assert "optimizer.shrink_and_perturb" not in parts.numbers  # it is none
+  moved = put_together(parts.frame, parts.numbers | {"perturbation.rho": 0.7})
+  assert moved.perturbation.rho == 0.7
+
+
+@pytest.mark.parametrize(
+  ("key", "value", "shared"),
+  [
+    ("perturbation__rho", 0.7, True),
+    ("seed", 9, True),
+    ("data__label_noise", 0.2, True),
+    ("evaluation__batch_size", 128, True),
+    ("optimizer__weight_decay", 0, True),  # an integer where floats are
+    ("micro_batch_size", 16, False),
+    ("epochs", 3, False),
+    ("model__hidden", (9,), False),
+    ("perturbation__magnitude", "after", False),
+    ("optimizer__clip", None, False),
+    ("ascent__lam", 0.3, False),  # none before
+  ],
+)
+def test_what_shares_a_program(
+  key: str, value: object, shared: bool, tmp_path: Path
+):
+  one = take_apart(tiny_config(tmp_path, "asam_obf"))
+  other = take_apart(tiny_config(tmp_path, "asam_obf", **{key: value}))
+  assert (one.shape == other.shape) is shared
+  assert {type(v) for k, v in other.numbers.items() if k != "seed"} == {float}

@@ -1,0 +1,142 @@
+"""A sweep's runs are the main job's runs, and share what they can."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+from ml_collections import config_dict
+from sweep_runs import tiny_config
+
+import forgetsam as fs
+from forgetsam.builders import build_experiment
+from forgetsam.jobs.train import train
+from forgetsam.sweep import Runner
+
+CNN = {"model__name": "cnn", "model__widths": (4,), "model__hidden": None}
+SGD = {"optimizer__name": "sgdw", "optimizer__clip": None}
+
+
+@pytest.fixture(scope="module")
+def runner() -> Runner:
+  return Runner()
+
+
+def step_by_step(
+  config: config_dict.ConfigDict,
+) -> tuple[fs.TrainState, list[dict[str, Any]]]:
+  """The run as the main job's loop makes it."""
+  experiment = build_experiment(config)
+  state, history = experiment.create_state(), []
+  for batch in experiment.train_batches(0, experiment.num_steps):
+    state, metrics = experiment.train_step(state, batch, experiment.key)
+    history.append(jax.device_get(metrics))
+  return state, history
+
+
+def assert_close(left: Any, right: Any) -> None:
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-6),
+    left,
+    right,
+  )
+
+
+def test_a_run_agrees_with_the_main_job(
+  runner: Runner, data_dir: Path, tmp_path: Path
+):
+  config = tiny_config(data_dir, "obf", seed=3, **SGD)
+  summary = train(config, tmp_path / "run")
+  outcome = runner.run(config, ("validation", "test"))
+  assert outcome.diverged_at is None
+  for name in ("train", "validation", "test"):
+    for metric in ("accuracy", "loss"):
+      key = f"{name}/{metric}"
+      assert outcome.metrics[key] == pytest.approx(summary[key], rel=1e-5), key
+  _, variables, _ = fs.load_run(tmp_path / "run", checkpoint="last")
+  assert_close(outcome.state.params, variables["params"])
+
+
+CASES = {
+  "random": ("random", SGD),  # its noise has a key from the traced seed
+  "augmented": ("plain", {"data__flip": True, "data__crop_padding": 1, **SGD}),
+  "convolutions": ("plain", {**CNN, **SGD, "epochs": 1}),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_run_agrees_with_single_steps(
+  case: str, runner: Runner, data_dir: Path
+):
+  variant, values = CASES[case]
+  config = tiny_config(data_dir, variant, seed=2, **values)
+  state, history = step_by_step(config)
+  outcome = runner.run(config, ("validation",))
+  assert int(outcome.state.step) == len(history) == 5 * config.epochs
+  assert_close(outcome.state.params, state.params)
+  last_epoch = np.mean([m["loss"] for m in history[-5:]])
+  assert outcome.metrics["train/loss"] == pytest.approx(last_epoch, rel=1e-5)
+
+
+@contextmanager
+def counted_compilations() -> Iterator[list[str]]:
+  seen: list[str] = []
+
+  def note(name: str, *_: Any, **__: Any) -> None:
+    if name.endswith("backend_compile_duration"):
+      seen.append(name)
+
+  jax.monitoring.register_event_duration_secs_listener(note)
+  yield seen
+  jax.monitoring.unregister_event_duration_listener(note)
+
+
+def test_runs_that_differ_in_numbers_share_one_program(
+  runner: Runner, data_dir: Path
+):
+  first = tiny_config(data_dir, "obf", seed=3, **SGD)
+  runner.run(first, ("validation", "test"))
+  other = {
+    "seed": 11,
+    "perturbation__rho": 0.4,
+    "ascent__gamma": 0.5,
+    "optimizer__learning_rate": 0.02,
+    "optimizer__momentum": 0.5,
+    "optimizer__weight_decay": 0.0,
+    "schedule__min_learning_rate": 0.001,
+    "loss__label_smoothing": 0.1,
+    "data__label_noise": 0.2,
+  }
+  config = tiny_config(data_dir, "obf", **{**SGD, **other})
+  with counted_compilations() as compiled:
+    outcome = runner.run(config, ("validation", "test"))
+    assert compiled == []
+    jax.jit(lambda x: x + 17)(1.0)
+    assert len(compiled) == 1  # the count counts
+  state, _ = step_by_step(config)
+  assert_close(outcome.state.params, state.params)
+
+
+def test_tuning_leaves_the_test_split_alone(runner: Runner, data_dir: Path):
+  outcome = runner.run(tiny_config(data_dir, "obf", **SGD), ("validation",))
+  assert set(outcome.metrics) == {
+    f"{split}/{name}"
+    for split in ("train", "validation")
+    for name in ("accuracy", "loss")
+  }
+
+
+def test_a_diverged_run_ends_with_the_number_of_its_step(
+  runner: Runner, data_dir: Path
+):
+  values = SGD | {"optimizer__learning_rate": 1e20}
+  config = tiny_config(data_dir, "obf", **values)
+  _, history = step_by_step(config)
+  first = [bool(metrics["skipped"]) for metrics in history].index(True)
+  assert first > 0
+  outcome = runner.run(config, ("validation",))
+  assert outcome.diverged_at == first
+  assert outcome.metrics == {}
