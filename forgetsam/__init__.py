@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from forgetsam import models
+from forgetsam import interop, models
 from forgetsam._ascent import (
   ascent_and_descent,
   loss_ascent,
@@ -40,6 +40,7 @@ __all__ = [
   "ascent_and_descent",
   "create_train_state",
   "gaussian_direction",
+  "interop",
   "load_run",
   "loss_ascent",
   "lr_proportional_rho",

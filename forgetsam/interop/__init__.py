@@ -1,0 +1,6 @@
+"""Weights in and out: PyTorch files, and models of another size."""
+
+from forgetsam.interop._adapt import Adapted, adapt
+from forgetsam.interop._convert import from_torch, to_torch
+
+__all__ = ["Adapted", "adapt", "from_torch", "to_torch"]

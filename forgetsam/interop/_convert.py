@@ -1,0 +1,207 @@
+"""Between our variables and the states of PyTorch models."""
+
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import logging
+from flax import traverse_util
+from jaxtyping import Array, Key
+
+from forgetsam import models
+from forgetsam.interop._adapt import Variables, adapt
+from forgetsam.interop._mismatch import check_shapes
+from forgetsam.interop._names import Entry, Names, Path, get, torch_names
+from forgetsam.interop._read import Arrays, read_state
+
+_COUNTER = ".num_batches_tracked"
+
+
+def from_torch(
+  model_name: str,
+  state_dict: Mapping[str, Any] | str | pathlib.Path,
+  *,
+  num_classes: int | None = None,
+  image_size: int | None = None,
+  key: Key[Array, ""] | None = None,
+  **options: Any,
+) -> Variables:
+  """Our variables for a PyTorch model's weights.
+
+  Names are those of the paper's official code, of timm and of torchvision. A
+  dictionary around the weights ("state_dict", "model_state_dict" or "model")
+  and a prefix of all names ("module." or "_orig_mod.") are dropped, with a line
+  in the log. BatchNorm's `num_batches_tracked` is left out: nothing reads it.
+  Weights become float32, which is exact for all narrower types.
+
+  Args:
+    model_name: a registered vision transformer or ResNet.
+    state_dict: the weights by name, as arrays or tensors; or the path of a
+      .safetensors file, or of a .pth, .pt, .pth.tar or .bin file. The latter
+      need PyTorch, and are refused if they hold more than weights.
+    num_classes: number of logits wanted; a head of another size is replaced by
+      an initial one, with a warning in the log. None keeps the file's head.
+    image_size: side of the images wanted, in pixels; position embeddings for
+      another size are interpolated, with a warning in the log. None keeps the
+      file's size.
+    key: seeds a new head, as `models.initialise` does; None is
+      `jax.random.key(0)`.
+    **options: the model's options, where they are not its defaults.
+
+  Returns:
+    `{"params": ...}` and, for ResNets, "batch_stats" beside it.
+
+  Raises:
+    ImportError: a .pth file, and PyTorch is not installed.
+    ValueError: names or shapes differ from the model's, in which case the
+      message lists them all; or the file cannot be read.
+
+  Example:
+    >>> options = {"width": 4, "depth": 1, "num_heads": 2}
+    >>> module = models.create("vit_cifar", 10, **options)
+    >>> params, _ = models.initialise(module, jax.random.key(0), (8, 8, 3))
+    >>> state = to_torch("vit_cifar", {"params": params}, **options)
+    >>> state["blocks.0.attn.qkv.weight"].shape, state["head.weight"].shape
+    ((12, 4), (10, 4))
+    >>> variables = from_torch("vit_cifar", state, num_classes=3, **options)
+    >>> variables["params"]["head"]["dense"]["kernel"].shape
+    (4, 3)
+  """
+  state = read_state(state_dict)
+  module = models.create(model_name, 1, **options)
+  names = torch_names(model_name, module)
+  shape_of = {name: array.shape for name, array in state.items()}.get
+  classes = _axis(shape_of(f"{names.head}.weight"), 0, default=1)
+  channels = _axis(shape_of(names.stem), 1, default=3)
+  tokens = _axis(shape_of(names.positions or ""), 1, default=1)
+
+  module = models.create(model_name, classes, **options)
+  image_shape = _row_of_patches(module, tokens, channels)
+  shapes = _shapes(module, image_shape)
+  variables = _to_ours(model_name, state, names, shapes)
+  if num_classes is None and image_size is None:
+    return variables
+
+  if image_size is not None:
+    image_shape = (image_size, image_size, channels)
+  if num_classes is not None:
+    module = models.create(model_name, num_classes, **options)
+  initial = _shapes(module, image_shape)
+  if num_classes not in (None, classes):
+    key = jax.random.key(0) if key is None else key
+    initial["params"]["head"] = _initial_head(module, key, image_shape)
+  variables, changes = adapt(variables, initial)
+  for change in changes:
+    logging.warning("%s: %s.", model_name, change)
+  return variables
+
+
+def to_torch(
+  model_name: str, variables: Variables, **options: Any
+) -> dict[str, Any]:
+  """A PyTorch model's weights for our variables; inverts `from_torch`.
+
+  Args:
+    model_name: a registered vision transformer or ResNet.
+    variables: "params" and, for ResNets, "batch_stats".
+    **options: the model's options, where they are not its defaults.
+
+  Returns:
+    Contiguous, writable numpy arrays by name, as `torch.from_numpy` and
+    `safetensors.numpy.save_file` want them. BatchNorm's `num_batches_tracked`
+    is 0.
+
+  Raises:
+    ValueError: paths or shapes differ from the model's; the message lists them
+      all.
+  """
+  names = torch_names(model_name, models.create(model_name, 1, **options))
+  ours = traverse_util.flatten_dict(variables)
+  shapes = {"/".join(path): np.shape(leaf) for path, leaf in ours.items()}
+  shape_of = {
+    entry.name: shapes.get("/".join(entry.paths[0])) for entry in names.entries
+  }.get
+  classes = _axis(shape_of(f"{names.head}.bias"), 0, default=1)
+  channels = _axis(shape_of(names.stem), 2, default=3)
+  tokens = _axis(shape_of(names.positions or ""), 1, default=1)
+  module = models.create(model_name, classes, **options)
+  expected = traverse_util.flatten_dict(
+    _shapes(module, _row_of_patches(module, tokens, channels))
+  )
+  check_shapes(
+    shapes,
+    {"/".join(path): leaf.shape for path, leaf in expected.items()},
+    f"variables for {model_name!r}",
+  )
+  state = {entry.name: _to_torch(entry, variables) for entry in names.entries}
+  state.update({name: np.zeros((), np.int64) for name in names.counters})
+  return state
+
+
+def _to_torch(entry: Entry, variables: Variables) -> Any:
+  ours = [np.asarray(get(variables, path)) for path in entry.paths]
+  # A copy of its own: PyTorch warns of arrays that it may not write to.
+  return np.array(entry.layout.to_torch(*ours), order="C")
+
+
+def _to_ours(
+  model_name: str, state: Arrays, names: Names, shapes: Variables
+) -> Variables:
+  state = {k: v for k, v in state.items() if not k.endswith(_COUNTER)}
+  check_shapes(
+    {name: array.shape for name, array in state.items()},
+    {entry.name: _torch_shape(entry, shapes) for entry in names.entries},
+    f"state_dict for {model_name!r}",
+  )
+  flat: dict[Path, Array] = {}
+  for entry in names.entries:
+    array = state[entry.name]
+    if array.dtype.kind != "f":
+      raise ValueError(
+        f"state_dict[{entry.name!r}] is {array.dtype}; weights must be "
+        "floating-point numbers."
+      )
+    ours = (get(shapes, path).shape for path in entry.paths)
+    parts = entry.layout.to_ours(array, *ours)
+    flat.update(zip(entry.paths, map(jnp.array, parts), strict=True))
+  return traverse_util.unflatten_dict(flat)
+
+
+def _torch_shape(entry: Entry, shapes: Variables) -> tuple[int, ...]:
+  ours = [np.empty(get(shapes, path).shape, np.bool_) for path in entry.paths]
+  return entry.layout.to_torch(*ours).shape
+
+
+def _axis(shape: tuple[int, ...] | None, axis: int, default: int) -> int:
+  """A size, or the default where the array is missing or odd."""
+  return ((shape or ())[axis : axis + 1] or (default,))[0]
+
+
+def _row_of_patches(
+  module: nn.Module, tokens: int, channels: int
+) -> tuple[int, int, int]:
+  """An image with this many patches: shapes depend on their number only."""
+  if isinstance(module, models.ViT):
+    return module.patch_size, module.patch_size * tokens, channels
+  return 32, 32, channels
+
+
+def _shapes(module: nn.Module, image_shape: tuple[int, ...]) -> Variables:
+  images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
+  return dict(jax.eval_shape(module.init, jax.random.key(0), images))
+
+
+def _initial_head(
+  module: nn.Module, key: Key[Array, ""], image_shape: tuple[int, ...]
+) -> Any:
+  """The head that `initialise` draws; the compiler drops all the rest."""
+
+  @jax.jit
+  def init(key: Key[Array, ""]) -> Any:
+    return module.init(key, jnp.zeros((1, *image_shape)))["params"]["head"]
+
+  return init(key)

@@ -1,0 +1,9 @@
+"""What the tests of weights share."""
+
+import pytest
+from random_variables import draw_variables
+
+
+@pytest.fixture(scope="session")
+def random_variables():
+  return draw_variables
