@@ -16,7 +16,7 @@ from forgetsam import data
 _MOST_BYTES = 2**28
 
 
-class BatchSource:
+class RunBatches:
   """The batches of the main job, made ready for a loop on the device.
 
   Without augmentation the split is normalised and copied to the device once,
@@ -88,7 +88,7 @@ class BatchSource:
 
 
 def read_batch(resident: dict[str, Array], x: Any) -> dict[str, Array]:
-  """One step's batch, of what `BatchSource` keeps and what it yields."""
+  """One step's batch, of what `RunBatches` keeps and what it yields."""
   if not resident:
     return dict(x)
   return {name: array[x] for name, array in resident.items()}

@@ -14,7 +14,7 @@ from forgetsam import data
 from forgetsam.builders import build_data
 from forgetsam.config import config_to_dict
 from forgetsam.evaluation import evaluate
-from forgetsam.sweep._batches import BatchSource
+from forgetsam.sweep._batches import RunBatches
 from forgetsam.sweep._hyper_parameters import take_apart
 from forgetsam.sweep._program import Program
 
@@ -42,7 +42,7 @@ class Runner:
 
   def __init__(self) -> None:
     self._images: dict[str, data.ImageData] = {}
-    self._sources: dict[tuple[str, int], BatchSource] = {}
+    self._sources: dict[tuple[str, int], RunBatches] = {}
     self._batches: dict[tuple[str, str, int], list[Any]] = {}
     self._programs: dict[tuple[str, int, str], Program] = {}
 
@@ -109,10 +109,10 @@ class Runner:
       self._programs[key] = Program(parts, images)
     return self._programs[key], parts.numbers
 
-  def _source(self, config: config_dict.ConfigDict) -> BatchSource:
+  def _source(self, config: config_dict.ConfigDict) -> RunBatches:
     key = _data_key(config), config.batch_size
     if key not in self._sources:
-      self._sources[key] = BatchSource(config, self.images(config).train)
+      self._sources[key] = RunBatches(config, self.images(config).train)
     return self._sources[key]
 
   def _eval_batches(

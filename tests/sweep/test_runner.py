@@ -15,6 +15,8 @@ import forgetsam as fs
 from forgetsam.builders import build_experiment
 from forgetsam.jobs.train import train
 from forgetsam.sweep import Runner
+from forgetsam.sweep._hyper_parameters import take_apart
+from forgetsam.sweep._program import Program
 
 CNN = {"model__name": "cnn", "model__widths": (4,), "model__hidden": None}
 SGD = {"optimizer__name": "sgdw", "optimizer__clip": None}
@@ -62,23 +64,52 @@ def test_a_run_agrees_with_the_main_job(
 
 CASES = {
   "random": ("random", SGD),  # its noise has a key from the traced seed
-  "augmented": ("plain", {"data__flip": True, "data__crop_padding": 1, **SGD}),
+  "augmented": (  # dropout draws from the run's key
+    "plain",
+    SGD | {"data__flip": True, "data__crop_padding": 1, "model__dropout": 0.3},
+  ),
   "convolutions": ("plain", {**CNN, **SGD, "epochs": 1}),
 }
 
 
+@pytest.fixture
+def one_device(monkeypatch: pytest.MonkeyPatch) -> None:
+  """Trains on one device, for which compiling takes less time."""
+  monkeypatch.setattr("forgetsam.builders._experiment.build_mesh", lambda: None)
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_a_run_agrees_with_single_steps(
-  case: str, runner: Runner, data_dir: Path
+  case: str, one_device: None, data_dir: Path
 ):
   variant, values = CASES[case]
-  config = tiny_config(data_dir, variant, seed=2, **values)
+  config = tiny_config(data_dir, variant, seed=2, micro_batch_size=32, **values)
   state, history = step_by_step(config)
-  outcome = runner.run(config, ("validation",))
+  outcome = Runner().run(config, ("validation",))
   assert int(outcome.state.step) == len(history) == 5 * config.epochs
   assert_close(outcome.state.params, state.params)
   last_epoch = np.mean([m["loss"] for m in history[-5:]])
   assert outcome.metrics["train/loss"] == pytest.approx(last_epoch, rel=1e-5)
+
+
+def test_a_long_epoch_of_images_goes_to_the_device_in_parts(
+  one_device: None, data_dir: Path, monkeypatch: pytest.MonkeyPatch
+):
+  values = {"data__flip": True, "micro_batch_size": 32, "seed": 1, **SGD}
+  config = tiny_config(data_dir, "plain", **values)
+  whole = Runner().run(config, ("validation",))
+  step = 64 * 8 * 8 * 4  # bytes
+  monkeypatch.setattr("forgetsam.sweep._batches._MOST_BYTES", 4 * step)
+  parts = Runner().run(config, ("validation",))  # four do not divide five
+  assert_close(parts.state.params, whole.state.params)
+  assert parts.metrics == pytest.approx(whole.metrics, rel=1e-5)
+
+
+def test_only_convolutions_leave_the_loop(data_dir: Path):
+  for values, loops in ((SGD, True), (CNN | SGD, False)):
+    config = tiny_config(data_dir, "plain", **values)
+    program = Program(take_apart(config), Runner().images(config))
+    assert program.loops is loops
 
 
 @contextmanager
@@ -130,13 +161,13 @@ def test_tuning_leaves_the_test_split_alone(runner: Runner, data_dir: Path):
 
 
 def test_a_diverged_run_ends_with_the_number_of_its_step(
-  runner: Runner, data_dir: Path
+  one_device: None, data_dir: Path
 ):
   values = SGD | {"optimizer__learning_rate": 1e20}
-  config = tiny_config(data_dir, "obf", **values)
+  config = tiny_config(data_dir, "plain", micro_batch_size=32, **values)
   _, history = step_by_step(config)
   first = [bool(metrics["skipped"]) for metrics in history].index(True)
   assert first > 0
-  outcome = runner.run(config, ("validation",))
+  outcome = Runner().run(config, ("validation",))
   assert outcome.diverged_at == first
   assert outcome.metrics == {}

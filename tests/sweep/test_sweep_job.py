@@ -231,6 +231,22 @@ def test_tuning_and_reporting_do_not_share_a_folder(
   assert "this one holds a sweep to tune" in capsys.readouterr().err
 
 
+def test_a_terminal_gets_a_bar(
+  made_up_runs: type[MadeUpRunner],
+  data_dir: Path,
+  tmp_path: Path,
+  monkeypatch: pytest.MonkeyPatch,
+  capsys: pytest.CaptureFixture[str],
+):
+  monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+  arguments = sweep_arguments(tmp_path, data_dir, "--variants=plain")
+  assert run(arguments) == 0
+  said = capsys.readouterr()
+  assert "plain, seed 4: validation accuracy 0.7400" in said.err
+  assert "5/5" in said.err
+  assert "run 5 of 5" not in said.out
+
+
 def test_a_killed_sweep_loses_the_run_in_progress_alone(
   made_up_runs: type[MadeUpRunner], data_dir: Path, tmp_path: Path
 ):
