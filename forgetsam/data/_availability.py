@@ -13,6 +13,15 @@ if TYPE_CHECKING:
   import tensorflow_datasets as tfds
 
 
+# What TFDS cannot download: these need an account at image-net.org.
+_TRAIN, _VAL = "ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar"
+_MANUAL_FILES = {
+  "imagenet2012": (_TRAIN, _VAL),
+  "imagenet2012_real": (_VAL,),
+  "imagenet2012_corrupted": (_VAL,),
+}
+
+
 class DatasetNotFoundError(ValueError):
   """The set is unknown, or it is not on this machine."""
 
@@ -56,6 +65,19 @@ def check_available(
     f' `tfds.builder("{name}").download_and_prepare()`, where there is a'
     " network. Then copy it to one of these places, or pass as data_dir (or"
     " set TFDS_DATA_DIR to) the directory that holds it."
+    f"\n{manual_files(base_name)}".rstrip()
+  )
+
+
+def manual_files(name: str) -> str:
+  """What to download by hand before a set is built, and to where; or ""."""
+  if name not in _MANUAL_FILES:
+    return ""
+  return (
+    f"TFDS builds it from {' and '.join(_MANUAL_FILES[name])}, which you get"
+    " from https://image-net.org after signing in. Put them into"
+    " downloads/manual/ below the data directory first, or say where they are"
+    f" with `tfds build {name} --manual_dir=DIRECTORY`."
   )
 
 

@@ -43,11 +43,12 @@ def _batches(
     labels = split.labels[rows]
     padding = batch_size - len(labels)
     yield {
-      "image": _pad((images / np.float32(255) - mean) / std, padding),
-      "label": _pad(labels, padding),
-      "mask": _pad(np.ones(len(labels), np.float32), padding),
+      "image": pad((images / np.float32(255) - mean) / std, padding),
+      "label": pad(labels, padding),
+      "mask": pad(np.ones(len(labels), np.float32), padding),
     }
 
 
-def _pad(array: np.ndarray, rows: int) -> np.ndarray:
+def pad(array: np.ndarray, rows: int) -> np.ndarray:
+  """Adds `rows` of zeros at the end."""
   return np.pad(array, [(0, rows)] + [(0, 0)] * (array.ndim - 1))

@@ -10,7 +10,7 @@ PerChannel = float | Sequence[float]
 
 def channel_statistics(
   mean: PerChannel, std: PerChannel, channels: int
-) -> tuple[Float32[np.ndarray, " c"], Float32[np.ndarray, " c"]]:
+) -> tuple[Float32[np.ndarray, " m"], Float32[np.ndarray, " s"]]:
   """Mean and standard deviation as one number per channel, or for all.
 
   Raises:

@@ -72,11 +72,9 @@ def train_batches(
   Raises:
     ValueError: where an argument does not fit.
   """
-  _check(split, batch_size, seed, crop_padding, shard)
-  if start_step < 0 or (num_steps is not None and num_steps < 0):
-    raise ValueError(
-      f"start_step={start_step} and num_steps={num_steps} must not be negative"
-    )
+  check_plan(len(split), batch_size, seed, start_step, num_steps, shard)
+  if crop_padding < 0:
+    raise ValueError(f"crop_padding={crop_padding} must not be negative")
   channels = split.images.shape[-1]
   mean_, std_ = channel_statistics(mean, std, channels)
   tf = import_tensorflow()
@@ -138,22 +136,39 @@ def _plan(
   return epochs.flat_map(epoch_plan)
 
 
-def _check(
-  split: Split,
+def check_plan(
+  count: int,
   batch_size: int,
   seed: int,
-  crop_padding: int,
+  start_step: int,
+  num_steps: int | None,
   shard: tuple[int, int],
 ) -> None:
-  if not 0 < batch_size <= len(split):
+  """Refuses batches that `count` training examples cannot give.
+
+  Raises:
+    ValueError: names what is refused, and what is allowed.
+  """
+  if not 0 < batch_size <= count:
     raise ValueError(
       f"batch_size={batch_size} must be between 1 and the number of training"
-      f" examples, {len(split)}"
+      f" examples, {count}"
     )
   if not 0 <= seed < 2**63:
     raise ValueError(f"seed={seed} must be between 0 and 2**63 - 1")
-  if crop_padding < 0:
-    raise ValueError(f"crop_padding={crop_padding} must not be negative")
+  if start_step < 0 or (num_steps is not None and num_steps < 0):
+    raise ValueError(
+      f"start_step={start_step} and num_steps={num_steps} must not be negative"
+    )
+  check_shard(shard, batch_size)
+
+
+def check_shard(shard: tuple[int, int], batch_size: int) -> None:
+  """Refuses a (index, count) that does not divide the batch.
+
+  Raises:
+    ValueError: names what is refused, and what is allowed.
+  """
   index, count = shard
   if not 0 <= index < count or batch_size % count:
     raise ValueError(

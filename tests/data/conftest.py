@@ -1,9 +1,11 @@
 """Small sets, and no network: a test that opens a connection fails."""
 
+import io
 import socket
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from forgetsam import data
 
@@ -41,9 +43,10 @@ def make_set(tmp_path):
   """Prepares a TFDS set of given features, splits and examples."""
   import tensorflow_datasets as tfds
 
-  def make(features, splits, *, num_shards=1, name="tiny"):
+  def make(features, splits, *, num_shards=1, name="tiny", config=None):
     class Tiny(tfds.core.GeneratorBasedBuilder, skip_registration=True):
       VERSION = tfds.core.Version("1.0.0")
+      BUILDER_CONFIGS = [tfds.core.BuilderConfig(name=config)] if config else []
 
       def _info(self):
         return tfds.core.DatasetInfo(
@@ -81,6 +84,58 @@ def numbered_split():
       images=rng.randint(0, 256, (count, *shape)).astype(np.uint8),
       labels=np.arange(count, dtype=np.int32),
       ids=np.arange(count),
+    )
+
+  return make
+
+
+@pytest.fixture
+def photo():
+  """Images with the spectrum of photographs: amplitudes fall with 1/f."""
+
+  def make(height, width, seed=0):
+    rng = np.random.RandomState(seed)
+    frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.fftfreq(width))
+    frequency[0, 0] = np.inf
+    noise = rng.standard_normal((3, height, width)) + rng.standard_normal(
+      (height, width)
+    )
+    planes = np.fft.ifft2(np.fft.fft2(noise) / frequency).real
+    planes = 120 + 55 * planes / planes.std()
+    return np.moveaxis(np.clip(planes, 0, 255).astype(np.uint8), 0, -1)
+
+  return make
+
+
+@pytest.fixture
+def encode():
+  """The bytes of an image file."""
+
+  def encode(pixels, file_format="JPEG"):
+    file = io.BytesIO()
+    if pixels.shape[-1] == 1:
+      pixels = pixels[..., 0]
+    Image.fromarray(pixels).save(file, file_format)
+    return file.getvalue()
+
+  return encode
+
+
+@pytest.fixture
+def numbered_set(make_set, photo, encode):
+  """A set of JPEGs, each labelled with its position."""
+  import tensorflow_datasets as tfds
+
+  def make(count, *, num_shards=1, shape=(20, 26)):
+    rows = [
+      {"image": encode(photo(*shape, seed=i)), "label": i} for i in range(count)
+    ]
+    features = {
+      "image": tfds.features.Image(encoding_format="jpeg"),
+      "label": tfds.features.ClassLabel(num_classes=count),
+    }
+    return make_set(
+      features, {"train": rows, "test": rows}, num_shards=num_shards
     )
 
   return make

@@ -1,0 +1,169 @@
+"""From the name of a TFDS set to its splits, read as they are needed."""
+
+import dataclasses
+import os
+from typing import TYPE_CHECKING
+
+import numpy as np
+from jaxtyping import Int32
+
+from forgetsam.data._availability import manual_files
+from forgetsam.data._normalization import channel_statistics
+from forgetsam.data._prepared import prepared_builder
+from forgetsam.data._sources import Sources
+from forgetsam.data.streaming import _pipeline, _records
+from forgetsam.data.streaming._adapters import Adapter, find_adapter
+from forgetsam.data.streaming._imagenet_r import IMAGENET_R
+from forgetsam.data.streaming._options import StreamOptions
+from forgetsam.data.streaming._streamed_split import StreamedSplit
+
+if TYPE_CHECKING:
+  import tensorflow_datasets as tfds
+
+
+def stream(
+  name: str,
+  options: StreamOptions,
+  *,
+  data_dir: str | os.PathLike[str] | None = None,
+  validation: float = 0.0,
+) -> Sources:
+  """The splits of a set that is read from disk as it is needed.
+
+  ImageNet is tested on its `validation` split, as everywhere.
+
+  Args:
+    name: a TFDS name.
+    options: what is done to the images.
+    data_dir: the directory that holds prepared sets. None: TFDS's own rules.
+    validation: fraction of the `train` split held out, 0 to below 1: the last
+      examples, in the order in which TFDS shuffled them into files.
+
+  Raises:
+    DatasetNotFoundError: where the set is not on this machine.
+    ValueError: where the set or an argument does not fit.
+  """
+  if not 0 <= validation < 1:
+    raise ValueError(f"validation={validation} must be in [0, 1)")
+  _, adapter = find_adapter(name)
+  test = stream_split(name, None, options, data_dir=data_dir)
+  side = options.train_crop.size
+  shape = (side, side, test.image_shape[-1])
+  if adapter.train is None:
+    return Sources(name, test.num_classes, shape, None, None, test)
+  whole = stream_split(name, adapter.train, options, data_dir=data_dir)
+  held_out = round(validation * len(whole))
+  if validation and not 0 < held_out < len(whole):
+    raise ValueError(
+      f"validation={validation} would hold out {held_out} of {len(whole)}"
+      " training examples; it must hold out some and leave some"
+    )
+  cut = len(whole) - held_out
+  return Sources(
+    name,
+    test.num_classes,
+    shape,
+    whole.part(0, cut),
+    whole.part(cut, len(whole)) if held_out else None,
+    test,
+  )
+
+
+def stream_split(
+  name: str,
+  split: str | None,
+  options: StreamOptions,
+  *,
+  data_dir: str | os.PathLike[str] | None = None,
+) -> StreamedSplit:
+  """One split of a set that is read from disk as it is needed.
+
+  Args:
+    name: a TFDS name.
+    split: TFDS's name of the split, such as "validation" or "train[:8192]";
+      None takes the one that the set is scored on.
+    options: what is done to the images.
+    data_dir: the directory that holds prepared sets. None: TFDS's own rules.
+
+  Raises:
+    DatasetNotFoundError: where the set is not on this machine.
+    ValueError: where the set or an argument does not fit.
+  """
+  full_name, adapter = find_adapter(name)
+  builder = prepared_builder(full_name, data_dir)
+  image, label = _find_features(builder.info, adapter)
+  channel_statistics(options.mean, options.std, image.shape[-1])
+  if not adapter.resize:
+    as_it_is = dataclasses.replace(options.eval_crop, short_side=None)
+    options = dataclasses.replace(options, eval_crop=as_it_is)
+  if options.eval_crop.short_side is None and None in image.shape:
+    raise ValueError(
+      f"short_side=None takes images as they are, but those of {name!r} differ"
+      " in size; say what to resize the shorter side to"
+    )
+  split = adapter.test if split is None else split
+  return StreamedSplit(
+    name=f"Split {split!r} of {builder.info.full_name}",
+    records=_find_split(builder, split),
+    parse=_pipeline.parser(
+      builder.info.features,
+      adapter.label,
+      num_classes=label.num_classes,
+      multi_label=adapter.multi_label,
+    ),
+    image_shape=tuple(image.shape),
+    num_classes=label.num_classes,
+    multi_label=adapter.multi_label,
+    classes=_subset(label) if adapter.subset else None,
+    options=options,
+  )
+
+
+def _find_features(
+  info: "tfds.core.DatasetInfo", adapter: Adapter
+) -> "tuple[tfds.features.Image, tfds.features.ClassLabel]":
+  """The features with the image and with the label, or the labels' kind."""
+  import tensorflow_datasets as tfds
+
+  is_dict = isinstance(info.features, tfds.features.FeaturesDict)
+  features = dict(info.features.items()) if is_dict else {}
+  image, label = features.get("image"), features.get(adapter.label)
+  if adapter.multi_label and isinstance(label, tfds.features.Sequence):
+    label = label.feature
+  if not isinstance(image, tfds.features.Image) or not isinstance(
+    label, tfds.features.ClassLabel
+  ):
+    raise ValueError(
+      f"{info.full_name} must have an image feature 'image' and a class"
+      f" feature {adapter.label!r}; it has {info.features}"
+    )
+  if image.np_dtype != np.uint8 or image.shape[-1] not in (1, 3):
+    raise ValueError(
+      f"{info.full_name} must hold grey or RGB images of uint8, and holds"
+      f" {image.np_dtype} {image.shape}"
+    )
+  return image, label
+
+
+def _find_split(
+  builder: "tfds.core.DatasetBuilder", split: str
+) -> _records.Records:
+  splits = builder.info.splits
+  if split.split("[")[0] not in splits:
+    raise ValueError(
+      f"{builder.info.full_name} has no split {split!r}; its splits are"
+      f" {', '.join(splits)}. {manual_files(builder.name)}".rstrip()
+    )
+  try:
+    records = _records.find_records(builder, split)
+  except (AssertionError, ValueError) as error:
+    raise ValueError(
+      f"split={split!r} of {builder.info.full_name} cannot be read: {error}"
+    ) from error
+  if not len(records.take):
+    raise ValueError(f"split={split!r} of {builder.info.full_name} is empty")
+  return records
+
+
+def _subset(label: "tfds.features.ClassLabel") -> Int32[np.ndarray, " c"]:
+  return np.sort([label.str2int(name) for name in IMAGENET_R]).astype(np.int32)

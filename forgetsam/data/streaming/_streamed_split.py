@@ -1,0 +1,210 @@
+"""A split that is read from disk, batch after batch."""
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jaxtyping import Int32
+
+from forgetsam.data import _sources
+from forgetsam.data._train_batches import check_plan, steps_per_epoch
+from forgetsam.data.streaming import _decode, _pipeline, _records
+from forgetsam.data.streaming._options import StreamOptions
+
+if TYPE_CHECKING:
+  import tensorflow as tf
+
+# The most processes that can share a batch and together still make the same.
+_MOST_LANES = 16
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class StreamedSplit:
+  """Encoded examples on disk and what is done to them: a `BatchSource`.
+
+  Attributes:
+    name: the set's and the split's, for messages.
+    records: where the examples are.
+    parse: takes a serialised example apart.
+    image_shape: height, width, channels as stored; None for what varies.
+    num_classes: number of classes K.
+    multi_label: whether labels are [b, K], 1 for each class that is right.
+    classes: the classes that occur, where they are known to be a part of all.
+    options: what is done to the images.
+  """
+
+  name: str
+  records: _records.Records
+  parse: _pipeline.Parse
+  image_shape: tuple[int | None, int | None, int]
+  num_classes: int
+  multi_label: bool
+  classes: Int32[np.ndarray, " c"] | None
+  options: StreamOptions
+
+  def __len__(self) -> int:
+    """The number of examples, unlabelled ones included."""
+    return int(np.sum(self.records.take))
+
+  def part(self, start: int, stop: int) -> "StreamedSplit":
+    """The examples at positions `start` to `stop`."""
+    records = _records.part(self.records, start, stop)
+    return dataclasses.replace(self, records=records)
+
+  def train_batches(
+    self,
+    *,
+    batch_size: int,
+    seed: int,
+    start_step: int = 0,
+    num_steps: int | None = None,
+    shard: tuple[int, int] = (0, 1),
+  ) -> _sources.Batches:
+    """Shuffled random crops, from `start_step` on.
+
+    Every epoch is shuffled anew, through a buffer; the end of its last batch
+    repeats examples from the epoch's start. The order is drawn from (seed,
+    epoch), crops and flips from (seed, epoch, position of the example): a run
+    that resumes, or that more or fewer processes share, gets the same batches,
+    bit for bit.
+
+    Args:
+      batch_size: examples per step, over all processes.
+      seed: seed of the orders, crops and flips; the run's.
+      start_step: first step to yield, counted from the start of training. What
+        comes before it in its epoch is read, but not decoded.
+      num_steps: steps to yield; None never ends.
+      shard: (index, count): yields only the index-th of `count` consecutive
+        parts of each batch, and reads no other examples.
+
+    Returns:
+      An iterator over {"image": float32 [b, size, size, channels], "label":
+      int32 [b]}, or float32 [b, K] in multi-label sets.
+
+    Raises:
+      ValueError: where an argument does not fit.
+    """
+    check_plan(len(self), batch_size, seed, start_step, num_steps, shard)
+    index, count = shard
+    lanes = math.gcd(batch_size, _MOST_LANES)
+    if lanes % count:
+      raise ValueError(
+        f"shard={shard}: {count} processes cannot share a batch of"
+        f" {batch_size}; their number must divide {lanes}"
+      )
+    steps = steps_per_epoch(len(self), batch_size)
+    epoch, step = divmod(start_step, steps)
+    share = batch_size // count
+    examples = _records.shuffled(
+      self.records,
+      seed=seed,
+      first_epoch=epoch,
+      first_example=step * batch_size // lanes,
+      examples_per_lane=steps * batch_size // lanes,
+      num_lanes=lanes,
+      lanes=range(index * lanes // count, (index + 1) * lanes // count),
+      rows_per_lane=batch_size // lanes,
+      shuffle_buffer=self.options.shuffle_buffer,
+    )
+    if num_steps is not None:
+      examples = examples.take(num_steps * share)
+    channels, normalise = self._normaliser()
+
+    def example(
+      draw_key: "tf.Tensor", serialised: "tf.Tensor"
+    ) -> dict[str, "tf.Tensor"]:
+      encoded, label = self.parse(serialised)
+      pixels = _decode.training_image(
+        encoded,
+        self.options.train_crop,
+        draw_key,
+        channels=channels,
+      )
+      return {"image": normalise(pixels), "label": label}
+
+    return _pipeline.run(
+      examples, example, rows=share, threads=self.options.num_threads
+    )
+
+  def eval_batches(
+    self, *, batch_size: int, shard: tuple[int, int] = (0, 1)
+  ) -> _sources.Batches:
+    """Batches of one size that hold every example once, in order.
+
+    Args:
+      batch_size: rows of every batch, over all processes.
+      shard: (index, count): yields only the index-th of `count` parts of the
+        split, and reads no other examples.
+
+    Returns:
+      An iterator over {"image": float32 [b, h, w, channels], "label": int32
+      [b] or float32 [b, K], "mask": float32 [b]}. The mask is 0 for padding,
+      and in multi-label sets for images without a label.
+
+    Raises:
+      ValueError: where an argument does not fit; while iterating, for images
+        without a label in sets where each must have one.
+    """
+    share, start, stop, steps = _sources.eval_share(
+      len(self), batch_size, shard
+    )
+    first = int(self.records.first[0])
+    mine = _records.part(self.records, first + start, first + stop)
+    channels, normalise = self._normaliser()
+
+    def example(serialised: "tf.Tensor") -> dict[str, "tf.Tensor"]:
+      encoded, label = self.parse(serialised)
+      pixels = _decode.evaluation_image(
+        encoded,
+        self.options.eval_crop,
+        channels=channels,
+      )
+      return {"image": normalise(pixels), "label": label}
+
+    batches = _pipeline.run(
+      _records.in_order(mine),
+      example,
+      rows=share,
+      threads=self.options.num_threads,
+    )
+    return self._masked(batches, share, steps)
+
+  def _masked(
+    self, batches: _sources.Batches, rows: int, steps: int
+  ) -> _sources.Batches:
+    """Pads to `rows` and adds masks, `steps` times."""
+    empty = self._no_rows()
+    for _ in range(steps):
+      # Of unequal shards, the smaller ones may have a batch less.
+      batch = next(batches, empty)
+      if self.multi_label:
+        counts = np.any(batch["label"] > 0, axis=1)
+      else:
+        counts = batch["label"] >= 0
+        if not np.all(counts):
+          raise ValueError(
+            f"{self.name} holds images without a label; choose another split"
+          )
+      yield _sources.pad_batch(
+        {**batch, "mask": counts.astype(np.float32)}, rows
+      )
+
+  def _normaliser(self) -> "tuple[int, Callable[[tf.Tensor], tf.Tensor]]":
+    """The number of channels, and what makes pixels a model's input."""
+    channels = self.image_shape[-1]
+    options = self.options
+    return channels, _pipeline.normaliser(options.mean, options.std, channels)
+
+  def _no_rows(self) -> dict[str, np.ndarray]:
+    crop, shape = self.options.eval_crop, self.image_shape
+    if crop.short_side is not None:
+      shape = (crop.size, crop.size, shape[-1])
+    # Images that are taken as they are have one shape.
+    image: Any = (0, *shape)
+    label = (0, self.num_classes) if self.multi_label else 0
+    return {
+      "image": np.zeros(image, np.float32),
+      "label": np.zeros(label, np.float32 if self.multi_label else np.int32),
+    }
