@@ -206,6 +206,8 @@ def test_only_gives_gradient_functions_the_chosen_arrays():
   )
   moved = W + np.array([0, 1, 1])
   assert seen["structure"].num_leaves == 1
+  for gradient in ("grad", "value_grad", "ascent"):
+    assert jax.tree.structure(seen[gradient]) == seen["structure"]
   np.testing.assert_allclose(seen["grad"]["b"], (A @ moved)[1:], rtol=1e-6)
   np.testing.assert_allclose(
     seen["value_grad"]["b"], (A @ moved)[1:], rtol=1e-6
