@@ -30,6 +30,8 @@ def base() -> config_dict.ConfigDict:
   return config_dict.ConfigDict(
     {
       "seed": 0,
+      # A run's folder or a PyTorch file to start from, for fine-tuning.
+      "init_from": config_dict.placeholder(str),
       "epochs": 10,
       "batch_size": 128,
       "micro_batch_size": config_dict.placeholder(int),
@@ -40,6 +42,7 @@ def base() -> config_dict.ConfigDict:
         "activation": config_dict.placeholder(str),
         "widths": config_dict.placeholder(tuple),
         "batch_norm": config_dict.placeholder(bool),
+        "stage_sizes": config_dict.placeholder(tuple),
         "patch_size": config_dict.placeholder(int),
         "width": config_dict.placeholder(int),
         "depth": config_dict.placeholder(int),
@@ -47,6 +50,7 @@ def base() -> config_dict.ConfigDict:
         "mlp_ratio": config_dict.placeholder(int),
         "dropout": config_dict.placeholder(float),
         "head_bias": config_dict.placeholder(float),
+        "remat": config_dict.placeholder(bool),
         "dtype": config_dict.placeholder(str),
       },
       "data": {

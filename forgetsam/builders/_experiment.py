@@ -19,6 +19,7 @@ from forgetsam.builders._images import (
   build_eval_batches,
   build_train_batches,
 )
+from forgetsam.builders._initial_weights import build_start
 from forgetsam.builders._model import build_model
 from forgetsam.builders._optimizer import build_learning_rate, build_optimizer
 from forgetsam.builders._perturbation import (
@@ -112,10 +113,13 @@ def build_experiment(
   schedules = {"learning_rate": learning_rate}
   if perturb is not None:
     schedules["rho"] = rho
+  start = build_start(config)
   init_key, run_key = jax.random.split(jax.random.key(config.seed))
 
   def create_state() -> fs.TrainState:
-    params, model_state = models.initialise(model, init_key, images.image_shape)
+    params, model_state = start(
+      *models.initialise(model, init_key, images.image_shape)
+    )
     return fs.create_train_state(params, model_state, optimizer, perturb, mesh)
 
   forward: Any = models.forward(model)

@@ -81,6 +81,7 @@ RHO_SCHEDULES = ("constant", "lr_proportional")
 # its constructor checks them.
 SCHEMA: Mapping[str, Rule] = {
   "seed": _integer(0),
+  "init_from": _text("the folder of a run, or a PyTorch model's file", True),
   "epochs": _integer(1),
   "batch_size": _integer(1),
   "micro_batch_size": _integer(1, optional=True),
