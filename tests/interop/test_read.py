@@ -115,6 +115,8 @@ class _Tensor:
 
   def __array__(self, dtype=None, copy=None):
     assert self.detached
+    if self.array.dtype == ml_dtypes.bfloat16:
+      raise TypeError("Got unsupported ScalarType BFloat16")
     return self.array
 
 
