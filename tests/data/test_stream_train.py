@@ -212,9 +212,11 @@ def test_crops_are_pillows(photo, encode, file_format, channels):
   image = Image.open(io.BytesIO(encoded))
   flips, differences = [], []
   for i in range(12):
-    key = tf.constant([i, 0], tf.int64)
+    draws = np.random.RandomState(i).random_sample(41)
     crop = data.RandomResizedCrop(size=40)
-    box, flip = _crops.random_box(crop, tf.constant(120), tf.constant(150), key)
+    box, flip = _crops.random_box(
+      crop, tf.constant(120), tf.constant(150), draws
+    )
     top, left, height, width = (int(side) for side in box)
     expected = image.crop((left, top, left + width, top + height)).resize(
       (40, 40), Image.Resampling.BILINEAR
@@ -224,14 +226,14 @@ def test_crops_are_pillows(photo, encode, file_format, channels):
     if flip:
       expected = expected[:, ::-1]
     found = _decode.training_image(
-      tf.constant(encoded), crop, key, channels=channels
+      tf.constant(encoded), crop, draws, channels=channels
     ).numpy()
     assert np.all(found == np.rint(found))
     differences.append(np.abs(found - expected).mean())
     unflipped = _decode.training_image(
       tf.constant(encoded),
       data.RandomResizedCrop(size=40, flip=False),
-      key,
+      draws,
       channels=channels,
     ).numpy()
     np.testing.assert_array_equal(
@@ -240,7 +242,7 @@ def test_crops_are_pillows(photo, encode, file_format, channels):
   assert len(set(flips)) == 2
   # Of a JPEG's crop, the colours at the border differ: they are interpolated
   # without the neighbours outside.
-  assert np.mean(differences) < 0.4
+  assert np.mean(differences) < (0.4 if file_format == "JPEG" else 0.01)
 
 
 def test_normalisation(numbered_set):

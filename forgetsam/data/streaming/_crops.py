@@ -10,6 +10,7 @@ if TYPE_CHECKING:
   import tensorflow as tf
 
 _TRIES = 10
+NUM_DRAWS = 4 * _TRIES + 1
 _METHODS = ("bilinear", "bicubic")
 
 
@@ -84,7 +85,7 @@ def random_box(
   crop: RandomResizedCrop,
   height: "tf.Tensor",
   width: "tf.Tensor",
-  draw_key: "tf.Tensor",
+  draws: "tf.Tensor",
 ) -> "tuple[Box, tf.Tensor]":
   """The part of an image to cut out, and whether to mirror it.
 
@@ -95,12 +96,10 @@ def random_box(
     crop: what is allowed.
     height: the image's, in pixels.
     width: the image's, in pixels.
-    draw_key: the key of the draws.
+    draws: `NUM_DRAWS` random numbers in [0, 1).
   """
   tf = import_tensorflow()
-  draws = tf.random.stateless_uniform(
-    [4 * _TRIES + 1], draw_key, dtype=tf.float64, alg="philox"
-  )
+  draws = tf.cast(draws, tf.float64)
   area, log_aspect, row, column = tf.unstack(
     tf.reshape(draws[:-1], [4, _TRIES])
   )

@@ -16,7 +16,7 @@ _DCT = "INTEGER_ACCURATE"
 def training_image(
   encoded: "tf.Tensor",
   crop: _crops.RandomResizedCrop,
-  draw_key: "tf.Tensor",
+  draws: "tf.Tensor",
   *,
   channels: int,
 ) -> "tf.Tensor":
@@ -25,7 +25,7 @@ def training_image(
   Args:
     encoded: the file's bytes.
     crop: what to cut out.
-    draw_key: the key of the draws.
+    draws: what the crop is drawn from, as in `_crops.random_box`.
     channels: 1 or 3.
 
   Returns:
@@ -35,7 +35,7 @@ def training_image(
 
   def from_jpeg() -> "tuple[tf.Tensor, tf.Tensor]":
     shape = tf.io.extract_jpeg_shape(encoded)
-    box, flip = _crops.random_box(crop, shape[0], shape[1], draw_key)
+    box, flip = _crops.random_box(crop, shape[0], shape[1], draws)
     image = tf.io.decode_and_crop_jpeg(
       encoded, tf.stack(box), channels=channels, dct_method=_DCT
     )
@@ -44,17 +44,17 @@ def training_image(
   def from_other() -> "tuple[tf.Tensor, tf.Tensor]":
     image = _decode_other(encoded, channels)
     shape = tf.shape(image)
-    box, flip = _crops.random_box(crop, shape[0], shape[1], draw_key)
+    box, flip = _crops.random_box(crop, shape[0], shape[1], draws)
     return tf.image.crop_to_bounding_box(image, *box), flip
 
   image, flip = tf.cond(tf.io.is_jpeg(encoded), from_jpeg, from_other)
   image.set_shape([None, None, channels])
-  resized = _resize(
-    image, crop.size, tf.shape(image)[:2], [crop.size] * 2, [0, 0], "bilinear"
-  )
+  shape, size = tf.shape(image), crop.size
+  pixels = _resize(image, size, shape[:2], [size, size], [0, 0], "bilinear")
   if not crop.flip:
-    return resized
-  return tf.cond(flip, lambda: resized[:, ::-1], lambda: resized)
+    return pixels
+  # Not by a slice with stride -1, which is thirty times slower.
+  return tf.cond(flip, lambda: tf.reverse(pixels, [1]), lambda: pixels)
 
 
 def evaluation_image(
@@ -105,16 +105,32 @@ def _resize(
   corner: "tf.Tensor | list[int]",
   method: str,
 ) -> "tf.Tensor":
-  """Resizes `shape` to `resized` and computes only the crop at `corner`."""
+  """Resizes `shape` to `resized` and computes only the crop at `corner`.
+
+  As Pillow does it, first the rows' direction, then the columns', with whole
+  numbers between.
+  """
   tf = import_tensorflow()
-  pixels = tf.raw_ops.ScaleAndTranslate(
-    images=image[None],
-    size=[size, size],
-    scale=tf.cast(resized, tf.float32) / tf.cast(shape, tf.float32),
-    translation=-tf.cast(corner, tf.float32),
-    kernel_type={"bilinear": "triangle", "bicubic": "keyscubic"}[method],
-    antialias=True,
-  )[0]
-  if method == "bicubic":  # It overshoots.
-    pixels = tf.clip_by_value(pixels, 0.0, 255.0)
-  return tf.round(pixels)  # as Pillow's images, which hold whole numbers
+  channels = image.shape[-1]
+  scale = tf.cast(resized, tf.float32) / tf.cast(shape, tf.float32)
+  offset = tf.cast(corner, tf.float32)
+
+  def resize_first_axis(pixels: "tf.Tensor", axis: int) -> "tf.Tensor":
+    # One pixel wide, with many channels: the operation's inner loop, which runs
+    # over channels, then fills vector registers.
+    rows = tf.raw_ops.ScaleAndTranslate(
+      images=tf.reshape(pixels, [1, tf.shape(pixels)[0], 1, -1]),
+      size=[size, 1],
+      scale=tf.stack([scale[axis], 1.0]),
+      translation=tf.stack([-offset[axis], 0.0]),
+      kernel_type={"bilinear": "triangle", "bicubic": "keyscubic"}[method],
+      antialias=True,
+    )
+    rows = tf.reshape(rows, [size, -1, channels])
+    if method == "bicubic":  # It overshoots.
+      rows = tf.clip_by_value(rows, 0.0, 255.0)
+    return tf.round(rows)
+
+  columns = resize_first_axis(tf.transpose(image, [1, 0, 2]), 1)
+  columns = tf.transpose(tf.cast(columns, tf.uint8), [1, 0, 2])
+  return tf.ensure_shape(resize_first_axis(columns, 0), [size, size, channels])

@@ -44,10 +44,25 @@ def parser(
 def normaliser(
   mean: PerChannel, std: PerChannel, channels: int
 ) -> "Callable[[tf.Tensor], tf.Tensor]":
-  """(pixels / 255 - mean) / std, in two operations instead of three."""
-  mean_, std_ = channel_statistics(mean, std, channels)
+  """(pixels / 255 - mean) / std, of float32 [height, width, channels]."""
+  tf = import_tensorflow()
+  mean_, std_ = (
+    np.broadcast_to(numbers, [channels])
+    for numbers in channel_statistics(mean, std, channels)
+  )
   scale, shift = np.float32(1 / 255) / std_, mean_ / std_
-  return lambda pixels: pixels * scale - shift
+
+  def normalise(pixels: "tf.Tensor") -> "tf.Tensor":
+    # Row by row: along channels alone, three at a time, it takes four times as
+    # long. Widths are known only where crops have one size.
+    width = pixels.shape[1]
+    if width is None:
+      return pixels * scale - shift
+    rows = tf.reshape(pixels, [-1, width * channels])
+    rows = rows * np.tile(scale, width) - np.tile(shift, width)
+    return tf.reshape(rows, [-1, width, channels])
+
+  return normalise
 
 
 def run(

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 # Streams of random numbers within an epoch.
 _OFFSET, _FILES, _WINDOW, _CROP = 0, 1, 2, 3
 _FILES_AT_ONCE = 4
+_NUMBERS_A_STEP = 4  # Philox gives four float32 for each step of its counter.
 
 
 class Records(NamedTuple):
@@ -64,11 +65,9 @@ def part(records: Records, start: int, stop: int) -> Records:
 def in_order(records: Records) -> "tf.data.Dataset":
   """Serialised examples, in the order of the split."""
   tf = import_tensorflow()
-  runs = tf.data.Dataset.from_tensor_slices(tuple(records))
   as_written = tf.autograph.experimental.do_not_convert
-  return runs.flat_map(as_written(_read)).map(
-    as_written(lambda position, serialised: serialised)
-  )
+  runs = tf.data.Dataset.from_tensor_slices(tuple(records))
+  return runs.flat_map(as_written(_read))
 
 
 def shuffled(
@@ -82,10 +81,11 @@ def shuffled(
   lanes: range,
   rows_per_lane: int,
   shuffle_buffer: int,
+  num_draws: int,
 ) -> "tf.data.Dataset":
-  """(draw key, serialised example), epoch after epoch, without end.
+  """(draws, serialised example), epoch after epoch, without end.
 
-  The key is a function of (seed, epoch, position) alone.
+  Draws are uniform in [0, 1), functions of (seed, epoch, position) alone.
 
   Each epoch deals the split anew to the lanes, in ranges that begin at a random
   position. A lane reads its range's files in a random order, several at once,
@@ -102,6 +102,7 @@ def shuffled(
     lanes: the parts to read, consecutive.
     rows_per_lane: examples of a part.
     shuffle_buffer: records in the windows of all lanes together.
+    num_draws: random numbers for each example.
   """
   tf = import_tensorflow()
   # There is no Python control flow for AutoGraph to rewrite, in seconds.
@@ -138,20 +139,28 @@ def shuffled(
       number: "tf.Tensor", records: "tuple[tf.Tensor, tf.Tensor]"
     ) -> "tuple[tf.Tensor, tf.Tensor]":
       order = _permutation(
-        tf.size(records[0]), _key(seed, epoch, _WINDOW, lane, number)
+        tf.size(records[1]), _key(seed, epoch, _WINDOW, lane, number)
       )
-      position, serialised = (tf.gather(row, order) for row in records)
-      position = begin + (position - begin) % count
-      # One draw's seed, then its neighbour's: TensorFlow scrambles them. To
-      # fold every position in would cost a tenth of decoding the image.
-      keys = _key(seed, epoch, _CROP) + tf.stack(
-        [tf.zeros_like(position), position], axis=1
-      )
-      return keys, serialised
+      draws, serialised = (tf.gather(field, order) for field in records)
+      return draws, serialised
 
-    windows = files.interleave(
-      as_written(_read), cycle_length=_FILES_AT_ONCE
-    ).batch(window)
+    @as_written
+    def read(
+      path: "tf.Tensor",
+      skip: "tf.Tensor",
+      take: "tf.Tensor",
+      first: "tf.Tensor",
+    ) -> "tf.data.Dataset":
+      draws = _draws(
+        _key(seed, epoch, _CROP),
+        (first - begin) % count + begin,
+        take,
+        num_draws,
+      )
+      rows = tf.data.Dataset.from_tensor_slices(draws)
+      return tf.data.Dataset.zip(rows, _read(path, skip, take, first))
+
+    windows = files.interleave(read, cycle_length=_FILES_AT_ONCE).batch(window)
     examples = windows.enumerate().map(permuted).unbatch().repeat()
     done = tf.where(epoch == first_epoch, tf.cast(first_example, tf.int64), 0)
     return examples.skip(done).take(examples_per_lane - done)
@@ -194,14 +203,34 @@ def _part(
 def _read(
   path: "tf.Tensor", skip: "tf.Tensor", take: "tf.Tensor", first: "tf.Tensor"
 ) -> "tf.data.Dataset":
-  """The records of one run, with their positions."""
+  """The records of one run."""
   tf = import_tensorflow()
   records = tf.data.TFRecordDataset(path).skip(skip).take(take)
   # Fewer records than TFDS counted would silently repeat others.
-  records = records.apply(tf.data.experimental.assert_cardinality(take))
-  return tf.data.Dataset.zip(
-    tf.data.Dataset.range(first, first + take), records
+  return records.apply(tf.data.experimental.assert_cardinality(take))
+
+
+def _draws(
+  draw_key: "tf.Tensor", first: "tf.Tensor", take: "tf.Tensor", number: int
+) -> "tf.Tensor":
+  """Rows `first` to `first + take` of an endless table of random numbers.
+
+  A row is a few steps of the generator's counter: with a key for each row, as
+  stateless operations offer, drawing would cost half as much as decoding.
+  """
+  tf = import_tensorflow()
+  steps = -(-number // _NUMBERS_A_STEP)
+  state = tf.raw_ops.StatelessRandomGetKeyCounter(seed=draw_key)
+  passed = tf.stack(
+    [tf.cast(first * steps, tf.uint64), tf.constant(0, tf.uint64)]
   )
+  numbers = tf.raw_ops.StatelessRandomUniformV2(
+    shape=[take, tf.constant(steps * _NUMBERS_A_STEP, tf.int64)],
+    key=state.key,
+    counter=state.counter + passed,
+    alg=tf.constant(1),  # Philox
+  )
+  return numbers[:, :number]
 
 
 def _permutation(count: "tf.Tensor", draw_key: "tf.Tensor") -> "tf.Tensor":

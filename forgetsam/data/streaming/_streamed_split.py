@@ -10,7 +10,7 @@ from jaxtyping import Int32
 
 from forgetsam.data import _sources
 from forgetsam.data._train_batches import check_plan, steps_per_epoch
-from forgetsam.data.streaming import _decode, _pipeline, _records
+from forgetsam.data.streaming import _crops, _decode, _pipeline, _records
 from forgetsam.data.streaming._options import StreamOptions
 
 if TYPE_CHECKING:
@@ -107,19 +107,20 @@ class StreamedSplit:
       lanes=range(index * lanes // count, (index + 1) * lanes // count),
       rows_per_lane=batch_size // lanes,
       shuffle_buffer=self.options.shuffle_buffer,
+      num_draws=_crops.NUM_DRAWS,
     )
     if num_steps is not None:
       examples = examples.take(num_steps * share)
     channels, normalise = self._normaliser()
 
     def example(
-      draw_key: "tf.Tensor", serialised: "tf.Tensor"
+      draws: "tf.Tensor", serialised: "tf.Tensor"
     ) -> dict[str, "tf.Tensor"]:
       encoded, label = self.parse(serialised)
       pixels = _decode.training_image(
         encoded,
         self.options.train_crop,
-        draw_key,
+        draws,
         channels=channels,
       )
       return {"image": normalise(pixels), "label": label}
