@@ -4,7 +4,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import jax
 from absl import logging
 from ml_collections import config_dict
 
@@ -38,9 +37,7 @@ def build_start(config: config_dict.ConfigDict) -> Start:
       return params, model_state
     initial = {"params": params, **model_state}
     try:
-      # Read now, also where the caller is being traced.
-      with jax.ensure_compile_time_eval():
-        loaded = _load(init_from, name, options)
+      loaded = _load(init_from, name, options)
       variables, changes = fs.interop.adapt(loaded, initial)
     except ValueError as error:
       raise ConfigError(
