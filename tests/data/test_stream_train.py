@@ -242,7 +242,7 @@ def test_crops_are_pillows(photo, encode, file_format, channels):
   assert len(set(flips)) == 2
   # Of a JPEG's crop, the colours at the border differ: they are interpolated
   # without the neighbours outside.
-  assert np.mean(differences) < (0.4 if file_format == "JPEG" else 0.01)
+  assert np.mean(differences) < (0.4 if file_format == "JPEG" else 0.03)
 
 
 def test_normalisation(numbered_set):
