@@ -15,6 +15,7 @@ import forgetsam as fs
 from forgetsam.builders import build_experiment
 from forgetsam.jobs.train import train
 from forgetsam.sweep import Runner
+from forgetsam.sweep._batches import RunBatches
 from forgetsam.sweep._hyper_parameters import take_apart
 from forgetsam.sweep._program import Program
 
@@ -103,6 +104,24 @@ def test_a_long_epoch_of_images_goes_to_the_device_in_parts(
   parts = Runner().run(config, ("validation",))  # four do not divide five
   assert_close(parts.state.params, whole.state.params)
   assert parts.metrics == pytest.approx(whole.metrics, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+  ("flip", "limit", "expected"),
+  [(True, 4, 3), (True, 0.5, 1), (True, 100, 6), (False, 0.5, 6)],
+)
+def test_how_many_steps_go_to_the_device_at_once(
+  flip: bool,
+  limit: float,
+  expected: int,
+  data_dir: Path,
+  monkeypatch: pytest.MonkeyPatch,
+):
+  step = 64 * 8 * 8 * 4  # bytes
+  monkeypatch.setattr("forgetsam.sweep._batches._MOST_BYTES", int(limit * step))
+  config = tiny_config(data_dir, "plain", data__flip=flip)
+  source = RunBatches(config, Runner().images(config).train)
+  assert source.steps_at_once(6) == expected
 
 
 def test_only_convolutions_leave_the_loop(data_dir: Path):
