@@ -18,7 +18,7 @@ os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # or it announces itself
 from absl import flags  # noqa: E402
 from absl import logging as absl_logging  # noqa: E402
 
-from forgetsam.checkpoint import CheckpointError  # noqa: E402
+from forgetsam._errors import CheckpointError  # noqa: E402
 from forgetsam.config import ConfigError, parse_command_line  # noqa: E402
 from forgetsam.jobs import JOBS, run_job  # noqa: E402
 
@@ -34,6 +34,9 @@ def run(argv: Sequence[str], started: float) -> int:
     The exit code: 2 where the user's input is refused, 1 where training
     diverged or its checkpoints are damaged.
   """
+  if {"-h", "--help"} & set(argv):
+    print(__doc__)
+    return 0
   try:
     run_job(parse_command_line(argv, JOBS), started)
   except ConfigError as error:

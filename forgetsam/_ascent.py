@@ -16,14 +16,14 @@ from jaxtyping import Array, Float
 from forgetsam._checks import check_choice, check_number
 from forgetsam._losses import target_distribution
 from forgetsam._norms import at_least_float32
-from forgetsam._typing import AscentSignal, Labels, Logits, Loss, PyTree
+from forgetsam._typing import AscentSignal, Labels, Logits, Loss, PyTree, Scalar
 
 _ACTIVATIONS = {"sigmoid": jax.nn.sigmoid, "softmax": jax.nn.softmax}
 
 
 def output_bias_forgetting(
-  lam: float | Array | None = None,
-  gamma: float | Array = 1.0,
+  lam: Scalar | None = None,
+  gamma: Scalar = 1.0,
   activation: str = "sigmoid",
 ) -> AscentSignal:
   r"""The ascent signal of output bias forgetting (OBF).
@@ -56,8 +56,8 @@ def output_bias_forgetting(
     size, in the logits' shape and dtype.
 
   Raises:
-    ValueError: lam is outside [0, 1), gamma outside [0, 1], or the activation
-      is unknown.
+    ValueError: lam is outside [0, 1), gamma outside [0, 1], the activation is
+      unknown, or the logits have one class.
 
   Example:
     >>> signal = output_bias_forgetting(gamma=0.0)
@@ -68,7 +68,8 @@ def output_bias_forgetting(
     Vani et al., *Forget Sharpness: Perturbed Forgetting of Model Biases Within
     SAM Dynamics*, ICML 2024.
   """
-  check_number("lam", lam, low=0, high=1, exclude_high=True)
+  if lam is not None:
+    check_number("lam", lam, low=0, high=1, exclude_high=True)
   check_number("gamma", gamma, low=0, high=1)
   check_choice("activation", activation, tuple(_ACTIVATIONS))
 
@@ -76,6 +77,11 @@ def output_bias_forgetting(
     logits = jnp.asarray(logits)
     z = at_least_float32(logits)
     batch, num_classes = z.shape
+    if num_classes < 2:
+      raise ValueError(
+        f"logits of shape {z.shape} have one class: output bias forgetting "
+        "needs at least two; give a binary classifier two outputs"
+      )
     uniform = 1 / num_classes
     threshold = uniform if lam is None else lam
     p = _ACTIVATIONS[activation](z)

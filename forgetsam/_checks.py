@@ -3,7 +3,13 @@
 import math
 from typing import Any
 
+import jax
 import numpy as np
+
+
+def is_number(value: Any) -> bool:
+  """Whether a value is a Python or NumPy number, known before tracing."""
+  return isinstance(value, (int, float, np.number))
 
 
 def check_number(
@@ -14,17 +20,31 @@ def check_number(
   high: float = math.inf,
   exclude_high: bool = False,
 ) -> None:
-  """Raises a `ValueError` where a Python or NumPy number is out of range.
+  """Raises a `ValueError` where a number is out of range or not finite.
 
-  Schedules and JAX arrays pass unchecked: factories are traced and vmapped
-  over their hyper-parameters.
+  JAX and NumPy arrays pass unchecked: factories are traced and vmapped over
+  their hyper-parameters. Everything else than a number is refused.
   """
-  if not isinstance(value, (int, float, np.number)):
+  if isinstance(value, (jax.Array, np.ndarray)):
     return
+  if not is_number(value):
+    raise ValueError(f"{name}={value!r} must be a number")
   too_high = value >= high if exclude_high else value > high
-  if math.isnan(value) or value < low or too_high:
-    upper = f"{high:g})" if exclude_high else f"{high:g}]"
-    raise ValueError(f"{name}={value} must be in [{low:g}, {upper}")
+  if not math.isfinite(value) or value < low or too_high:
+    raise ValueError(
+      f"{name}={value} must be {_range(low, high, exclude_high)}"
+    )
+
+
+def check_rho(name: str, value: Any) -> None:
+  """Raises a `ValueError` where a radius is no number >= 0 and no schedule."""
+  if callable(value):
+    return
+  if not is_number(value) and not isinstance(value, (jax.Array, np.ndarray)):
+    raise ValueError(
+      f"{name}={value!r} must be a number or a schedule of the update count"
+    )
+  check_number(name, value, low=0)
 
 
 def check_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
@@ -32,3 +52,11 @@ def check_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
   if value not in allowed:
     choices = ", ".join(repr(choice) for choice in allowed)
     raise ValueError(f"{name}={value!r} must be one of {choices}")
+
+
+def _range(low: float, high: float, exclude_high: bool) -> str:
+  if math.isinf(low) and math.isinf(high):
+    return "finite"
+  if math.isinf(high):
+    return f"finite and at least {low:g}"
+  return f"in [{low:g}, {high:g}{')' if exclude_high else ']'}"

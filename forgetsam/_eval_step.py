@@ -8,6 +8,7 @@ import optax
 from jax.sharding import Mesh
 from jaxtyping import Array
 
+from forgetsam._checked_step import CheckedStep
 from forgetsam._losses import target_distribution
 from forgetsam._mesh import check_mesh, replicated, split_batch
 from forgetsam._norms import at_least_float32
@@ -26,13 +27,14 @@ def make_eval_step(forward: Forward, *, mesh: Mesh | None = None) -> EvalStep:
 
   Returns:
     `eval_step(params, model_state, batch) -> sums`, where the batch has
-    "image" `[B, ...]`, "label" `[B]` or `[B, K]` and "mask" `[B]` (1 for
-    examples that count, 0 for padding). The sums are scalars: "loss" (softmax
-    cross-entropy, whatever the training loss), "correct" and "count". Divide
-    by the total count after adding batches up.
+    "image" `[B, ...]`, "label" `[B]` or `[B, K]` and, where it is padded,
+    "mask" `[B]` (1 for examples that count, 0 for padding). The sums are
+    scalars: "loss" (softmax cross-entropy, whatever the training loss),
+    "correct" and "count". Divide by the total count after adding batches up.
 
   Raises:
-    ValueError: the mesh has other axes than "data".
+    ValueError: the mesh has other axes than "data", or its devices do not
+      divide a batch.
 
   Example:
     >>> def forward(params, model_state, images, *, train, key):
@@ -59,7 +61,7 @@ def make_eval_step(forward: Forward, *, mesh: Mesh | None = None) -> EvalStep:
     )
     loss = optax.softmax_cross_entropy(logits, targets)
     correct = jnp.argmax(logits, axis=-1) == jnp.argmax(targets, axis=-1)
-    counts = batch["mask"].astype(bool)
+    counts = batch.get("mask", jnp.ones(len(logits))).astype(bool)
     return {
       "loss": jnp.sum(jnp.where(counts, loss, 0.0)),
       "correct": jnp.sum(counts & correct, dtype=jnp.float32),
@@ -67,10 +69,11 @@ def make_eval_step(forward: Forward, *, mesh: Mesh | None = None) -> EvalStep:
     }
 
   if mesh is None:
-    return jax.jit(step)
+    return CheckedStep(jax.jit(step), mesh, batch_at=2)
   whole = replicated(mesh)
-  return jax.jit(
+  jitted = jax.jit(
     step,
     in_shardings=(whole, whole, split_batch(mesh)),
     out_shardings=whole,
   )
+  return CheckedStep(jitted, mesh, batch_at=2)

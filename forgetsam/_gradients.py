@@ -5,7 +5,7 @@ from collections.abc import Callable
 import jax
 from jax.sharding import Mesh, PartitionSpec
 
-from forgetsam._mesh import DATA_AXIS, average, varying
+from forgetsam._mesh import DATA_AXIS, average, varying, varying_floats
 from forgetsam._micro_batches import (
   MOST_UNROLLED,
   MicroBatchFn,
@@ -48,8 +48,13 @@ def average_gradients(
   def share(
     state: TrainState, batch: PyTree, key: jax.Array
   ) -> MicroBatchResult:
+    # Counts and keys stay the same on every device; what a perturbation may
+    # mix with a device's own gradients, inside a cond or a loop, does not.
     state = state.replace(
-      params=varying(state.params), model_state=varying(state.model_state)
+      params=varying(state.params),
+      model_state=varying(state.model_state),
+      opt_state=varying_floats(state.opt_state),
+      perturb_state=varying_floats(state.perturb_state),
     )
     device = jax.lax.axis_index(DATA_AXIS)
     micro_step = make_micro_step(state, key)

@@ -7,7 +7,7 @@ from jaxtyping import Array, Float
 
 from forgetsam._checks import check_number
 from forgetsam._norms import at_least_float32
-from forgetsam._typing import Labels, Logits, Loss
+from forgetsam._typing import Labels, Logits, Loss, Scalar
 
 
 def target_distribution(
@@ -20,7 +20,7 @@ def target_distribution(
   return jax.nn.one_hot(labels, num_classes, dtype=dtype)
 
 
-def sigmoid_cross_entropy(label_smoothing: float | Array = 0.0) -> Loss:
+def sigmoid_cross_entropy(label_smoothing: Scalar = 0.0) -> Loss:
   r"""Binary cross-entropy, summed over classes and averaged over the batch.
 
   .. math:: L = -\frac1B \sum_{b,k} y_{bk} \log \sigma(z_{bk})
@@ -56,7 +56,7 @@ def sigmoid_cross_entropy(label_smoothing: float | Array = 0.0) -> Loss:
   return loss
 
 
-def softmax_cross_entropy(label_smoothing: float | Array = 0.0) -> Loss:
+def softmax_cross_entropy(label_smoothing: Scalar = 0.0) -> Loss:
   r"""Softmax cross-entropy, averaged over the batch.
 
   .. math:: L = -\frac1B \sum_{b,k} y_{bk} \log \mathrm{softmax}(z_b)_k
@@ -91,7 +91,7 @@ def softmax_cross_entropy(label_smoothing: float | Array = 0.0) -> Loss:
 
 
 def _smooth_targets(
-  logits: Array, labels: Labels, smoothing: float | Array
+  logits: Array, labels: Labels, smoothing: Scalar
 ) -> Float[Array, "batch classes"]:
   num_classes = logits.shape[-1]
   targets = target_distribution(labels, num_classes, logits.dtype)

@@ -4,7 +4,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array
 
 from forgetsam._typing import PyTree
@@ -13,13 +13,18 @@ DATA_AXIS = "data"
 
 
 def check_mesh(mesh: Mesh | None) -> None:
-  """Raises a `ValueError` where a mesh has other axes than "data"."""
-  if mesh is not None and mesh.axis_names != (DATA_AXIS,):
-    raise ValueError(
-      f"mesh has the axes {mesh.axis_names}: it must have the one axis "
-      f"{DATA_AXIS!r}, as in jax.make_mesh((jax.device_count(),), ('data',), "
-      "axis_types=(jax.sharding.AxisType.Auto,))"
-    )
+  """Raises a `ValueError` where a mesh has other axes than "data", of Auto."""
+  if mesh is None:
+    return
+  right = (
+    f"it must have the one axis {DATA_AXIS!r}, of type Auto, as in "
+    "jax.make_mesh((jax.device_count(),), ('data',), "
+    "axis_types=(jax.sharding.AxisType.Auto,))"
+  )
+  if mesh.axis_names != (DATA_AXIS,):
+    raise ValueError(f"mesh has the axes {mesh.axis_names}: {right}")
+  if any(kind != AxisType.Auto for kind in mesh.axis_types):
+    raise ValueError(f"mesh has axes of type {mesh.axis_types}: {right}")
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -43,6 +48,11 @@ def varying(tree: PyTree) -> PyTree:
     return x if _varies(x) else jax.lax.pcast(x, DATA_AXIS, to="varying")
 
   return jax.tree.map(mark, tree)
+
+
+def varying_floats(tree: PyTree) -> PyTree:
+  """Marks the floating-point arrays of a tree alone."""
+  return jax.tree.map(lambda x: varying(x) if is_float(x) else x, tree)
 
 
 def average(tree: PyTree) -> PyTree:

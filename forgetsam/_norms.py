@@ -13,6 +13,7 @@ _SMALLEST, _LARGEST = 1e-30, 1e37
 
 def at_least_float32(x: Array) -> Array:
   """Casts bfloat16 and float16 to float32; leaves wider types alone."""
+  x = jnp.asarray(x)
   return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 

@@ -10,13 +10,13 @@ from jaxtyping import Array, Int
 
 from forgetsam._checks import check_number
 from forgetsam._norms import at_least_float32
-from forgetsam._typing import PyTree
+from forgetsam._typing import PyTree, Scalar
 
 
 def sgdw(
   learning_rate: optax.ScalarOrSchedule,
-  momentum: float | Array = 0.9,
-  weight_decay: float | Array = 0.0,
+  momentum: Scalar = 0.9,
+  weight_decay: Scalar = 0.0,
   mask: PyTree | Callable[[PyTree], PyTree] | None = None,
 ) -> optax.GradientTransformationExtraArgs:
   r"""Stochastic gradient descent with momentum and decoupled weight decay.
@@ -35,7 +35,8 @@ def sgdw(
     The optimizer.
 
   Raises:
-    ValueError: momentum is outside [0, 1) or weight_decay is negative.
+    ValueError: momentum is outside [0, 1), or learning_rate or weight_decay is
+      negative.
 
   Example:
     >>> optimizer = sgdw(0.5, momentum=0.0, weight_decay=0.1)
@@ -49,6 +50,8 @@ def sgdw(
     Loshchilov and Hutter, *Decoupled Weight Decay Regularization*, ICLR 2019,
     algorithm 1.
   """
+  if not callable(learning_rate):
+    check_number("learning_rate", learning_rate, low=0)
   check_number("momentum", momentum, low=0, high=1, exclude_high=True)
   check_number("weight_decay", weight_decay, low=0)
   return optax.chain(
@@ -95,7 +98,8 @@ def shrink_and_perturb(
   References:
     Ash and Adams, *On Warm-Starting Neural Network Training*, NeurIPS 2020.
   """
-  check_number("factor", factor, low=0, high=1)
+  if not callable(factor):
+    check_number("factor", factor, low=0, high=1)
 
   def init_fn(params: PyTree) -> ShrinkAndPerturbState:
     # A copy: params' own buffers may be donated to the step that follows.

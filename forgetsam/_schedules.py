@@ -4,15 +4,16 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
-from forgetsam._checks import check_number
+from forgetsam._checks import check_rho, is_number
+from forgetsam._typing import Scalar
 
 
 def lr_proportional_rho(
   lr_schedule: optax.Schedule,
-  rho_max: float | Array,
-  rho_min: float | Array,
-  lr_max: float | Array,
-  lr_min: float | Array,
+  rho_max: Scalar,
+  rho_min: Scalar,
+  lr_max: Scalar,
+  lr_min: Scalar,
 ) -> optax.Schedule:
   r"""A radius that follows the learning rate.
 
@@ -45,9 +46,9 @@ def lr_proportional_rho(
     Zhuang et al., *Surrogate Gap Minimization Improves Sharpness-Aware
     Training*, ICLR 2022, algorithm 1.
   """
-  check_number("rho_max", rho_max, low=0)
-  check_number("rho_min", rho_min, low=0)
-  if isinstance(lr_max, (int, float)) and lr_max == lr_min:
+  check_rho("rho_max", rho_max)
+  check_rho("rho_min", rho_min)
+  if is_number(lr_max) and is_number(lr_min) and lr_max == lr_min:
     raise ValueError(
       f"lr_max={lr_max} must differ from lr_min={lr_min}: a constant learning "
       "rate has no range to follow; pass rho as a float instead"

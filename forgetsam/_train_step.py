@@ -6,12 +6,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.sharding import Mesh
 from jaxtyping import Array
 
 from forgetsam._ascent import loss_ascent
-from forgetsam._checked_step import CheckedStep, Metrics
+from forgetsam._checked_step import CheckedStep
 from forgetsam._gradients import average_gradients
 from forgetsam._inspection import inspect_perturb
 from forgetsam._mesh import check_mesh, replicated, split_batch
@@ -21,6 +22,7 @@ from forgetsam._norms import tree_norm
 from forgetsam._train_state import TrainState, refuse_perturbed_gradient
 from forgetsam._typing import AscentSignal, Forward, Loss
 
+Metrics = dict[str, Array]
 TrainStep = Callable[
   [TrainState, dict[str, Any], jax.Array], tuple[TrainState, Metrics]
 ]
@@ -105,8 +107,13 @@ def make_train_step(
       "ascent is given without perturb: pass perturb="
       "perturbed_gradient(sam(rho)), or leave ascent out for plain training"
     )
-  if micro_batch_size is not None and micro_batch_size < 1:
-    raise ValueError(f"micro_batch_size={micro_batch_size} must be at least 1")
+  if micro_batch_size is not None and not (
+    isinstance(micro_batch_size, (int, np.integer)) and micro_batch_size >= 1
+  ):
+    raise ValueError(
+      f"micro_batch_size={micro_batch_size!r} must be an integer of at least 1,"
+      " or None for a device's whole share"
+    )
   check_mesh(mesh)
   optimizer = optax.with_extra_args_support(optimizer)
   signal = loss_ascent(loss) if ascent is None else ascent
@@ -117,6 +124,7 @@ def make_train_step(
     state: TrainState, batch: dict[str, Any], key: jax.Array
   ) -> tuple[TrainState, Metrics]:
     refuse_perturbed_gradient(state.opt_state)
+    _check_same_perturb(perturb, state)
     reads_ascent = perturb is not None and _reads_ascent(perturb, state)
     make_micro_step = functools.partial(
       MicroStep, forward, loss, signal, perturb, reads_ascent
@@ -128,7 +136,7 @@ def make_train_step(
     return _descend(optimizer, state, result)
 
   if mesh is None:
-    return CheckedStep(jax.jit(step, donate_argnums=0), mesh)
+    return CheckedStep(jax.jit(step, donate_argnums=0), mesh, batch_at=1)
   whole, split = replicated(mesh), split_batch(mesh)
   jitted = jax.jit(
     step,
@@ -136,7 +144,7 @@ def make_train_step(
     in_shardings=(whole, split, whole),
     out_shardings=whole,
   )
-  return CheckedStep(jitted, mesh)
+  return CheckedStep(jitted, mesh, batch_at=1)
 
 
 def _descend(
@@ -177,6 +185,23 @@ def _perturbation_metrics(perturb_state: Any) -> Metrics:
   names = ("perturbed_loss", "perturbation_norm")
   found = {name: optax.tree.get(perturb_state, name) for name in names}
   return {name: value for name, value in found.items() if value is not None}
+
+
+def _check_same_perturb(
+  perturb: optax.GradientTransformationExtraArgs | None, state: TrainState
+) -> None:
+  """Refuses a state that was made for another kind of training."""
+  plain_state = isinstance(state.perturb_state, optax.EmptyState)
+  if perturb is None and not plain_state:
+    raise ValueError(
+      "the state was made with a perturb, and the step without: pass the same "
+      "perturb to create_train_state and make_train_step"
+    )
+  if perturb is not None and plain_state:
+    raise ValueError(
+      "the state was made without perturb, and the step with one: pass the "
+      "same perturb to create_train_state and make_train_step"
+    )
 
 
 def _reads_ascent(

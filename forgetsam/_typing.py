@@ -8,6 +8,8 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 PyTree = Any
+# A hyper-parameter: known when the program is built, or traced.
+Scalar = float | np.number | Array
 NDArray = Array | np.ndarray
 Logits = Float[NDArray, "batch classes"]
 # Class indices, or one distribution over the classes per example.

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
+from forgetsam._errors import CheckpointError
 from forgetsam._train_state import TrainState
 from forgetsam._tree_hash import leaf_checksums, to_host
 
@@ -24,10 +25,6 @@ class Variables(NamedTuple):
   params: Any
   model_state: Any
   record: dict[str, Any]
-
-
-class CheckpointError(ValueError):
-  """No checkpoint of a folder can be used."""
 
 
 class _Best(preservation_policy.PreservationPolicy):
@@ -155,12 +152,11 @@ class Checkpoints:
     """
     host = to_host(_parts(target))
     damaged: list[int] = []
-    for step, restored in self._whole(reversed(self.steps()), damaged, host):
+    for _, restored in self._whole(reversed(self.steps()), damaged, host):
       for bad in damaged:
         self._set_aside(bad)
       parts = jax.tree.map(_place, restored.arrays, _parts(target))
       state = target.replace(**parts["variables"], **parts["training"])
-      assert int(state.step) == step
       return state, restored.record
     return None
 

@@ -168,6 +168,11 @@ def test_impossible_hyper_parameters_are_refused(arguments, message):
     fs.output_bias_forgetting(**arguments)
 
 
+def test_a_single_class_is_refused():
+  with pytest.raises(ValueError, match="needs at least two"):
+    fs.output_bias_forgetting()(jnp.zeros((3, 1)), jnp.zeros(3, jnp.int32))
+
+
 def test_traced_hyper_parameters_are_accepted():
   logits = jax.random.normal(jax.random.key(0), (6, 4))
   labels = jnp.arange(6) % 4

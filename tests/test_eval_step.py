@@ -40,3 +40,18 @@ def test_soft_labels_are_scored_by_their_argmax():
   one = step(PARAMS, {}, {"image": IMAGES, "label": LABELS, "mask": mask})
   two = step(PARAMS, {}, {"image": IMAGES, "label": soft, "mask": mask})
   assert one["correct"] == two["correct"]
+
+
+def test_without_a_mask_every_example_counts():
+  step = fs.make_eval_step(forward)
+  sums = step(PARAMS, {}, {"image": IMAGES, "label": LABELS})
+  assert sums["count"] == 16
+
+
+def test_a_batch_that_the_devices_do_not_divide_is_refused():
+  mesh = jax.make_mesh(
+    (8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,)
+  )
+  step = fs.make_eval_step(forward, mesh=mesh)
+  with pytest.raises(ValueError, match="8 devices must divide the batch of 9"):
+    step(PARAMS, {}, {"image": IMAGES[:9], "label": LABELS[:9]})

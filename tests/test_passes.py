@@ -109,6 +109,17 @@ def test_the_ascent_pass_runs_where_it_is_read():
   assert "ascent_grad_norm" in metrics
 
 
+def test_an_ascent_gradient_that_is_read_for_nothing_is_not_computed():
+  def update(updates, state, params=None, **extra):
+    unused = jax.tree.map(jnp.sin, updates)
+    return jax.tree.map(lambda u, w: 0.1 * w, unused, params), state
+
+  shrink = optax.GradientTransformationExtraArgs(lambda _: (), update)
+  ascents, _, metrics = count_ascents(fs.perturbed_gradient(shrink))
+  assert ascents == 0
+  assert "ascent_grad_norm" not in metrics
+
+
 def test_a_random_perturbation_pays_for_no_ascent():
   random = fs.random_perturbation(0.1, 0)
   ascents, _, metrics = count_ascents(fs.perturbed_gradient(random))

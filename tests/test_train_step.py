@@ -1,5 +1,7 @@
 """The training step against a slow loop, and what it promises."""
 
+import copy
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -253,6 +255,48 @@ def test_the_state_of_perturb_is_the_mean_over_micro_batches(
   )
 
 
+def reuse_ascent(other):
+  """Ascends in every second step; in between, `other` gives the direction."""
+
+  def init(params):
+    return {"count": jnp.zeros((), jnp.int32), "last": params}
+
+  def update(updates, state, params=None, *, ascent_fn, opt_state, **extra):
+    grads = jax.lax.cond(
+      state["count"] % 2 == 0,
+      ascent_fn,
+      lambda p: other(state, opt_state),
+      params,
+    )
+    return grads, {"count": state["count"] + 1, "last": grads}
+
+  return optax.GradientTransformationExtraArgs(init, update)
+
+
+@pytest.mark.parametrize(
+  "other",
+  [
+    lambda state, opt_state: state["last"],
+    lambda state, opt_state: optax.tree.get(opt_state, "trace"),
+  ],
+)
+def test_skipped_ascents_reuse_stored_directions_on_any_mesh(other):
+  perturb = fs.perturbed_gradient(optax.chain(reuse_ascent(other), fs.sam(0.5)))
+  optimizer = fs.sgdw(0.1)
+  results = []
+  for mesh in (None, make_mesh(2)):
+    state, _ = run(
+      small_batch(),
+      steps=3,
+      optimizer=optimizer,
+      perturb=perturb,
+      micro_batch_size=4,
+      mesh=mesh,
+    )
+    results.append(jax.device_get((state.params, state.perturb_state)))
+  assert_close(*results, rtol=2e-5, atol=2e-6)
+
+
 def make_mesh(devices):
   return jax.make_mesh(
     (devices,),
@@ -373,6 +417,10 @@ def test_one_compilation(devices):
   mesh = devices and make_mesh(devices)
   optimizer = optax.chain(
     optax.inject_hyperparams(optax.adam)(lambda t: 0.1 / (1 + t)),
+    # A state of weak type, which an update would strengthen.
+    optax.GradientTransformation(
+      lambda _: jnp.asarray(0.5), lambda g, s, p=None: (g, s + jnp.float32(1))
+    ),
   )
   perturb = fs.perturbed_gradient(
     optax.inject_hyperparams(fs.sam)(rho=lambda t: 0.1 * (t + 1))
@@ -402,6 +450,11 @@ def test_low_precision_parameters_keep_their_dtype():
   np.testing.assert_allclose(metrics["perturbation_norm"], 0.5, rtol=1e-2)
 
 
+def test_a_step_can_be_copied():
+  step = fs.make_train_step(forward, loss=LOSS, optimizer=optax.sgd(0.1))
+  assert copy.copy(step).lower == step.lower
+
+
 class TestErrors:
   def test_ascent_without_perturb(self):
     with pytest.raises(ValueError, match="ascent is given without perturb"):
@@ -412,9 +465,38 @@ class TestErrors:
     with pytest.raises(ValueError, match=message):
       run(small_batch(), micro_batch_size=6)
 
-  def test_a_micro_batch_of_zero(self):
-    with pytest.raises(ValueError, match="micro_batch_size=0"):
-      run(small_batch(), micro_batch_size=0)
+  @pytest.mark.parametrize("size", [0, -4])
+  def test_a_micro_batch_that_is_no_positive_integer(self, size):
+    with pytest.raises(ValueError, match=f"micro_batch_size={size}"):
+      run(small_batch(), micro_batch_size=size)
+
+  def test_a_batch_without_labels_or_with_a_list_of_them(self):
+    batch = small_batch()
+    with pytest.raises(ValueError, match="no 'label', only \\['image'\\]"):
+      run({"image": batch["image"]})
+    with pytest.raises(ValueError, match="is a list: it must be an array"):
+      run(batch | {"label": batch["label"].tolist()})
+
+  def test_an_empty_batch(self):
+    batch = jax.tree.map(lambda x: x[:0], small_batch())
+    with pytest.raises(ValueError, match="the batch is empty"):
+      run(batch)
+
+  @pytest.mark.parametrize("made_with", [None, PERTURBS["sam"]])
+  def test_a_state_of_another_kind_of_training(self, made_with):
+    optimizer = optax.sgd(0.1)
+    perturb = PERTURBS["sam"] if made_with is None else None
+    step = fs.make_train_step(
+      forward, loss=LOSS, optimizer=optimizer, perturb=perturb
+    )
+    state = fs.create_train_state(small_params(), {}, optimizer, made_with)
+    with pytest.raises(ValueError, match="pass the same perturb"):
+      step(state, small_batch(), KEY)
+
+  def test_an_explicit_axis(self):
+    mesh = jax.make_mesh((2,), ("data",), devices=jax.devices()[:2])
+    with pytest.raises(ValueError, match="of type Auto"):
+      run(small_batch(), mesh=mesh)
 
   def test_a_bare_perturbation_as_perturb(self):
     with pytest.raises(ValueError, match="perturb=perturbed_gradient"):

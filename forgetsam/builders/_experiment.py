@@ -102,7 +102,7 @@ def build_experiment(
     ConfigError: the configuration does not fit the data.
   """
   images = build_data(config) if images is None else images
-  model = build_model(config, images.num_classes)
+  model = build_model(config, images.num_classes, images.image_shape)
   mesh = build_mesh()
   sharding = NamedSharding(mesh, PartitionSpec("data")) if mesh else None
   per_epoch = data.steps_per_epoch(len(images.train), config.batch_size)

@@ -35,7 +35,7 @@ def build_data(config: config_dict.ConfigDict) -> data.ImageData:
       label_noise=options.label_noise,
       train_examples=options.train_examples,
     )
-  except ValueError as error:
+  except (OSError, ValueError) as error:
     raise ConfigError(
       f"config.data.name={options.name!r} cannot be loaded as config.data asks"
       f"\n  {error}"

@@ -116,12 +116,6 @@ def _schedule_problems(leaves: dict[str, Any], _: int) -> Iterator[str]:
       "constant where config.schedule.min_learning_rate equals "
       f"config.optimizer.learning_rate={peak}: there is no range to follow",
     )
-  if leaves["schedule.warmup_epochs"] > leaves["epochs"]:
-    yield refusal(
-      "config.schedule.warmup_epochs",
-      leaves["schedule.warmup_epochs"],
-      f"at most config.epochs={leaves['epochs']}",
-    )
 
 
 def _image_problems(leaves: dict[str, Any], _: int) -> Iterator[str]:
@@ -141,12 +135,27 @@ def _model_problems(leaves: dict[str, Any], _: int) -> Iterator[str]:
       "config.model.name", name, "one of " + ", ".join(models.names())
     )
     return
-  for key, value in leaves.items():
-    if is_model_option(key) and value is not None:
-      try:  # the constructor knows its options; the classes do not matter here
-        models.create(name, 2, **{key.removeprefix("model."): value})
-      except ValueError as error:
-        yield refusal(f"config.{key}", value, str(error))
+  options = {
+    key.removeprefix("model."): value
+    for key, value in leaves.items()
+    if is_model_option(key) and value is not None
+  }
+  try:  # the constructor knows its options; the classes do not matter here
+    models.create(name, 2, **options)
+  except ValueError as together:
+    alone = list(_options_refused_alone(name, options))
+    chosen = ", ".join(f"config.model.{k}={v!r}" for k, v in options.items())
+    yield from alone or [f"{chosen} are refused\n  allowed: {together}"]
+
+
+def _options_refused_alone(name: str, options: dict[str, Any]) -> Iterator[str]:
+  from forgetsam import models
+
+  for key, value in options.items():
+    try:
+      models.create(name, 2, **{key: value})
+    except ValueError as error:
+      yield refusal(f"config.model.{key}", value, str(error))
 
 
 def _data_problems(leaves: dict[str, Any], _: int) -> Iterator[str]:

@@ -48,6 +48,7 @@ def parse_command_line(argv: Sequence[str], jobs: Sequence[str]) -> Command:
   Raises:
     ConfigError: a flag, file, variant, key or value is unknown or missing.
   """
+  argv = _join_values(argv)
   overrides = tuple(arg for arg in argv if _OVERRIDE.match(arg))
   values = flags.FlagValues()
   flags.DEFINE_string("job", jobs[0], "What to do.", flag_values=values)
@@ -82,6 +83,19 @@ def parse_command_line(argv: Sequence[str], jobs: Sequence[str]) -> Command:
   )
 
 
+def _join_values(argv: Sequence[str]) -> list[str]:
+  """Writes `--config.key value` as `--config.key=value`, as absl reads it."""
+  joined: list[str] = []
+  for arg in argv:
+    last = joined[-1] if joined else ""
+    waits = _OVERRIDE.match(last) and "=" not in last
+    if waits and not arg.startswith("-"):
+      joined[-1] = f"{last}={arg}"
+    else:
+      joined.append(arg)
+  return joined
+
+
 def load_config_file(argument: str) -> config_dict.ConfigDict:
   """Runs `get_config(VARIANT)` of `FILE.py:VARIANT`."""
   file, _, variant = argument.partition(":")
@@ -102,8 +116,17 @@ def load_config_file(argument: str) -> config_dict.ConfigDict:
     )
   try:
     config = get_config(*([variant] if variant else []))
-  except ValueError as error:
+  except (TypeError, ValueError) as error:
     raise ConfigError(refusal("--config", argument, str(error))) from error
+  if not isinstance(config, config_dict.ConfigDict):
+    raise ConfigError(
+      refusal(
+        "--config",
+        argument,
+        "a file whose get_config returns a ConfigDict, not a "
+        + type(config).__name__,
+      )
+    )
   return config
 
 

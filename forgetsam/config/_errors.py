@@ -17,6 +17,8 @@ def refusal(key: str, value: Any, allowed: str) -> str:
 def closest(word: str, known: Iterable[str]) -> str:
   """A hint at the known word that is most like a mistyped one."""
   known = sorted(known)
+  if f"{word}.name" in known:
+    return f"the closest key is {word}.name"
   matches = difflib.get_close_matches(word, known, n=1, cutoff=0.4)
   if matches:
     return f"the closest key is {matches[0]}"

@@ -10,7 +10,7 @@ from ml_collections import config_dict
 from forgetsam.config._schema import SCHEMA
 
 # A run may go on with other values of these: they move no weight.
-_FREE = ("log.", "checkpoint.", "data.dir")
+_FREE = ("log.", "checkpoint.", "data.dir", "evaluation.batch_size")
 
 
 def config_to_dict(config: config_dict.ConfigDict) -> dict[str, Any]:

@@ -41,6 +41,11 @@ def _integer(low: int, optional: bool = False) -> Rule:
   return Rule(int, text, lambda v: v >= low, optional)
 
 
+def _seed() -> Rule:
+  text = "an integer, at least 0 and below 2**63"
+  return Rule(int, text, lambda v: 0 <= v < 2**63)
+
+
 def _number(
   text: str, accepts: Callable[[float], bool], optional: bool = False
 ) -> Rule:
@@ -80,7 +85,7 @@ RHO_SCHEDULES = ("constant", "lr_proportional")
 # The options under `model.` belong to the model that `model.name` chooses, and
 # its constructor checks them.
 SCHEMA: Mapping[str, Rule] = {
-  "seed": _integer(0),
+  "seed": _seed(),
   "init_from": _text("the folder of a run, or a PyTorch model's file", True),
   "epochs": _integer(1),
   "batch_size": _integer(1),
@@ -89,7 +94,7 @@ SCHEMA: Mapping[str, Rule] = {
   "data.name": _text("the name of a data set"),
   "data.dir": _text("a folder", optional=True),
   "data.validation": _BELOW_ONE,
-  "data.split_seed": _integer(0),
+  "data.split_seed": _seed(),
   "data.train_examples": _integer(1, optional=True),
   "data.label_noise": _UP_TO_ONE,
   "data.mean": _numbers("a finite number", lambda v: True),

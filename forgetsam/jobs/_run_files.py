@@ -28,29 +28,50 @@ def write_json(path: Path, values: Mapping[str, Any]) -> None:
 
 def read_json(path: Path) -> dict[str, Any] | None:
   """The file's content, or None where there is no file."""
-  return json.loads(path.read_text()) if path.is_file() else None
+  if not path.is_file():
+    return None
+  try:
+    return dict(json.loads(path.read_text()))
+  except (ValueError, TypeError) as error:
+    raise ConfigError(
+      f"{path} is refused: it is not what a run wrote, {error}\n"
+      "  allowed: the file as it was, or another --workdir"
+    ) from error
 
 
 def claim_workdir(workdir: Path, config: config_dict.ConfigDict) -> None:
-  """Notes the configuration in a new folder, or compares it with the old one.
+  """Notes the configuration in a folder, once it is known that it can run.
+
+  Raises:
+    ConfigError: the folder cannot be written to.
+  """
+  try:
+    write_json(workdir / CONFIG, config_to_dict(config))
+  except OSError as error:
+    raise _unusable(workdir, error) from error
+
+
+def check_workdir(workdir: Path, config: config_dict.ConfigDict) -> None:
+  """Makes a folder, or compares the configuration with that of its run.
 
   Raises:
     ConfigError: the folder cannot be made, or belongs to a run of another
       configuration.
   """
-  values = config_to_dict(config)
   try:
     workdir.mkdir(parents=True, exist_ok=True)
   except OSError as error:
-    raise ConfigError(
-      f"--workdir={workdir} is refused: {error}\n"
-      "  allowed: a folder that can be written to"
-    ) from error
+    raise _unusable(workdir, error) from error
   old = read_json(workdir / CONFIG)
-  if old is None:
-    write_json(workdir / CONFIG, values)
-    return
-  refuse_other_config(workdir, old, values)
+  if old is not None:
+    refuse_other_config(workdir, old, config_to_dict(config))
+
+
+def _unusable(workdir: Path, error: OSError) -> ConfigError:
+  return ConfigError(
+    f"--workdir={workdir} is refused: {error}\n"
+    "  allowed: a folder that can be written to"
+  )
 
 
 def refuse_other_config(

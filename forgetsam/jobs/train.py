@@ -18,7 +18,9 @@ from forgetsam.jobs._loop import Loop
 from forgetsam.jobs._reporting import Reporter, print_summary
 from forgetsam.jobs._run_files import (
   CHECKPOINTS,
+  CONFIG,
   SUMMARY,
+  check_workdir,
   claim_workdir,
   read_json,
   write_json,
@@ -46,13 +48,15 @@ def train(
   """
   clock = Clock(time.monotonic() if started is None else started)
   check_config(config, jax.local_device_count())
-  claim_workdir(workdir, config)
+  check_workdir(workdir, config)
   done = read_json(workdir / SUMMARY)
   if done is not None:
     print(f"The run in {workdir} is complete.")
     print_summary(workdir, done)
     return done
   experiment = build_experiment(config)
+  if not (workdir / CONFIG).exists():
+    claim_workdir(workdir, config)
   with Checkpoints(workdir / CHECKPOINTS, experiment.keep) as checkpoints:
     state, means = _start(experiment, checkpoints, clock)
     with Reporter(

@@ -11,12 +11,12 @@ from jaxtyping import Array
 
 from forgetsam._checks import check_number
 from forgetsam._norms import at_least_float32, tree_dot, unit
-from forgetsam._typing import PyTree
+from forgetsam._typing import PyTree, Scalar
 
 Combine = Callable[[PyTree, PyTree, PyTree], PyTree]
 
 
-def surrogate_gap(alpha: float | Array, normalized: bool = False) -> Combine:
+def surrogate_gap(alpha: Scalar, normalized: bool = False) -> Combine:
   r"""GSAM's combine rule: descend the perturbed loss, ascend across it.
 
   .. math:: g = g_p - \alpha \bigl(a - \langle a, \hat g_p \rangle \hat g_p
@@ -50,8 +50,7 @@ def surrogate_gap(alpha: float | Array, normalized: bool = False) -> Combine:
     Zhuang et al., *Surrogate Gap Minimization Improves Sharpness-Aware
     Training*, ICLR 2022, algorithm 1.
   """
-  largest = 3.4e38
-  check_number("alpha", alpha, low=-largest, high=largest)
+  check_number("alpha", alpha)
 
   def combine(ascent_grads: PyTree, delta: PyTree, grads: PyTree) -> PyTree:
     a = unit(delta) if normalized else ascent_grads

@@ -7,11 +7,11 @@ from jaxtyping import Array
 
 from forgetsam._checks import check_number
 from forgetsam._norms import at_least_float32
-from forgetsam._typing import PyTree
+from forgetsam._typing import PyTree, Scalar
 
 
 def scale_by_magnitude(
-  eta: float | Array = 0.0,
+  eta: Scalar = 0.0,
 ) -> optax.GradientTransformationExtraArgs:
   r"""Multiplies elementwise by the weights' magnitude.
 

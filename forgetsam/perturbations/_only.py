@@ -72,6 +72,7 @@ def only(
 
 
 def _resolve(mask: Mask, params: PyTree) -> PyTree:
+  """The mask with one boolean for every array of params."""
   chosen = mask(params) if callable(mask) else mask
   for leaf in jax.tree.leaves(chosen):
     if not isinstance(leaf, (bool, np.bool_)):
@@ -79,20 +80,38 @@ def _resolve(mask: Mask, params: PyTree) -> PyTree:
         f"mask has the leaf {leaf!r}: its leaves must be booleans, one for "
         "each array (or subtree) of params, known before tracing"
       )
-  return chosen
+  try:
+    spread = jax.tree.broadcast(chosen, params, is_leaf=_is_masked)
+  except ValueError:
+    # Finer than params where an outer mask took a whole subtree out.
+    spread = chosen
+  try:
+    return jax.tree.map(_take, params, spread, is_leaf=_is_masked)
+  except ValueError as error:
+    raise ValueError(
+      f"mask does not fit params: its structure {jax.tree.structure(chosen)} "
+      f"must be that of params, {jax.tree.structure(params)}, or a prefix of it"
+    ) from error
+
+
+def _is_masked(node: Any) -> bool:
+  return isinstance(node, optax.MaskedNode)
+
+
+def _take(node: Any, take: Any) -> bool:
+  """What an outer mask left out stays out, whatever this one says."""
+  if _is_masked(node):
+    return False
+  if not isinstance(take, (bool, np.bool_)):
+    raise ValueError("the mask is finer than params")
+  return bool(take)
 
 
 def _choose(chosen: PyTree, tree: PyTree) -> PyTree:
   """The tree with a `MaskedNode`, which has no leaves, for what is left out."""
-  try:
-    return jax.tree.map(
-      lambda take, x: x if take else optax.MaskedNode(), chosen, tree
-    )
-  except ValueError as error:
-    raise ValueError(
-      f"mask does not fit params: its structure {jax.tree.structure(chosen)} "
-      f"must be that of params, {jax.tree.structure(tree)}, or a prefix of it"
-    ) from error
+  return jax.tree.map(
+    lambda take, x: x if take else optax.MaskedNode(), chosen, tree
+  )
 
 
 def _merge(chosen: PyTree, inside: PyTree, outside: PyTree) -> PyTree:

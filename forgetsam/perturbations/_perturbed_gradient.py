@@ -73,8 +73,9 @@ def perturbed_gradient(
     `PerturbedGradientState`.
 
   Raises:
-    ValueError: `update` without params or a gradient function; `init` or
-      `update` under `optax.masked` or `optax.partition`.
+    ValueError: the perturbation is not a transform; `update` without params or
+      a gradient function; `init` or `update` under `optax.masked` or
+      `optax.partition`.
 
   Example:
     >>> import forgetsam as fs
@@ -94,6 +95,11 @@ def perturbed_gradient(
     Generalization*, ICLR 2021, algorithm 1; Vani et al., *Forget Sharpness*,
     ICML 2024.
   """
+  if not isinstance(perturbation, optax.GradientTransformation):
+    raise ValueError(
+      f"perturbation={perturbation!r} must be an optax transform from ascent "
+      "gradients to offsets, such as sam(rho)"
+    )
   inner = optax.with_extra_args_support(perturbation)
 
   def init_fn(params: PyTree) -> PerturbedGradientState:
@@ -137,7 +143,7 @@ def perturbed_gradient(
       grads = combine(ascent_grads, delta, grads)
     return grads, PerturbedGradientState(
       perturbation=inner_state,
-      perturbed_loss=loss.astype(jnp.float32),
+      perturbed_loss=jnp.asarray(loss, jnp.float32),
       perturbation_norm=tree_norm(delta).astype(jnp.float32),
     )
 

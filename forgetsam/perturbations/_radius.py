@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Int
 
-from forgetsam._checks import check_number
+from forgetsam._checks import check_rho
 from forgetsam._norms import unit
 from forgetsam._typing import PyTree
 
@@ -51,7 +51,7 @@ def scale_to_radius(
     Foret et al., *Sharpness-Aware Minimization for Efficiently Improving
     Generalization*, ICLR 2021, eq. (2).
   """
-  check_number("rho", rho, low=0)
+  check_rho("rho", rho)
 
   def init_fn(params: PyTree) -> RadiusState:
     del params

@@ -4,6 +4,7 @@ import optax
 from jaxtyping import Array
 
 from forgetsam._checks import check_choice
+from forgetsam._typing import Scalar
 from forgetsam.perturbations._magnitude import scale_by_magnitude
 from forgetsam.perturbations._noise import gaussian_direction
 from forgetsam.perturbations._radius import scale_to_radius
@@ -42,7 +43,7 @@ def sam(rho: optax.ScalarOrSchedule) -> optax.GradientTransformationExtraArgs:
 
 def asam(
   rho: optax.ScalarOrSchedule,
-  eta: float | Array = 0.0,
+  eta: Scalar = 0.0,
   magnitude: str = "both",
 ) -> optax.GradientTransformationExtraArgs:
   r"""Adaptive SAM, in the three forms in use; T = |w| + eta, elementwise.

@@ -10,6 +10,7 @@ import optax
 import pytest
 
 import forgetsam as fs
+from forgetsam._checks import check_rho
 
 A = np.array([[3.0, 1.0, 0.0], [1.0, 2.0, 0.5], [0.0, 0.5, 1.0]])
 W = np.array([1.0, -2.0, 0.5])
@@ -216,12 +217,50 @@ def test_only_gives_gradient_functions_the_chosen_arrays():
   np.testing.assert_allclose(seen["ascent"]["b"], 2 * moved[1:], rtol=1e-6)
 
 
+NESTED = {
+  "a": {"k": jnp.array([3.0]), "b": jnp.array([1.0])},
+  "c": {"k": jnp.array([4.0])},
+}
+KERNELS = {"a": {"k": True, "b": False}, "c": {"k": True}}
+ONLY_C = {"a": False, "c": True}  # a prefix
+
+
+@pytest.mark.parametrize(
+  "perturbation",
+  [
+    fs.only(fs.only(fs.sam(2.0), KERNELS), ONLY_C),
+    fs.only(fs.only(fs.sam(2.0), ONLY_C), KERNELS),
+    fs.only(
+      optax.partition(
+        {"x": fs.sam(2.0), "y": fs.sam(1.0)},
+        {"a": {"k": "x", "b": "y"}, "c": {"k": "x"}},
+      ),
+      ONLY_C,
+    ),
+    optax.partition(
+      {"x": fs.only(fs.sam(2.0), KERNELS), "y": optax.set_to_zero()},
+      {"a": "y", "c": "x"},
+    ),
+  ],
+)
+def test_masks_nest_and_may_be_prefixes(perturbation):
+  delta, _ = perturbation.update(NESTED, perturbation.init(NESTED), NESTED)
+  expected = jax.tree.map(jnp.zeros_like, NESTED)
+  expected["c"]["k"] = jnp.array([2.0])
+  assert jax.tree.structure(delta) == jax.tree.structure(expected)
+  for actual, value in zip(
+    jax.tree.leaves(delta), jax.tree.leaves(expected), strict=True
+  ):
+    np.testing.assert_allclose(actual, value)
+
+
 def test_only_refuses_masks_that_do_not_fit():
   params = tree(W)
   with pytest.raises(ValueError, match="must be booleans"):
     fs.only(fs.sam(1.0), {"a": 1, "b": 0}).init(params)
-  with pytest.raises(ValueError, match="mask does not fit params"):
-    fs.only(fs.sam(1.0), {"a": True}).init(params)
+  for mask in ({"a": True}, {"a": True, "b": {"c": True}}):
+    with pytest.raises(ValueError, match="mask does not fit params"):
+      fs.only(fs.sam(1.0), mask).init(params)
 
 
 def test_rho_may_be_a_schedule_of_the_update_count():
@@ -241,7 +280,7 @@ def test_pieces_and_users_transforms_chain():
   np.testing.assert_allclose(grads, A @ (W + RHO * g / norm(g)), rtol=1e-5)
 
 
-@pytest.mark.parametrize("bad", [-0.1, float("nan")])
+@pytest.mark.parametrize("bad", [-0.1, float("nan"), float("inf")])
 @pytest.mark.parametrize(
   "factory",
   [
@@ -254,6 +293,13 @@ def test_pieces_and_users_transforms_chain():
 def test_an_impossible_rho_is_refused(factory, bad):
   with pytest.raises(ValueError, match=f"rho={bad}"):
     factory(bad)
+
+
+@pytest.mark.parametrize("bad", ["x", None])
+def test_what_is_no_radius_at_all_is_refused(bad):
+  # Directly: the run-time type checks of the tests would refuse it earlier.
+  with pytest.raises(ValueError, match="must be a number or a schedule"):
+    check_rho("rho", bad)
 
 
 def test_other_impossible_hyper_parameters_are_refused():
