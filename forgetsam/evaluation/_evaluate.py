@@ -1,41 +1,95 @@
-"""Mean loss and accuracy over a split, every example counted once."""
+"""Mean scores over a split, every example counted once."""
 
+import collections
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
+import numpy as np
 from jaxtyping import Array
+
+from forgetsam._typing import NDArray
+
+# Batches that are dispatched and not yet read: one runs, one waits. Each keeps
+# its images on the device.
+_IN_FLIGHT = 2
 
 
 def evaluate(
   eval_step: Callable[..., dict[str, Array]],
   params: Any,
   model_state: Any,
-  batches: Iterable[dict[str, Array]],
+  batches: Iterable[dict[str, NDArray]],
 ) -> dict[str, float]:
-  """Evaluates a model on all batches of a split.
+  r"""Evaluates a model on all batches of a split.
+
+  The expected calibration error compares, bin by bin, how often the model is
+  right with how sure it is:
+
+  .. math:: \mathrm{ECE} = \sum_b \frac{n_b}{n}
+            \lvert \mathrm{acc}_b - \mathrm{conf}_b \rvert
+
+  Sums are float32 within a batch and float64 across batches: batch size and
+  number of devices change the result by float32 rounding, where no confidence
+  lies so close to the edge of a bin that rounding moves it across.
 
   Args:
     eval_step: as `make_eval_step` builds it: sums over unmasked examples.
     params: the model's parameters.
     model_state: the model's other collections.
-    batches: padded and masked batches.
+    batches: padded and masked batches. They are taken one by one, and at most
+      two are on their way through the device at a time.
 
   Returns:
-    "loss", the mean softmax cross-entropy in nats, and "accuracy" in [0, 1].
+    "loss", the mean softmax cross-entropy in nats; "accuracy",
+    "top5_accuracy" and "ece" in [0, 1]; "count", the number of examples, an
+    int.
 
   Raises:
     ValueError: there is no example.
+
+  Example:
+    >>> import forgetsam as fs
+    >>> import jax.numpy as jnp
+    >>> def forward(params, model_state, images, *, train, key):
+    ...   return images, model_state
+    >>> batch = {"image": jnp.zeros((2, 4)), "label": jnp.array([0, 3])}
+    >>> result = evaluate(fs.make_eval_step(forward), {}, {}, [batch])
+    >>> result["accuracy"], result["ece"], result["count"]
+    (0.5, 0.25, 2)
+
+  References:
+    Naeini et al., *Obtaining Well Calibrated Probabilities Using Bayesian
+    Binning*, 2015.
+    Guo et al., *On Calibration of Modern Neural Networks*, 2017, eq. (3).
   """
-  # All batches are dispatched before the first sum is fetched.
-  sums = [eval_step(params, model_state, batch) for batch in batches]
-  total = {"loss": 0.0, "correct": 0.0, "count": 0.0}
-  for part in jax.device_get(sums):
-    for name in total:
-      total[name] += float(part[name])
-  if total["count"] == 0:
+  total: dict[str, np.ndarray] = {}
+  waiting: collections.deque[dict[str, Array]] = collections.deque()
+  for batch in batches:
+    if len(waiting) == _IN_FLIGHT:
+      total = _add(total, waiting.popleft())
+    waiting.append(eval_step(params, model_state, batch))
+  while waiting:
+    total = _add(total, waiting.popleft())
+  count = float(total.get("count", np.zeros(())))
+  if count == 0:
     raise ValueError("batches must hold at least one unmasked example")
+  # n_b |acc_b - conf_b|, of sums: a bin without examples adds nothing.
+  gaps = np.abs(total["bin_correct"] - total["bin_confidence"])
   return {
-    "loss": total["loss"] / total["count"],
-    "accuracy": total["correct"] / total["count"],
+    "loss": float(total["loss"]) / count,
+    "accuracy": float(total["correct"]) / count,
+    "top5_accuracy": float(total["correct_top5"]) / count,
+    "ece": float(np.sum(gaps)) / count,
+    "count": int(count),
+  }
+
+
+def _add(
+  total: dict[str, np.ndarray], sums: dict[str, Any]
+) -> dict[str, np.ndarray]:
+  """The total with one batch's sums, in float64; it waits for the batch."""
+  return {
+    name: total.get(name, 0.0) + np.asarray(value, np.float64)
+    for name, value in jax.device_get(sums).items()
   }

@@ -45,11 +45,12 @@ def finished(
 def test_summary(finished: tuple[Path, dict[str, Any]]):
   workdir, summary = finished
   names = ("loss", "accuracy")
+  scores = (*names, "top5_accuracy", "ece", "count")
   assert set(summary) == {
     *("job", "config_hash", "steps", "wall_seconds", "startup_seconds"),
     *(f"train/{n}" for n in (*names, "grad_norm", "ascent_grad_norm")),
     *("train/perturbed_loss", "train/perturbation_norm"),
-    *(f"{s}/{n}" for s in ("validation", "test", "best/test") for n in names),
+    *(f"{s}/{n}" for s in ("validation", "test", "best/test") for n in scores),
     *("best/step", "params_sha256"),
   }
   assert summary["job"] == "train"

@@ -1,0 +1,59 @@
+"""Results on several sets, to be read in a terminal."""
+
+from collections.abc import Mapping
+
+_HEADER = ("set", "top-1 (%)", "top-5 (%)", "loss", "ECE", "n")
+
+
+def format_table(results: Mapping[str, Mapping[str, float]]) -> str:
+  """Lays results out as a Markdown table, one set a row.
+
+  Args:
+    results: what `evaluate` returns, by the set's name.
+
+  Returns:
+    Lines of equal length without a last newline. Accuracies are in percent;
+    the loss is in nats and the calibration error a fraction.
+
+  Raises:
+    ValueError: a result lacks one of `evaluate`'s values.
+
+  Example:
+    >>> result = {
+    ...   "accuracy": 0.7613, "top5_accuracy": 0.9286, "loss": 0.9614,
+    ...   "ece": 0.0373, "count": 50000,
+    ... }
+    >>> print(format_table({"imagenet2012": result}))
+    | set          | top-1 (%) | top-5 (%) |   loss |    ECE |     n |
+    | ------------ | --------: | --------: | -----: | -----: | ----: |
+    | imagenet2012 |     76.13 |     92.86 | 0.9614 | 0.0373 | 50000 |
+  """
+  rows = [_HEADER, *(_row(name, result) for name, result in results.items())]
+  first, *rest = (max(map(len, column)) for column in zip(*rows, strict=True))
+
+  def line(row: tuple[str, ...]) -> str:
+    name, *numbers = row
+    cells = [name.ljust(first)]
+    cells += [n.rjust(w) for n, w in zip(numbers, rest, strict=True)]
+    return f"| {' | '.join(cells)} |"
+
+  rule = ("-" * first, *("-" * (width - 1) + ":" for width in rest))
+  return "\n".join(map(line, [rows[0], rule, *rows[1:]]))
+
+
+def _row(name: str, result: Mapping[str, float]) -> tuple[str, ...]:
+  needed = ("accuracy", "top5_accuracy", "loss", "ece", "count")
+  missing = [key for key in needed if key not in result]
+  if missing:
+    raise ValueError(
+      f"results[{name!r}] lacks {', '.join(missing)}; it must be a result of"
+      " `evaluate`"
+    )
+  return (
+    name,
+    f"{100 * result['accuracy']:.2f}",
+    f"{100 * result['top5_accuracy']:.2f}",
+    f"{result['loss']:.4f}",
+    f"{result['ece']:.4f}",
+    f"{result['count']:.0f}",
+  )
