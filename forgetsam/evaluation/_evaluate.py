@@ -1,7 +1,7 @@
 """Mean scores over a split, every example counted once."""
 
 import collections
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import jax
@@ -19,7 +19,7 @@ def evaluate(
   eval_step: Callable[..., dict[str, Array]],
   params: Any,
   model_state: Any,
-  batches: Iterable[dict[str, NDArray]],
+  batches: Iterable[Mapping[str, NDArray]],
 ) -> dict[str, float]:
   r"""Evaluates a model on all batches of a split.
 

@@ -36,7 +36,8 @@ def labels_of(kind, noisy, draws, classes):
     return one
   if kind == "mixed":
     weights = draws.uniform(0.6, 0.9, size=(N, 1))
-    rows = weights * np.eye(K)[one] + (1 - weights) * np.eye(K)[one[::-1]]
+    other = draws.integers(K, size=N)  # of any class, shown or not
+    rows = weights * np.eye(K)[one] + (1 - weights) * np.eye(K)[other]
     return rows.astype(np.float32)
   several = np.eye(K)[one] + (draws.uniform(size=(N, K)) < 0.1)
   return (several > 0).astype(np.float32)
