@@ -31,11 +31,12 @@ def make_eval_step(
 ) -> EvalStep:
   r"""Builds the jitted evaluation of one padded batch.
 
-  The target of the softmax cross-entropy is the label's distribution, scaled to
-  sum to 1 over `classes`; with `multi_label` it is uniform over the right ones. The confidence of a
-  prediction is the largest softmax probability :math:`p`, and falls into the
-  bin :math:`b` with :math:`b / 15 < p \le (b + 1) / 15`. Of equal logits the
-  one of the lower class ranks first, on any number of devices.
+  The target of the softmax cross-entropy is the label's distribution, scaled
+  to sum to 1 over `classes` where they are given; with `multi_label` it is
+  uniform over the right classes. The confidence of a prediction is the largest
+  softmax probability :math:`p`; it falls into the bin :math:`b` from 0 to 14
+  with :math:`b / 15 < p \le (b + 1) / 15`. Of equal logits the one of the lower
+  class ranks first, on any number of devices.
 
   Args:
     forward: the model, as in `make_train_step`; it is run with `train=False`.
