@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from forgetsam import interop, models
+from forgetsam import forgetting, interop, models
 from forgetsam._ascent import (
   ascent_and_descent,
   loss_ascent,
@@ -19,6 +19,7 @@ from forgetsam.perturbations import (
   PerturbedGradientState,
   asam,
   gaussian_direction,
+  multi_step,
   only,
   perturbed_gradient,
   random_perturbation,
@@ -39,6 +40,7 @@ __all__ = [
   "asam",
   "ascent_and_descent",
   "create_train_state",
+  "forgetting",
   "gaussian_direction",
   "interop",
   "load_run",
@@ -47,6 +49,7 @@ __all__ = [
   "make_eval_step",
   "make_train_step",
   "models",
+  "multi_step",
   "only",
   "output_bias_forgetting",
   "perturbed_gradient",

@@ -2,6 +2,7 @@
 
 from forgetsam.perturbations._combine import Combine, surrogate_gap
 from forgetsam.perturbations._magnitude import scale_by_magnitude
+from forgetsam.perturbations._multi_step import multi_step
 from forgetsam.perturbations._noise import (
   GaussianDirectionState,
   gaussian_direction,
@@ -21,6 +22,7 @@ __all__ = [
   "RadiusState",
   "asam",
   "gaussian_direction",
+  "multi_step",
   "only",
   "perturbed_gradient",
   "random_perturbation",

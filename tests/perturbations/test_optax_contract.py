@@ -17,6 +17,8 @@ FACTORIES = {
   "asam": lambda rho: fs.asam(rho, eta=0.01),
   "random_perturbation": lambda rho: fs.random_perturbation(rho, seed=0),
   "scale_to_radius": fs.scale_to_radius,
+  # More steps need an ascent_fn: test_multi_step.py.
+  "multi_step": lambda rho: fs.multi_step(fs.sam(rho), steps=1),
   "only": lambda rho: fs.only(fs.sam(rho), {"w": True, "b": True}),
   # Pieces without a radius of their own get one, to be perturbations.
   "scale_by_magnitude": lambda rho: optax.chain(
