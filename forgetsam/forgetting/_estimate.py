@@ -95,8 +95,8 @@ def jackknife(terms: Terms, groups: Strata) -> Estimate:
   centred = terms.moves - groups.means(terms.moves[:, None])[:, 0]
   scale = (groups.count - 1) / groups.count
   variance = jnp.sum(scale * centred**2)
-  alone = jnp.any(groups.count < 2)
-  return Estimate(terms.value, jnp.where(alone, jnp.nan, jnp.sqrt(variance)))
+  # No `maximum(variance, 0)`: XLA's CPU backend may let it swallow nan.
+  return Estimate(terms.value, jnp.sqrt(variance))
 
 
 def mean_terms(x: Float[Array, " n"], groups: Strata) -> Terms:

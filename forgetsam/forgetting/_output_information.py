@@ -185,8 +185,6 @@ def _variance_terms(
   within = n / (n - 1) * groups.means(deviation[:, None])[:, 0]
   # The class's variance without this example, less the class's variance.
   change = (within - n / (n - 1) * deviation) / (n - 2)
-  # Of two examples, one is left without a variance; 0/0 may round to inf.
-  change = jnp.where(n < 3, jnp.nan, change)
   conditional = Terms(jnp.mean(within), weight * change)
   # The squared mean of a probe is too large by the mean's own variance.
   spread = jnp.mean(jnp.sum((p - mean) ** 2, axis=1))

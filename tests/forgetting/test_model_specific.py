@@ -111,7 +111,7 @@ def test_the_loss_form_to_first_order():
     np.testing.assert_allclose(
       specific.standard_error,
       np.std(expected, ddof=1) / np.sqrt(repeats),
-      rtol=0.1,
+      rtol=0.05,
     )
 
 
@@ -141,6 +141,19 @@ def test_the_kl_form_is_that_of_clean_to_perturbed_outputs():
   np.testing.assert_allclose(
     found.trained.loss.held_out.own.value, np.log(2), rtol=1e-5
   )
+
+
+def test_every_repeat_has_a_micro_batch_index_of_its_own():
+  def delta_fn(w, images, labels, *, micro_batch):
+    return jnp.full_like(w, micro_batch)
+
+  examples = (jnp.ones((6, 1)), jnp.zeros(6, int))
+  found = model_specific_forgetting(
+    logits_fn, delta_fn, jnp.zeros((1, 2)), jnp.zeros((1, 2)), examples,
+    examples, m=2, repeats=4, key=KEY, loss=lambda z, y: jnp.mean(z),
+  ).trained.loss  # fmt: skip
+  np.testing.assert_allclose(found.train.own.value, 1.5)  # 0 to 3
+  np.testing.assert_allclose(found.held_out.fresh.value, 5.5)  # 4 to 7
 
 
 def test_differences_and_errors_add_up():

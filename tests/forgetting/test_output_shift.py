@@ -114,6 +114,13 @@ def test_a_prior_without_a_class_is_infinitely_far():
   assert np.isinf(SHIFT(logits(0), logits(0), labels).before[-1].value)
 
 
+def test_a_single_example_of_a_class_has_no_error():
+  labels = np.array([0] * 29 + [1])
+  found = SHIFT(logits(0), logits(0), labels).before.target_logit
+  assert np.isfinite(found.value)
+  assert np.isnan(found.standard_error)
+
+
 def test_a_constant_moves_the_logits_alone():
   shift = SHIFT(logits(0), logits(0) + 3, LABELS).change
   np.testing.assert_allclose(shift.target_logit.value, 3, rtol=1e-5)
