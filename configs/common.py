@@ -56,6 +56,13 @@ def base() -> config_dict.ConfigDict:
       "data": {
         "name": "digits",
         "dir": config_dict.placeholder(str),
+        # Read from files as needed, with random resized crops.
+        "stream": False,
+        "image_size": 224,
+        "crop_area": (0.05, 1.0),
+        "crop_aspect": (3 / 4, 4 / 3),
+        "shuffle_buffer": 8192,
+        "threads": config_dict.placeholder(int),
         "validation": 0.1,
         "split_seed": 0,
         "train_examples": config_dict.placeholder(int),
@@ -94,7 +101,20 @@ def base() -> config_dict.ConfigDict:
         "warmup_epochs": 1.0,
         "min_learning_rate": 0.0,
       },
-      "evaluation": {"every_epochs": 1, "batch_size": 512},
+      "evaluation": {
+        "every_epochs": 1,
+        "batch_size": 512,
+        # Of streamed sets: the shorter side is resized, the middle is cut out.
+        "image_size": 224,
+        "short_side": 256,
+        "resize_method": "bicubic",
+        # Shows the test split along training; it chooses nothing.
+        "watch_test": False,
+        # Of --job=evaluate: sets beside the run's own, and another crop.
+        "sets": "",
+        "job_image_size": config_dict.placeholder(int),
+        "job_short_side": config_dict.placeholder(int),
+      },
       "checkpoint": {"every_steps": config_dict.placeholder(int), "keep": 1},
       "log": {"every_steps": 50, "profile": False},
     }

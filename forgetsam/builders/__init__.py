@@ -1,7 +1,20 @@
 """The only reader of configurations: from a config to a run's pieces."""
 
-from forgetsam.builders._experiment import Experiment, build_experiment
-from forgetsam.builders._images import build_data
+from forgetsam.builders._evaluation_sets import (
+  EvaluationSet,
+  build_evaluation_sets,
+)
+from forgetsam.builders._experiment import (
+  Experiment,
+  build_experiment,
+  build_mesh,
+  build_sharding,
+)
+from forgetsam.builders._images import (
+  build_data,
+  build_eval_batches,
+  build_sources,
+)
 from forgetsam.builders._model import build_model
 from forgetsam.builders._optimizer import (
   build_learning_rate,
@@ -16,15 +29,21 @@ from forgetsam.builders._perturbation import (
 )
 
 __all__ = [
+  "EvaluationSet",
   "Experiment",
   "build_ascent",
   "build_data",
+  "build_eval_batches",
+  "build_evaluation_sets",
   "build_experiment",
   "build_learning_rate",
   "build_loss",
+  "build_mesh",
   "build_model",
   "build_optimizer",
   "build_perturb",
   "build_rho",
+  "build_sharding",
+  "build_sources",
   "decays",
 ]

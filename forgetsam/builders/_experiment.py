@@ -15,8 +15,8 @@ import forgetsam as fs
 from forgetsam import data, models
 from forgetsam.builders._images import (
   Batches,
-  build_data,
   build_eval_batches,
+  build_sources,
   build_train_batches,
 )
 from forgetsam.builders._initial_weights import build_start
@@ -44,7 +44,7 @@ class Experiment:
   """A run's pieces.
 
   Attributes:
-    images: the data set.
+    sources: the splits of the data set.
     model: a Linen module.
     create_state: makes the first state; it allocates.
     train_step: `(state, batch, key) -> (state, metrics)`.
@@ -57,22 +57,24 @@ class Experiment:
     schedules: learning_rate, and rho where weights are perturbed, of the step.
     intervals: when to evaluate, save and log.
     keep: number of latest checkpoints to keep.
+    watch_test: whether the loop also scores the test split, to be seen only.
     profile: whether to trace a few steps.
   """
 
-  images: data.ImageData
+  sources: data.Sources
   model: nn.Module
   create_state: Callable[[], fs.TrainState]
   train_step: Callable[..., tuple[fs.TrainState, dict[str, Array]]]
   eval_step: Callable[..., dict[str, Array]]
   train_batches: Callable[[int, int], Batches]
-  eval_batches: Callable[[data.Split], Batches]
+  eval_batches: Callable[[data.BatchSource], Batches]
   key: Key[Array, ""]
   steps_per_epoch: int
   num_steps: int
   schedules: dict[str, optax.Schedule]
   intervals: Intervals
   keep: int
+  watch_test: bool
   profile: bool
 
 
@@ -86,14 +88,19 @@ def build_mesh() -> Mesh | None:
   )
 
 
+def build_sharding(mesh: Mesh | None) -> NamedSharding | None:
+  """How a batch lies on the mesh; None where there is none."""
+  return None if mesh is None else NamedSharding(mesh, PartitionSpec("data"))
+
+
 def build_experiment(
-  config: config_dict.ConfigDict, images: data.ImageData | None = None
+  config: config_dict.ConfigDict, sources: data.Sources | None = None
 ) -> Experiment:
-  """Loads the data and builds the functions of a run; compiles nothing.
+  """Opens the data and builds the functions of a run; compiles nothing.
 
   Args:
     config: a checked configuration; its hyper-parameters may be traced.
-    images: what `build_data` made of it before; None loads it.
+    sources: what `build_sources` made of it before; None opens them.
 
   Returns:
     The run's pieces.
@@ -101,11 +108,12 @@ def build_experiment(
   Raises:
     ConfigError: the configuration does not fit the data.
   """
-  images = build_data(config) if images is None else images
-  model = build_model(config, images.num_classes, images.image_shape)
+  sources = build_sources(config) if sources is None else sources
+  assert sources.train is not None  # build_sources refuses sets without
+  model = build_model(config, sources.num_classes, sources.image_shape)
   mesh = build_mesh()
-  sharding = NamedSharding(mesh, PartitionSpec("data")) if mesh else None
-  per_epoch = data.steps_per_epoch(len(images.train), config.batch_size)
+  sharding = build_sharding(mesh)
+  per_epoch = data.steps_per_epoch(len(sources.train), config.batch_size)
   learning_rate = build_learning_rate(config, per_epoch)
   rho = build_rho(config, learning_rate)
   optimizer = build_optimizer(config, learning_rate)
@@ -118,13 +126,13 @@ def build_experiment(
 
   def create_state() -> fs.TrainState:
     params, model_state = start(
-      *models.initialise(model, init_key, images.image_shape)
+      *models.initialise(model, init_key, sources.image_shape)
     )
     return fs.create_train_state(params, model_state, optimizer, perturb, mesh)
 
   forward: Any = models.forward(model)
   return Experiment(
-    images=images,
+    sources=sources,
     model=model,
     create_state=create_state,
     train_step=fs.make_train_step(
@@ -137,7 +145,7 @@ def build_experiment(
       mesh=mesh,
     ),
     eval_step=fs.make_eval_step(forward, mesh=mesh),
-    train_batches=build_train_batches(config, images.train, sharding),
+    train_batches=build_train_batches(config, sources.train, sharding),
     eval_batches=build_eval_batches(config, sharding),
     key=run_key,
     steps_per_epoch=per_epoch,
@@ -149,5 +157,6 @@ def build_experiment(
       log=config.log.every_steps,
     ),
     keep=config.checkpoint.keep,
+    watch_test=config.evaluation.watch_test,
     profile=config.log.profile,
   )

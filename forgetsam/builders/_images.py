@@ -1,6 +1,5 @@
-"""From `config.data` to splits and batches on the devices."""
+"""From `config.data` to splits, and to their batches on the devices."""
 
-import functools
 from collections.abc import Callable, Iterator
 
 import jax
@@ -8,13 +7,15 @@ from jax.sharding import NamedSharding
 from ml_collections import config_dict
 
 from forgetsam import data
+from forgetsam.builders._crops import build_stream_options
 from forgetsam.config import ConfigError
+from forgetsam.config._errors import refusal
 
 Batches = Iterator[dict[str, jax.Array]]
 
 
 def build_data(config: config_dict.ConfigDict) -> data.ImageData:
-  """Loads the data set that `config.data` describes.
+  """Loads the data set that `config.data` describes into memory.
 
   Args:
     config: a checked configuration.
@@ -26,8 +27,12 @@ def build_data(config: config_dict.ConfigDict) -> data.ImageData:
     ConfigError: the configuration does not fit what was loaded.
   """
   options = config.data
+  if options.stream:
+    raise ConfigError(
+      refusal("config.data.stream", True, "false where sets are held in memory")
+    )
   try:
-    images = data.load(
+    return data.load(
       options.name,
       data_dir=options.dir,
       validation=options.validation,
@@ -36,43 +41,103 @@ def build_data(config: config_dict.ConfigDict) -> data.ImageData:
       train_examples=options.train_examples,
     )
   except (OSError, ValueError) as error:
-    raise ConfigError(
-      f"config.data.name={options.name!r} cannot be loaded as config.data asks"
-      f"\n  {error}"
-    ) from error
-  channels = images.image_shape[-1]
-  if len(options.mean) not in (1, channels):
-    raise ConfigError(
-      f"config.data.mean={options.mean} does not fit\n"
-      f"  allowed: one number, or one for each of {channels} channels"
+    raise _cannot_load(config, error) from error
+
+
+def build_sources(
+  config: config_dict.ConfigDict,
+  images: data.ImageData | None = None,
+  *,
+  job: bool = False,
+) -> data.Sources:
+  """The splits that `config.data` describes, and what is done to their images.
+
+  Args:
+    config: a checked configuration.
+    images: what `build_data` made of it before; None loads or opens the set.
+    job: whether evaluation images have the size that `--job=evaluate` asks for.
+
+  Returns:
+    Splits that give batches, from memory or, with `config.data.stream`, from
+    files.
+
+  Raises:
+    ConfigError: the configuration does not fit the set.
+  """
+  options = config.data
+  if options.stream:
+    sources = _streamed(config, job)
+  else:
+    images = build_data(config) if images is None else images
+    _check_channels(config, images.image_shape[-1])
+    sources = data.in_memory(
+      images,
+      mean=options.mean,
+      std=options.std,
+      flip=options.flip,
+      crop_padding=options.crop_padding,
     )
-  if config.batch_size > len(images.train):
+  if sources.train is None:
+    raise ConfigError(
+      refusal(
+        "config.data.name",
+        options.name,
+        "a set with a training split; others go into config.evaluation.sets",
+      )
+    )
+  if config.batch_size > len(sources.train):
     raise ConfigError(
       f"config.batch_size={config.batch_size} is too large\n"
-      f"  allowed: at most the {len(images.train)} training examples"
+      f"  allowed: at most the {len(sources.train)} training examples"
     )
-  return images
+  return sources
+
+
+def _streamed(config: config_dict.ConfigDict, job: bool) -> data.Sources:
+  try:
+    return data.stream(
+      config.data.name,
+      build_stream_options(config, job=job),
+      data_dir=config.data.dir,
+      validation=config.data.validation,
+      train_examples=config.data.train_examples,
+    )
+  except (OSError, ValueError) as error:
+    raise _cannot_load(config, error) from error
+
+
+def _cannot_load(
+  config: config_dict.ConfigDict, error: Exception
+) -> ConfigError:
+  return ConfigError(
+    f"config.data.name={config.data.name!r} cannot be loaded as config.data "
+    f"asks\n  {error}"
+  )
+
+
+def _check_channels(config: config_dict.ConfigDict, channels: int) -> None:
+  mean = config.data.mean
+  if len(mean) not in (1, channels):
+    raise ConfigError(
+      f"config.data.mean={mean} does not fit\n"
+      f"  allowed: one number, or one for each of {channels} channels"
+    )
 
 
 def build_train_batches(
   config: config_dict.ConfigDict,
-  split: data.Split,
+  source: data.BatchSource,
   sharding: NamedSharding | None,
 ) -> Callable[[int, int], Batches]:
   """The training batches from one step to another, as a function of both."""
-  host_batches = functools.partial(
-    data.train_batches,
-    split,
-    batch_size=config.batch_size,
-    seed=config.seed,
-    mean=config.data.mean,
-    std=config.data.std,
-    flip=config.data.flip,
-    crop_padding=config.data.crop_padding,
-  )
 
   def batches(start: int, stop: int) -> Batches:
-    host = host_batches(start_step=start, num_steps=stop - start)
+    host = source.train_batches(
+      batch_size=config.batch_size,
+      seed=config.seed,
+      start_step=start,
+      num_steps=stop - start,
+    )
     return data.prefetch_to_device(host, sharding)
 
   return batches
@@ -80,16 +145,12 @@ def build_train_batches(
 
 def build_eval_batches(
   config: config_dict.ConfigDict, sharding: NamedSharding | None
-) -> Callable[[data.Split], Batches]:
+) -> Callable[[data.BatchSource], Batches]:
   """The padded and masked batches of a split."""
-  host_batches = functools.partial(
-    data.eval_batches,
-    batch_size=config.evaluation.batch_size,
-    mean=config.data.mean,
-    std=config.data.std,
-  )
+  batch_size = config.evaluation.batch_size
 
-  def batches(split: data.Split) -> Batches:
-    return data.prefetch_to_device(host_batches(split), sharding)
+  def batches(source: data.BatchSource) -> Batches:
+    host = source.eval_batches(batch_size=batch_size)
+    return data.prefetch_to_device(host, sharding)
 
   return batches

@@ -35,11 +35,14 @@ def build_learning_rate(
   return optax.join_schedules([rise, decay], [warmup])
 
 
+_SPARED = ("bias", "pos_embed")
+
+
 def decays(params: Any) -> Any:
   """Which arrays weight decay shrinks: matrices and kernels.
 
-  Biases, norms and every other array with one axis are spared, and position
-  embeddings.
+  Biases (also those of attention, which have an axis for heads), norms and
+  every other array with one axis are spared, and position embeddings.
 
   Args:
     params: a tree of parameters.
@@ -49,7 +52,8 @@ def decays(params: Any) -> Any:
   """
 
   def decay(path: tuple[Any, ...], w: jax.Array) -> bool:
-    return w.ndim > 1 and "pos_embed" not in jax.tree_util.keystr(path)
+    name = jax.tree_util.keystr(path[-1:])
+    return w.ndim > 1 and not any(part in name for part in _SPARED)
 
   return jax.tree_util.tree_map_with_path(decay, params)
 

@@ -126,6 +126,35 @@ def _image_problems(leaves: dict[str, Any], _: int) -> Iterator[str]:
     )
 
 
+def _stream_problems(leaves: dict[str, Any], _: int) -> Iterator[str]:
+  if not leaves["data.stream"]:
+    return
+  for key, neutral in [
+    ("data.label_noise", 0),
+    ("data.crop_padding", 0),
+  ]:
+    if leaves[key] != neutral:
+      yield refusal(
+        f"config.{key}",
+        leaves[key],
+        f"{str(neutral).lower()} where config.data.stream=true: it needs the "
+        "set in memory",
+      )
+  for prefix in ("evaluation.", "evaluation.job_"):
+    size, short_side = (
+      leaves[prefix + name] or leaves[f"evaluation.{name}"]
+      for name in ("image_size", "short_side")
+    )
+    if size > short_side:
+      yield refusal(
+        f"config.{prefix}image_size",
+        size,
+        f"at most config.{prefix}short_side={short_side}, of which it is the "
+        "middle",
+      )
+      return
+
+
 def _model_problems(leaves: dict[str, Any], _: int) -> Iterator[str]:
   from forgetsam import models
 
@@ -173,6 +202,7 @@ _JOINT_CHECKS: tuple[_JointCheck, ...] = (
   _perturbation_problems,
   _schedule_problems,
   _image_problems,
+  _stream_problems,
   _model_problems,
   _data_problems,
 )

@@ -10,7 +10,11 @@ from ml_collections import config_dict
 from forgetsam.config._schema import SCHEMA
 
 # A run may go on with other values of these: they move no weight.
-_FREE = ("log.", "checkpoint.", "data.dir", "evaluation.batch_size")
+_FREE = (
+  *("log.", "checkpoint.", "data.dir", "data.threads"),
+  *("evaluation.batch_size", "evaluation.watch_test"),
+  *("evaluation.sets", "evaluation.job_"),
+)
 
 
 def config_to_dict(config: config_dict.ConfigDict) -> dict[str, Any]:

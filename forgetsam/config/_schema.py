@@ -60,6 +60,21 @@ def _flag() -> Rule:
   return Rule(bool, "true or false", lambda v: True)
 
 
+def _words(text: str) -> Rule:
+  return Rule(str, text, lambda v: not v or all(v.split(",")))
+
+
+def _range(text: str, high: float = math.inf) -> Rule:
+  def admits(values: Iterable[Any]) -> bool:
+    values = tuple(values)
+    one = _number(text, lambda v: v > 0)
+    if len(values) != 2 or not all(one.admits(value) for value in values):
+      return False
+    return bool(values[0] <= values[1] <= high)
+
+  return Rule(tuple, f"a tuple of two numbers, {text}", admits)
+
+
 def _numbers(text: str, accepts: Callable[[float], bool]) -> Rule:
   def admits(values: Iterable[Any]) -> bool:
     one = _number(text, accepts)
@@ -92,6 +107,12 @@ SCHEMA: Mapping[str, Rule] = {
   "micro_batch_size": _integer(1, optional=True),
   "model.name": _text("the name of a registered model"),
   "data.name": _text("the name of a data set"),
+  "data.stream": _flag(),
+  "data.image_size": _integer(1),
+  "data.crop_area": _range("0 < lowest <= highest <= 1", high=1.0),
+  "data.crop_aspect": _range("0 < lowest <= highest"),
+  "data.shuffle_buffer": _integer(1),
+  "data.threads": _integer(1, optional=True),
   "data.dir": _text("a folder", optional=True),
   "data.validation": _BELOW_ONE,
   "data.split_seed": _seed(),
@@ -127,6 +148,13 @@ SCHEMA: Mapping[str, Rule] = {
   "schedule.min_learning_rate": _NOT_NEGATIVE,
   "evaluation.every_epochs": _integer(1),
   "evaluation.batch_size": _integer(1),
+  "evaluation.image_size": _integer(1),
+  "evaluation.short_side": _integer(1),
+  "evaluation.resize_method": _choice("bilinear", "bicubic"),
+  "evaluation.watch_test": _flag(),
+  "evaluation.sets": _words("names of sets, separated by commas, or nothing"),
+  "evaluation.job_image_size": _integer(1, optional=True),
+  "evaluation.job_short_side": _integer(1, optional=True),
   "checkpoint.every_steps": _integer(1, optional=True),
   "checkpoint.keep": _integer(1),
   "log.every_steps": _integer(1),

@@ -31,6 +31,10 @@ class BatchSource(Protocol):
   def classes(self) -> Int32[np.ndarray, " c"] | None:
     """The classes that occur, where they are known to be a part of all."""
 
+  @property
+  def eval_shape(self) -> tuple[int, int, int]:
+    """Height, width and channels of an image in evaluation batches."""
+
   def __len__(self) -> int:
     """The number of examples, unlabelled ones included."""
 
@@ -105,6 +109,12 @@ class MemorySource:
   def classes(self) -> None:
     """None: all classes occur."""
     return None
+
+  @property
+  def eval_shape(self) -> tuple[int, int, int]:
+    """Height, width and channels, as stored."""
+    height, width, channels = self.split.images.shape[1:]
+    return height, width, channels
 
   def __len__(self) -> int:
     """The number of examples."""

@@ -63,14 +63,55 @@ def evaluate(
     Binning*, 2015.
     Guo et al., *On Calibration of Modern Neural Networks*, 2017, eq. (3).
   """
-  total: dict[str, np.ndarray] = {}
-  waiting: collections.deque[dict[str, Array]] = collections.deque()
+  return evaluate_each({"": eval_step}, params, model_state, batches)[""]
+
+
+def evaluate_each(
+  eval_steps: Mapping[str, Callable[..., dict[str, Array]]],
+  params: Any,
+  model_state: Any,
+  batches: Iterable[Mapping[str, NDArray]],
+) -> dict[str, dict[str, float]]:
+  """Scores a split in several ways, reading it once.
+
+  Args:
+    eval_steps: steps as `evaluate` takes them, such as over some classes and
+      over all, by name.
+    params: as in `evaluate`.
+    model_state: as in `evaluate`.
+    batches: as in `evaluate`.
+
+  Returns:
+    What `evaluate` returns, by the steps' names.
+
+  Raises:
+    ValueError: there is no example.
+  """
+  totals: dict[str, _Sums] = {name: {} for name in eval_steps}
+  waiting: collections.deque[dict[str, dict[str, Array]]] = collections.deque()
+
+  def settle() -> None:
+    for name, sums in waiting.popleft().items():
+      totals[name] = _add(totals[name], sums)
+
   for batch in batches:
     if len(waiting) == _IN_FLIGHT:
-      total = _add(total, waiting.popleft())
-    waiting.append(eval_step(params, model_state, batch))
+      settle()
+    waiting.append(
+      {
+        name: step(params, model_state, batch)
+        for name, step in eval_steps.items()
+      }
+    )
   while waiting:
-    total = _add(total, waiting.popleft())
+    settle()
+  return {name: _means(total) for name, total in totals.items()}
+
+
+_Sums = dict[str, np.ndarray]
+
+
+def _means(total: _Sums) -> dict[str, float]:
   count = float(total.get("count", np.zeros(())))
   if count == 0:
     raise ValueError("batches must hold at least one unmasked example")
@@ -85,9 +126,7 @@ def evaluate(
   }
 
 
-def _add(
-  total: dict[str, np.ndarray], sums: dict[str, Any]
-) -> dict[str, np.ndarray]:
+def _add(total: _Sums, sums: dict[str, Any]) -> _Sums:
   """The total with one batch's sums, in float64; it waits for the batch."""
   return {
     name: total.get(name, 0.0) + np.asarray(value, np.float64)

@@ -14,5 +14,5 @@ def evaluate_split(
     experiment.eval_step,
     variables.params,
     variables.model_state,
-    experiment.eval_batches(getattr(experiment.images, name)),
+    experiment.eval_batches(getattr(experiment.sources, name)),
   )

@@ -111,20 +111,23 @@ class Loop:
     experiment, done = self._experiment, int(state.step)
     rank = None
     evaluates = done % experiment.intervals.evaluate == 0
-    validation = experiment.images.validation
-    if validation and (evaluates or done == experiment.num_steps):
+    scores = evaluates or done == experiment.num_steps
+    if scores and experiment.sources.validation is not None:
       result = evaluate_split(experiment, state, "validation")
       self._reporter.evaluation(done, "validation", result)
       rank = (result["accuracy"], -result["loss"])
+    if evaluates and experiment.watch_test and done < experiment.num_steps:
+      result = evaluate_split(experiment, state, "test")
+      self._reporter.evaluation(done, "test", result)
     self._save(state, rank)
 
   def _save(self, state: fs.TrainState, rank: tuple[float, ...] | None) -> None:
-    images = self._experiment.images
+    sources = self._experiment.sources
     record = {
       "wall_seconds": self._clock.wall(),
       "means": self._means.record(),
-      "num_classes": images.num_classes,
-      "image_shape": list(images.image_shape),
+      "num_classes": sources.num_classes,
+      "image_shape": list(sources.image_shape),
     }
     self._checkpoints.save(state, record, rank)
 

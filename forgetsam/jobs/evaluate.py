@@ -1,15 +1,32 @@
-"""The metrics of a run's best and last checkpoint."""
+"""Scores of a run's best and last checkpoint on a list of sets."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import jax
 from ml_collections import config_dict
+from tqdm import tqdm
 
-from forgetsam.builders import build_experiment
+from forgetsam import data
+from forgetsam.builders import (
+  EvaluationSet,
+  build_eval_batches,
+  build_evaluation_sets,
+  build_mesh,
+  build_model,
+  build_sharding,
+)
+from forgetsam.builders._evaluation_sets import CORRUPTED, adapt_to_sets
+from forgetsam.builders._images import Batches
 from forgetsam.checkpoint import Checkpoints
 from forgetsam.config import ConfigError, check_config, config_to_dict
-from forgetsam.jobs._evaluate_split import evaluate_split
+from forgetsam.evaluation import (
+  ALEXNET_ERRORS,
+  evaluate_each,
+  format_table,
+  mean_corruption_error,
+)
 from forgetsam.jobs._run_files import (
   CHECKPOINTS,
   EVALUATION,
@@ -18,22 +35,26 @@ from forgetsam.jobs._run_files import (
   write_json,
 )
 
+Results = dict[str, dict[str, float]]
+
 
 def evaluate_run(
   config: config_dict.ConfigDict, workdir: Path
 ) -> dict[str, Any]:
-  """Evaluates checkpoints on the validation and the test split.
+  """Scores checkpoints on the sets that `config.evaluation.sets` lists.
 
   Args:
-    config: the run's configuration.
+    config: the run's configuration; sets, crop and batch size may differ.
     workdir: the run's folder.
 
   Returns:
     The content of `evaluation.json`: "last/step", "last/test/accuracy", ...,
-    and the same under "best/" where there is a validation split.
+    and the same under "best/" where training had a validation split. Corrupted
+    sets also have "last/NAME/mce" and "last/NAME/corruption_error/KIND".
 
   Raises:
-    ConfigError: the configuration is not the run's, or nothing is saved yet.
+    ConfigError: the configuration is not the run's, nothing is saved yet, or a
+      set is not there.
     CheckpointError: the checkpoints are damaged.
   """
   check_config(config, jax.local_device_count())
@@ -44,24 +65,81 @@ def evaluate_run(
       f"--workdir={workdir} is refused: it has no checkpoint yet\n"
       "  allowed: the folder of a run that has saved one"
     )
-  experiment = build_experiment(config)
   results: dict[str, Any] = {}
   with Checkpoints(workdir / CHECKPOINTS, read_only=True) as checkpoints:
-    wanted = {
-      "last": checkpoints.steps()[::-1],
-      "best": checkpoints.best_steps(),
+    last = checkpoints.variables(checkpoints.steps()[::-1])
+    model = build_model(config, last.record["num_classes"])
+    mesh = build_mesh()
+    sets = build_evaluation_sets(config, model, mesh)
+    batches = build_eval_batches(config, build_sharding(mesh))
+    found = {"last": last}
+    if ranked := checkpoints.best_steps():
+      found["best"] = checkpoints.variables(ranked)
+    fitted = {
+      name: adapt_to_sets(
+        {"params": checkpoint.params, **checkpoint.model_state}, model, sets
+      )
+      for name, checkpoint in found.items()
     }
-    for name, steps in wanted.items():
-      if steps or name == "last":
-        variables = checkpoints.variables(steps)
-        results[f"{name}/step"] = variables.step
-        for split in ("validation", "test"):
-          if getattr(experiment.images, split) is not None:
-            result = evaluate_split(experiment, variables, split)
-            results |= {f"{name}/{split}/{k}": v for k, v in result.items()}
+    for name, checkpoint in found.items():
+      scores = _score(fitted[name], sets, batches, name)
+      results[f"{name}/step"] = checkpoint.step
+      results |= {
+        f"{name}/{one}/{metric}": value
+        for one, values in scores.items()
+        for metric, value in values.items()
+      }
+      summary = _corruption_summary(scores)
+      results |= {f"{name}/{key}": value for key, value in summary.items()}
+      _print(f"{name}, step {checkpoint.step}", scores, summary)
   write_json(workdir / EVALUATION, results)
-  for key, value in results.items():
-    text = str(value) if isinstance(value, int) else f"{value:.4f}"
-    print(f"  {key:<32}{text}")
-  print(f"  {'files':<32}{workdir / EVALUATION}")
+  print(f"\nWritten to {workdir / EVALUATION}")
   return results
+
+
+def _score(
+  variables: dict[tuple[int, int, int], dict[str, Any]],
+  sets: list[EvaluationSet],
+  batches: Callable[[data.BatchSource], Batches],
+  name: str,
+) -> Results:
+  """One pass over each set."""
+  results: Results = {}
+  for one in tqdm(sets, desc=name, unit="set", disable=None):
+    model_state = dict(variables[one.source.eval_shape])
+    params = model_state.pop("params")
+    results |= evaluate_each(
+      one.steps, params, model_state, batches(one.source)
+    )
+  return results
+
+
+def _corruption_summary(results: Results) -> dict[str, float]:
+  """The mean corruption error of each corrupted set that was scored."""
+  summary: dict[str, float] = {}
+  for name in CORRUPTED:
+    errors = {
+      kind: 1 - results[full]["accuracy"]
+      for kind, full in data.corrupted_sets(name).items()
+      if full in results
+    }
+    if len(errors) < len(data.corrupted_sets(name)):
+      continue
+    baseline = ALEXNET_ERRORS if name.startswith("imagenet") else None
+    mean, each = mean_corruption_error(errors, baseline)
+    summary[f"{name}/mce"] = mean
+    summary |= {f"{name}/corruption_error/{k}": v for k, v in each.items()}
+  return summary
+
+
+def _print(title: str, scores: Results, summary: dict[str, float]) -> None:
+  print(f"\n{title}:\n\n{format_table(scores)}")
+  for name in CORRUPTED:
+    if f"{name}/mce" in summary:
+      against = (
+        "against AlexNet's published errors; the set is compressed once more, "
+        "so not comparable with published mCE"
+        if name.startswith("imagenet")
+        else "not divided by a baseline"
+      )
+      print(f"\n{name}: mCE {100 * summary[f'{name}/mce']:.2f} % ({against})")

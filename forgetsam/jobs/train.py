@@ -107,7 +107,8 @@ def _final_results(
   """Validation and test of the last state, and test of the best one."""
   checkpoints.wait()
   step = int(state.step)
-  splits = ["validation", "test"] if experiment.images.validation else ["test"]
+  held_out = experiment.sources.validation
+  splits = ["test"] if held_out is None else ["validation", "test"]
   results: dict[str, Any] = {}
   for split in splits:
     result = evaluate_split(experiment, state, split)

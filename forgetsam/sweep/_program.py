@@ -20,7 +20,7 @@ class Program:
 
   Args:
     parts: a configuration of this shape.
-    images: its data; only sizes are read.
+    sources: its data; only sizes are read.
 
   Attributes:
     start: `numbers -> state`.
@@ -32,9 +32,9 @@ class Program:
     loops: whether several steps go into one loop; see `_has_convolution`.
   """
 
-  def __init__(self, parts: Parts, images: data.ImageData):
+  def __init__(self, parts: Parts, sources: data.Sources):
     def build(numbers: Numbers) -> Experiment:
-      return build_experiment(put_together(parts.frame, numbers), images)
+      return build_experiment(put_together(parts.frame, numbers), sources)
 
     sizes = build(parts.numbers)
     self.eval_step = sizes.eval_step
@@ -73,7 +73,7 @@ def _has_convolution(experiment: Experiment) -> bool:
 
   XLA's CPU backend runs convolutions inside a loop about 12 times slower.
   """
-  shape = (1, *experiment.images.image_shape)
+  shape = (1, *experiment.sources.image_shape)
   jaxpr = jax.make_jaxpr(
     lambda image: experiment.model.init(jax.random.key(0), image, train=False)
   )(jax.ShapeDtypeStruct(shape, "float32"))

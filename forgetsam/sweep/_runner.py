@@ -11,7 +11,7 @@ from ml_collections import config_dict
 
 import forgetsam as fs
 from forgetsam import data
-from forgetsam.builders import build_data
+from forgetsam.builders import build_data, build_sources
 from forgetsam.config import config_to_dict
 from forgetsam.evaluation import evaluate
 from forgetsam.sweep._batches import RunBatches
@@ -54,7 +54,9 @@ class Runner:
     """
     key = _data_key(config)
     if key not in self._images:
-      self._images[key] = build_data(config)
+      images = build_data(config)
+      build_sources(config, images)  # refuses what does not fit
+      self._images[key] = images
     return self._images[key]
 
   def run(
@@ -106,7 +108,7 @@ class Runner:
     parts, images = take_apart(config), self.images(config)
     key = parts.shape, len(images.train), repr(images.image_shape)
     if key not in self._programs:
-      self._programs[key] = Program(parts, images)
+      self._programs[key] = Program(parts, build_sources(config, images))
     return self._programs[key], parts.numbers
 
   def _source(self, config: config_dict.ConfigDict) -> RunBatches:

@@ -312,3 +312,22 @@ def test_other_file_formats(numbered_set, monkeypatch):
   )
   with pytest.raises(ValueError, match="TFRecord"):
     data.stream("tiny", OPTIONS, data_dir=directory)
+
+
+def test_training_examples_are_the_first_that_are_not_held_out(make_real):
+  directory = make_real("cifar10", {"train": range(8), "test": [0]})
+
+  def stream(count):
+    return data.stream(
+      "cifar10",
+      OPTIONS,
+      data_dir=directory,
+      validation=0.25,
+      train_examples=count,
+    )
+
+  np.testing.assert_array_equal(all_rows(stream(4).train)["label"], range(4))
+  np.testing.assert_array_equal(all_rows(stream(4).validation)["label"], [6, 7])
+  for count in (0, 7):
+    with pytest.raises(ValueError, match=f"train_examples={count} must be 1"):
+      stream(count)

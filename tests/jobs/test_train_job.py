@@ -126,7 +126,9 @@ def test_evaluate_agrees_with_the_summary(
     assert result[f"best/test/{name}"] == summary[f"best/test/{name}"]
     assert result[f"last/validation/{name}"] == summary[f"validation/{name}"]
   assert result["best/validation/accuracy"] >= summary["validation/accuracy"]
-  assert "best/test/accuracy" in capsys.readouterr().out
+  said = capsys.readouterr().out
+  assert f"best, step {summary['best/step']}" in said
+  assert f"{100 * summary['best/test/accuracy']:.2f}" in said
 
 
 class Killed(BaseException):

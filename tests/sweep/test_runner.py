@@ -12,7 +12,7 @@ from ml_collections import config_dict
 from sweep_runs import tiny_config
 
 import forgetsam as fs
-from forgetsam.builders import build_experiment
+from forgetsam.builders import build_experiment, build_sources
 from forgetsam.jobs.train import train
 from forgetsam.sweep import Runner
 from forgetsam.sweep._batches import RunBatches
@@ -127,7 +127,7 @@ def test_how_many_steps_go_to_the_device_at_once(
 def test_only_convolutions_leave_the_loop(data_dir: Path):
   for values, loops in ((SGD, True), (CNN | SGD, False)):
     config = tiny_config(data_dir, "plain", **values)
-    program = Program(take_apart(config), Runner().images(config))
+    program = Program(take_apart(config), build_sources(config))
     assert program.loops is loops
 
 

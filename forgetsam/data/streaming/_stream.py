@@ -27,6 +27,7 @@ def stream(
   *,
   data_dir: str | os.PathLike[str] | None = None,
   validation: float = 0.0,
+  train_examples: int | None = None,
 ) -> Sources:
   """The splits of a set that is read from disk as it is needed.
 
@@ -38,6 +39,8 @@ def stream(
     data_dir: the directory that holds prepared sets. None: TFDS's own rules.
     validation: fraction of the `train` split held out, 0 to below 1: the last
       examples, in the order in which TFDS shuffled them into files.
+    train_examples: number of training examples, the first in that order; None
+      takes all that are not held out.
 
   Raises:
     DatasetNotFoundError: where the set is not on this machine.
@@ -59,11 +62,17 @@ def stream(
       " training examples; it must hold out some and leave some"
     )
   cut = len(whole) - held_out
+  used = cut if train_examples is None else train_examples
+  if not 0 < used <= cut:
+    raise ValueError(
+      f"train_examples={train_examples} must be 1 to the {cut} examples that"
+      " are not held out"
+    )
   return Sources(
     name,
     test.num_classes,
     shape,
-    whole.part(0, cut),
+    whole.part(0, used),
     whole.part(cut, len(whole)) if held_out else None,
     test,
   )

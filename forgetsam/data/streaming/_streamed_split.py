@@ -48,6 +48,16 @@ class StreamedSplit:
     """The number of examples, unlabelled ones included."""
     return int(np.sum(self.records.take))
 
+  @property
+  def eval_shape(self) -> tuple[int, int, int]:
+    """Height, width and channels of an image in evaluation batches."""
+    crop = self.options.eval_crop
+    if crop.short_side is not None:
+      return (crop.size, crop.size, self.image_shape[-1])
+    # Images that are taken as they are have one shape.
+    shape: Any = self.image_shape
+    return shape
+
   def part(self, start: int, stop: int) -> "StreamedSplit":
     """The examples at positions `start` to `stop`."""
     records = _records.part(self.records, start, stop)
@@ -199,11 +209,7 @@ class StreamedSplit:
     return channels, _pipeline.normaliser(options.mean, options.std, channels)
 
   def _no_rows(self) -> dict[str, np.ndarray]:
-    crop, shape = self.options.eval_crop, self.image_shape
-    if crop.short_side is not None:
-      shape = (crop.size, crop.size, shape[-1])
-    # Images that are taken as they are have one shape.
-    image: Any = (0, *shape)
+    image = (0, *self.eval_shape)
     label = (0, self.num_classes) if self.multi_label else 0
     return {
       "image": np.zeros(image, np.float32),
