@@ -33,7 +33,10 @@ demo: setup
 test: lint
 	@$(PYTEST) -m "not long"
 
+# PyTorch is needed to test that its files are read; nothing else uses it.
 test-all: lint
+	@echo "[setup] installing torch for the tests of its files"
+	@$(RUN) -m pip install --quiet --disable-pip-version-check torch==2.13.0
 	@$(PYTEST)
 
 lint: setup-dev
