@@ -7,7 +7,7 @@ come to `Sources`, whose splits give batches: `in_memory` makes them of what
 
 from forgetsam.data._availability import DatasetNotFoundError, check_available
 from forgetsam.data._eval_batches import eval_batches
-from forgetsam.data._in_memory import load
+from forgetsam.data._in_memory import load, load_split
 from forgetsam.data._prefetch import prefetch_to_device
 from forgetsam.data._sources import (
   BatchSource,
@@ -43,6 +43,7 @@ __all__ = [
   "eval_batches",
   "in_memory",
   "load",
+  "load_split",
   "prefetch_to_device",
   "steps_per_epoch",
   "stream",

@@ -21,6 +21,13 @@ _MANUAL_FILES = {
   "imagenet2012_corrupted": (_VAL,),
 }
 
+# What is built here on first use, and the set that it is made of.
+OWN_SETS = {
+  "digits": None,
+  "biased_digits": "digits",
+  "biased_fashion": "fashion_mnist",
+}
+
 
 class DatasetNotFoundError(ValueError):
   """The set is unknown, or it is not on this machine."""
@@ -47,8 +54,9 @@ def check_available(
   if find_prepared(name, data_dir) is not None:
     return
   base_name = _parse(name)
-  if base_name == "digits":
-    digits_directory(data_dir)
+  if base_name in OWN_SETS:
+    own_directory(base_name, data_dir)
+    _check_source(base_name, data_dir)
     return
   places = "".join(f"\n  {place}" for place in searched(base_name, data_dir))
   known = _known_names()
@@ -88,8 +96,8 @@ def find_prepared(
   import tensorflow_datasets as tfds
   from tensorflow_datasets.core import registered
 
-  if _parse(name) == "digits":
-    register_digits()
+  if _parse(name) in OWN_SETS:
+    register_own_sets()
   for place in searched(name, data_dir):
     try:
       return tfds.core.read_only_builder.builder_from_files(
@@ -109,13 +117,26 @@ def searched(
   if data_dir is not None:
     return [os.path.expanduser(data_dir)]
   places = file_utils.list_data_dirs()
-  return [*places, user_cache()] if _parse(name) == "digits" else places
+  return [*places, user_cache()] if _parse(name) in OWN_SETS else places
 
 
-def digits_directory(
-  data_dir: str | os.PathLike[str] | None,
+def source_directory(
+  source: str, beside: str | os.PathLike[str] | None
+) -> str | os.PathLike[str] | None:
+  """Where the set that another is made of lies: beside it, or anywhere.
+
+  A set that is nowhere yet is to be built beside the other.
+  """
+  found_beside = find_prepared(source, beside) is not None
+  if found_beside or find_prepared(source, None) is None:
+    return beside
+  return None
+
+
+def own_directory(
+  name: str, data_dir: str | os.PathLike[str] | None
 ) -> str | os.PathLike[str]:
-  """Where the digits are built: `data_dir`, TFDS's default, or a user cache.
+  """Where our sets are built: `data_dir`, TFDS's default, or a user cache.
 
   Raises:
     DatasetNotFoundError: where nothing can be written to any of them.
@@ -132,7 +153,7 @@ def digits_directory(
       return os.path.expanduser(place)
   listed = "".join(f"\n  {place}" for place in places)
   raise DatasetNotFoundError(
-    "Data set 'digits' is built on first use, but no files can be written"
+    f"Data set {name!r} is built on first use, but no files can be written"
     f" to:{listed}\nPass a directory that can be written to as data_dir."
   )
 
@@ -143,9 +164,23 @@ def user_cache() -> Path:
   return Path(cache).expanduser() / "forgetsam" / "tfds"
 
 
-def register_digits() -> None:
-  """Makes the name `digits` known to TFDS."""
+def register_own_sets() -> None:
+  """Makes the names of `OWN_SETS` known to TFDS."""
+  import forgetsam.data.biased._builders
   import forgetsam.data.digits  # noqa: F401
+
+
+def _check_source(name: str, data_dir: str | os.PathLike[str] | None) -> None:
+  """Raises where the set that `name` is made of is not there."""
+  source = OWN_SETS[name]
+  if source is None:
+    return
+  try:
+    check_available(source, source_directory(source, data_dir))
+  except DatasetNotFoundError as error:
+    raise DatasetNotFoundError(
+      f"Data set {name!r} is made of {source!r}. {error}"
+    ) from error
 
 
 def _parse(name: str) -> str:
@@ -171,7 +206,7 @@ def _known_names() -> list[str]:
   """Every set that TFDS can prepare, those of this project included."""
   import tensorflow_datasets as tfds
 
-  register_digits()
+  register_own_sets()
   # Community sets are listed on a server.
   return list(tfds.list_builders(with_community_datasets=False))
 

@@ -65,6 +65,33 @@ def load(
   return ImageData(name, num_classes, image_shape, train, held_out, test)
 
 
+def load_split(
+  name: str, split: str, *, data_dir: str | os.PathLike[str] | None = None
+) -> Split:
+  """Decodes another split of a set that `load` can hold, to be scored.
+
+  Args:
+    name: as in `load`.
+    split: a name among the set's splits, such as `test_conflict`.
+    data_dir: as in `load`.
+
+  Returns:
+    The whole split, in the order of TFDS.
+
+  Raises:
+    DatasetNotFoundError: where the set is not on this machine.
+    ValueError: where the set or the split does not fit.
+  """
+  builder = prepared_builder(name, data_dir)
+  _, image_shape = _check_features(name, builder.info)
+  if split not in builder.info.splits:
+    raise ValueError(
+      f"Data set {name!r} has no split {split!r}; its splits are"
+      f" {', '.join(builder.info.splits)}"
+    )
+  return _decode(builder, split, image_shape)
+
+
 def _check_choices(
   validation: float, split_seed: int, label_noise: float
 ) -> None:
@@ -144,11 +171,12 @@ def _decode(
 def _only_images_and_labels(
   info: "tfds.core.DatasetInfo",
 ) -> "tfds.decode.PartialDecoding | None":
-  """Leaves other features undecoded; None where there are no others."""
+  """Leaves other features undecoded; None where they are class labels only."""
   import tensorflow_datasets as tfds
 
   # TFDS warns of its own deprecated calls when it decodes in part.
-  if set(info.features) == {"image", "label"}:
+  others = [f for name, f in info.features.items() if name != "image"]
+  if all(isinstance(f, tfds.features.ClassLabel) for f in others):
     return None
   return tfds.decode.PartialDecoding({"image": True, "label": True})
 

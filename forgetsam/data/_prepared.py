@@ -1,4 +1,4 @@
-"""The builder of a set on this machine; digits are built on first use."""
+"""The builder of a set on this machine; ours are built on first use."""
 
 import contextlib
 import io
@@ -24,24 +24,35 @@ def prepared_builder(
   builder = _availability.find_prepared(name, data_dir)
   if builder is None:
     _availability.check_available(name, data_dir)
-    _build_digits(_availability.digits_directory(data_dir))
+    _build(name, data_dir)
     builder = _availability.find_prepared(name, data_dir)
   if builder is None:
     raise _availability.DatasetNotFoundError(
-      f"Data set {name!r} does not exist: the digits have one version, 1.0.0,"
-      " and no configurations. Ask for 'digits'."
+      f"Data set {name!r} does not exist: our sets have one version, 1.0.0."
+      f" Ask for {name.partition(':')[0]!r}."
     )
   return builder
 
 
-def _build_digits(directory: str | os.PathLike[str]) -> None:
-  """Writes the set below `directory`, unless another process just did."""
-  from forgetsam.data import digits
+def _build(name: str, data_dir: str | os.PathLike[str] | None) -> None:
+  """Writes one of our sets, unless another process just did."""
+  import tensorflow_datasets as tfds
+  from tensorflow_datasets.core import naming
 
-  logging.info("Building the digits in %s", os.fspath(directory))
-  builder = digits.Digits(data_dir=directory)
+  parsed, options = naming.parse_builder_name_kwargs(name)
+  directory = _availability.own_directory(parsed.name, data_dir)
+  kind = tfds.builder_cls(parsed.name)
+  known = [config.name for config in kind.BUILDER_CONFIGS]
+  config = options.get("config")
+  if config is not None and config not in known:
+    raise _availability.DatasetNotFoundError(
+      f"Data set {name!r} does not exist: {parsed.name!r} has"
+      f" {', '.join(known) or 'no configurations'}"
+    )
+  logging.info("Building %s in %s", name, os.fspath(directory))
+  builder = kind(data_dir=directory, config=config)
   try:
-    # TFDS announces a download and draws progress bars for this second's work.
+    # TFDS announces a download and draws progress bars for this work.
     with (
       contextlib.redirect_stdout(io.StringIO()),
       contextlib.redirect_stderr(io.StringIO()),

@@ -19,6 +19,8 @@ class Purpose(enum.IntEnum):
   TRAIN_SUBSET = 2
   NOISY_EXAMPLES = 3
   NOISY_LABELS = 4
+  PLACED_ELSEWHERE = 5
+  PLACES = 6
 
 
 def draws(
