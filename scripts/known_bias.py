@@ -1,0 +1,208 @@
+"""Compares methods where the bias is known, in four stages.
+
+    python scripts/known_bias.py --workdir=runs/known_bias
+
+1. Plain training over weight decay, seeds 0 to 4: the gentlest within one
+   standard error of the best on *biased* validation images.
+2. Every method over rho at two values of m, seeds 0 to 4, with that decay: the
+   largest rho within one standard error of the best on biased validation.
+3. Plain training and the chosen settings, 15 fresh seeds.
+4. One perturbation, and one step from it, from plainly trained networks.
+
+The unbiased splits are scored along the way and choose nothing. Finished runs
+are kept in WORKDIR; the same command goes on where it stopped. Then
+`python scripts/known_bias_report.py WORKDIR DOCS` writes tables and pictures.
+"""
+
+import argparse
+import itertools
+import json
+import sys
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import forgetsam as fs
+from forgetsam import forgetting
+from forgetsam import known_bias as kb
+from forgetsam.builders import (
+  build_ascent,
+  build_data,
+  build_experiment,
+  build_loss,
+)
+from forgetsam.sweep import Mean, Runner, choose, mean_over_runs
+
+FILE = "configs/biased_fashion_2k.py"
+CURVE_SEEDS, REPORT_SEEDS = range(5), range(5, 20)
+STEP_EPOCHS, STEP_EXAMPLES = (1, 3, 10, 30), 512
+
+
+class Runs:
+  """Finished runs, a line of JSON for each, and what makes the missing ones."""
+
+  def __init__(self, path: Path, overrides: Sequence[str]):
+    self._path, self._overrides = path, overrides
+    lines = path.read_text().splitlines() if path.exists() else []
+    self._found = {self._key(run): run for run in map(json.loads, lines)}
+    self._runner, self._scorer = Runner(), None
+
+  def add(
+    self, condition: kb.Condition, seed: int, stage: str
+  ) -> dict[str, Any]:
+    """The record of a run, from the file or made now."""
+    run: dict[str, Any] = {**vars(condition), "seed": seed, "stage": stage}
+    if self._key(run) in self._found:
+      return self._found[self._key(run)]
+    config = condition.config(FILE, seed, self._overrides)
+    if self._scorer is None:
+      self._scorer = kb.Scorer(config)
+    outcome = self._runner.run(config, ("validation", "test"))
+    run |= {"diverged": outcome.diverged_at is not None}
+    if not run["diverged"]:
+      run |= outcome.metrics | self._scorer.score(outcome.state.params)
+    run["seconds"] = round(outcome.seconds, 2)
+    with self._path.open("a") as file:
+      file.write(json.dumps(run) + "\n")
+    self._found[self._key(run)] = run
+    print(
+      f"{stage} {condition.method} m={condition.micro_batch_size} "
+      f"rho={condition.rho} wd={condition.weight_decay} seed={seed}: "
+      f"validation {run.get('validation/accuracy', np.nan):.4f}, "
+      f"{outcome.seconds:.1f} s",
+      flush=True,
+    )
+    return run
+
+  def validation(self, condition: kb.Condition, stage: str) -> Mean | None:
+    """Mean accuracy on biased validation images; None where a run diverged."""
+    runs = [self.add(condition, seed, stage) for seed in CURVE_SEEDS]
+    if any(run["diverged"] for run in runs):
+      return None
+    return mean_over_runs([run["validation/accuracy"] for run in runs])
+
+  @staticmethod
+  def _key(run: dict[str, Any]) -> tuple[Any, ...]:
+    names = ("method", "micro_batch_size", "weight_decay", "rho", "seed")
+    return tuple(run[name] for name in names)
+
+
+def chosen_settings(runs: Runs) -> list[kb.Condition]:
+  """Stages 1 and 2: plain training's weight decay, then a rho for each m."""
+  plain = kb.plain_conditions()
+  scores = [runs.validation(condition, "plain") for condition in plain]
+  index = choose(
+    [{"optimizer.weight_decay": c.weight_decay} for c in plain], scores
+  )
+  if index is None:
+    raise SystemExit("plain training diverged at every weight decay")
+  chosen = [plain[index]]
+  curve = kb.curve_conditions(plain[index].weight_decay)
+  for _, group in itertools.groupby(curve, lambda c: c.family):
+    family = list(group)
+    means = [runs.validation(condition, "curve") for condition in family]
+    rho = kb.choose_rho([c.rho for c in family], means)
+    chosen += [c for c in family if c.rho == rho]
+  return chosen
+
+
+def plain_networks(
+  condition: kb.Condition, seed: int, overrides: Sequence[str]
+) -> Iterator[tuple[int, Any]]:
+  """The weights of a plain run after some of its epochs."""
+  config = condition.config(FILE, seed, overrides)
+  experiment = build_experiment(config)
+  state = experiment.create_state()
+  per_epoch = experiment.steps_per_epoch
+  for start, stop in itertools.pairwise((0, *STEP_EPOCHS)):
+    for batch in experiment.train_batches(start * per_epoch, stop * per_epoch):
+      state, _ = experiment.train_step(state, batch, experiment.key)
+    # The next step takes the state's buffers back.
+    yield stop, jax.tree.map(jnp.copy, state.params)
+
+
+def step_effects(
+  plain: kb.Condition, overrides: Sequence[str]
+) -> Iterable[dict[str, Any]]:
+  """Stage 4: every method's step, from the same plain networks."""
+  config = plain.config(FILE, 0, overrides)
+  scorer = kb.Scorer(config, probe_examples=500)
+  train = build_data(config).train
+  networks = [
+    (seed, epoch, params)
+    for seed in CURVE_SEEDS
+    for epoch, params in plain_networks(plain, seed, overrides)
+  ]
+  for condition in [plain, *kb.curve_conditions(plain.weight_decay)]:
+    m = condition.micro_batch_size
+    images = train.images[:STEP_EXAMPLES].reshape(
+      -1, m, *train.images.shape[1:]
+    )
+    labels = jnp.asarray(train.labels[:STEP_EXAMPLES].reshape(-1, m))
+    effect = effect_of(condition, scorer, overrides)
+    for seed, epoch, params in networks:
+      found = effect(params, jnp.asarray(images), labels, scorer.probe)
+      yield {
+        **vars(condition),
+        "seed": seed,
+        "epoch": epoch,
+        "forgotten_patch": float(found.forgotten.patch),
+        "forgotten_content": float(found.forgotten.content),
+        "learned_patch": float(found.learned.patch),
+        "learned_content": float(found.learned.content),
+      }
+    print(f"one step: {condition.method} m={m} rho={condition.rho}", flush=True)
+
+
+def effect_of(
+  condition: kb.Condition, scorer: kb.Scorer, overrides: Sequence[str]
+) -> Any:
+  """The method's step, as `kb.step_effect` takes it apart."""
+  config = condition.config(FILE, 0, overrides)
+  delta_fn = None
+  if condition.method == "random":
+    perturbation = fs.random_perturbation(condition.rho, seed=0)
+  else:
+    perturbation = fs.sam(condition.rho)
+  if condition.method != "plain":
+    delta_fn = forgetting.offset_fn(
+      scorer.logits_fn, build_ascent(config), perturbation
+    )
+  return kb.step_effect(scorer.logits_fn, build_loss(config), delta_fn)
+
+
+def main(workdir: Path, overrides: Sequence[str]) -> None:
+  """All four stages."""
+  workdir.mkdir(parents=True, exist_ok=True)
+  began = time.perf_counter()
+  runs = Runs(workdir / "runs.jsonl", overrides)
+  chosen = chosen_settings(runs)
+  (workdir / "chosen.json").write_text(
+    json.dumps([vars(condition) for condition in chosen], indent=2) + "\n"
+  )
+  for seed in REPORT_SEEDS:
+    for condition in chosen:
+      runs.add(condition, seed, "report")
+  steps = workdir / "one_step.jsonl"
+  if not steps.exists():
+    lines = [
+      json.dumps(row) + "\n" for row in step_effects(chosen[0], overrides)
+    ]
+    steps.write_text("".join(lines))
+  print(f"{time.perf_counter() - began:.0f} s")
+
+
+if __name__ == "__main__":
+  parser = argparse.ArgumentParser(
+    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+  )
+  parser.add_argument("--workdir", type=Path, required=True)
+  known, rest = parser.parse_known_args()
+  if bad := [a for a in rest if not a.startswith("--config.")]:
+    sys.exit(f"{bad[0]} is unknown: use --workdir and --config.key=value")
+  main(known.workdir, rest)
