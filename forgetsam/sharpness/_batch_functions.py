@@ -1,0 +1,98 @@
+"""One batch's contribution to a dataset's loss and derivatives, compiled."""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+from jaxtyping import Array, Float
+
+from forgetsam._mesh import replicated, split_batch
+from forgetsam._norms import at_least_float32
+from forgetsam._typing import Forward, Loss, PyTree
+
+Batch = dict[str, Any]
+
+
+class BatchFunctions(NamedTuple):
+  """Sums over a batch's unmasked examples, jitted.
+
+  Attributes:
+    value: `(batch, model_state, params) -> loss`.
+    value_and_gradient: `(batch, model_state, params) -> (loss, gradient)`.
+    hessian: `(batch, model_state, params, v) -> H v`.
+    gauss_newton: `(batch, model_state, params, v) -> G v`.
+  """
+
+  value: Callable[..., Any]
+  value_and_gradient: Callable[..., Any]
+  hessian: Callable[..., Any]
+  gauss_newton: Callable[..., Any]
+
+
+# Another dataset, network or key re-uses the programs of the same model.
+@functools.lru_cache(maxsize=32)
+def batch_functions(
+  forward: Forward, loss: Loss, mesh: Mesh | None
+) -> BatchFunctions:
+  """Builds the programs for one model, loss and mesh."""
+
+  def logits_fn(batch: Batch, model_state: PyTree, params: PyTree) -> Array:
+    logits, _ = forward(
+      params, model_state, batch["image"], train=False, key=None
+    )
+    return at_least_float32(logits)
+
+  def total(logits: Array, batch: Batch) -> Float[Array, ""]:
+    losses = jax.vmap(lambda z, y: loss(z[None], y[None]))(
+      logits, batch["label"]
+    )
+    return jnp.sum(jnp.where(batch["mask"], losses, 0.0))
+
+  def value(batch: Batch, model_state: PyTree, params: PyTree) -> Array:
+    return total(logits_fn(batch, model_state, params), batch)
+
+  def hessian(
+    batch: Batch, model_state: PyTree, params: PyTree, v: PyTree
+  ) -> PyTree:
+    gradient = jax.grad(lambda p: value(batch, model_state, p))
+    return jax.jvp(gradient, (params,), (v,))[1]
+
+  def gauss_newton(
+    batch: Batch, model_state: PyTree, params: PyTree, v: PyTree
+  ) -> PyTree:
+    network = lambda p: logits_fn(batch, model_state, p)  # noqa: E731
+    logits, pullback = jax.vjp(network, params)
+    tangent = jax.jvp(network, (params,), (v,))[1]
+    gradient = jax.grad(lambda z: total(z, batch))
+    return pullback(jax.jvp(gradient, (logits,), (tangent,))[1])[0]
+
+  compiled = functools.partial(_compile, mesh=mesh)
+  return BatchFunctions(
+    compiled(value, trees=1),
+    compiled(jax.value_and_grad(value, argnums=2), trees=1),
+    compiled(hessian, trees=2),
+    compiled(gauss_newton, trees=2),
+  )
+
+
+def _compile(
+  function: Callable[..., Any], *, trees: int, mesh: Mesh | None
+) -> Callable[..., Any]:
+  """Jits a function of a batch, a model state and trees like params."""
+
+  def exact(batch: Batch, model_state: PyTree, *arguments: PyTree) -> Any:
+    wide = jax.tree.map(at_least_float32, arguments)
+    with jax.default_matmul_precision("highest"):
+      return function(batch, model_state, *wide)
+
+  if mesh is None:
+    return jax.jit(exact)
+  whole = replicated(mesh)
+  return jax.jit(
+    exact,
+    in_shardings=(split_batch(mesh), whole, *[whole] * trees),
+    out_shardings=whole,
+  )

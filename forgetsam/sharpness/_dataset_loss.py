@@ -1,0 +1,233 @@
+"""A dataset's mean loss as a function of the weights, and its derivatives."""
+
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+from jaxtyping import Array, Float
+
+from forgetsam._checked_step import check_batch
+from forgetsam._mesh import check_mesh, replicated, split_batch
+from forgetsam._norms import tree_norm
+from forgetsam._typing import Forward, Loss, PyTree
+from forgetsam.sharpness._batch_functions import (
+  Batch,
+  BatchFunctions,
+  batch_functions,
+)
+
+
+class DatasetLoss(NamedTuple):
+  """The mean loss over a dataset's unmasked examples.
+
+  Attributes:
+    value: `params -> loss`.
+    value_and_gradient: `params -> (loss, gradient)`.
+    hessian_vector_product: `(params, v) -> H v`.
+    gauss_newton_vector_product: `(params, v) -> G v`, with
+      :math:`G = \\frac1N \\sum_i J_i^\\top \\nabla_z^2 \\ell_i J_i` and J the
+      logits' Jacobian.
+    num_examples: N, how many examples count.
+    parts: the loss of each batch alone.
+  """
+
+  value: Callable[[PyTree], Float[Array, ""]]
+  value_and_gradient: Callable[[PyTree], tuple[Float[Array, ""], PyTree]]
+  hessian_vector_product: Callable[[PyTree, PyTree], PyTree]
+  gauss_newton_vector_product: Callable[[PyTree, PyTree], PyTree]
+  num_examples: int
+  parts: "tuple[DatasetLoss, ...]"
+
+
+def dataset_loss(
+  forward: Forward,
+  loss: Loss,
+  model_state: PyTree,
+  batches: Iterable[Batch],
+  *,
+  mesh: Mesh | None = None,
+) -> DatasetLoss:
+  r"""The mean loss of a network in evaluation mode over a whole dataset.
+
+  .. math:: L(w) = \frac1N \sum_{i=1}^N \ell(f_w(x_i), y_i)
+
+  Every unmasked example counts once, whatever the batches; the result depends
+  on their size and on the number of devices through rounding alone.
+  Derivatives are exact, in float32 and the highest matmul precision. One
+  program per quantity works on one batch, and Python goes through the batches:
+  call the functions outside of `jit`, which would lay all batches out in one
+  program (and XLA runs convolutions inside loops many times slower on CPUs).
+  The programs are kept for a pair of `forward` and `loss`, so pass the same
+  two objects for all networks of one architecture.
+
+  Args:
+    forward: the model, `(params, model_state, images, *, train, key) ->
+      (logits, model_state)`; it is called with `train=False`.
+    loss: `(logits, labels) -> scalar`, the mean over a batch of independent
+      examples.
+    model_state: the model's other collections, such as running statistics.
+    batches: "image" `[B, ...]`, "label" `[B]` or `[B, K]` and, where padded,
+      "mask" `[B]` (1 for examples that count); all of one size. They are
+      placed on the devices, all at once.
+    mesh: a mesh with the one axis "data", whose size divides B; `None` runs on
+      the default device.
+
+  Returns:
+    Functions of params; everything they return is at least float32.
+
+  Raises:
+    ValueError: there is no unmasked example, batches differ in size, or the
+      mesh does not fit.
+
+  Example:
+    >>> import forgetsam as fs
+    >>> def forward(params, model_state, images, *, train, key):
+    ...   return images @ params, model_state
+    >>> batches = [{"image": jnp.eye(2), "label": jnp.array([0, 1])}]
+    >>> loss = dataset_loss(forward, fs.softmax_cross_entropy(), {}, batches)
+    >>> float(loss.value(jnp.zeros((2, 2))))  # log 2
+    0.693...
+
+  References:
+    Pearlmutter, *Fast Exact Multiplication by the Hessian*, 1994; Schraudolph,
+    *Fast Curvature Matrix-Vector Products for Second-Order Gradient Descent*,
+    2002.
+  """
+  check_mesh(mesh)
+  counts, placed = [], []
+  for batch in batches:
+    check_batch(batch, mesh)
+    counts.append(_num_examples(batch))
+    placed.append(_prepare(batch, mesh))
+  _check_all(counts, placed)
+  functions = batch_functions(
+    forward,  # type: ignore[arg-type]  # mypy: no promise of __hash__
+    loss,
+    mesh,
+  )
+  parts = tuple(
+    _mean_over(functions, model_state, [batch], count, mesh)
+    for batch, count in zip(placed, counts, strict=True)
+  )
+  whole = _mean_over(functions, model_state, placed, sum(counts), mesh)
+  return whole._replace(parts=parts)
+
+
+def gradient_norm(loss: DatasetLoss, params: PyTree) -> Float[Array, ""]:
+  r"""The Euclidean norm of the dataset's gradient, :math:`\lVert g \rVert`.
+
+  Args:
+    loss: as `dataset_loss` builds it.
+    params: where.
+
+  Returns:
+    A scalar, in units of loss per unit of weight.
+
+  Example:
+    >>> import forgetsam as fs
+    >>> def forward(params, model_state, images, *, train, key):
+    ...   return images @ params, model_state
+    >>> batches = [{"image": jnp.eye(2), "label": jnp.array([0, 1])}]
+    >>> loss = dataset_loss(forward, fs.softmax_cross_entropy(), {}, batches)
+    >>> round(float(gradient_norm(loss, jnp.zeros((2, 2)))), 4)
+    0.5
+  """
+  return tree_norm(loss.value_and_gradient(params)[1])
+
+
+def _mean_over(
+  functions: BatchFunctions,
+  model_state: PyTree,
+  batches: list[Batch],
+  count: int,
+  mesh: Mesh | None,
+) -> DatasetLoss:
+  finish = (lambda x: x) if mesh is None else _alone
+
+  def mean(function: Callable[..., Any]) -> Callable[..., Any]:
+    def over_batches(*trees: PyTree) -> Any:
+      # On even where a caller's loop has turned it off to run in Python.
+      with jax.disable_jit(False):
+        if mesh is not None:
+          trees = _alone(jax.device_put(trees, replicated(mesh)))
+        total = finish(function(batches[0], model_state, *trees))
+        for batch in batches[1:]:
+          term = finish(function(batch, model_state, *trees))
+          total = finish(_add(total, term))
+        return _divide(total, count)
+
+    return over_batches
+
+  return DatasetLoss(
+    value=mean(functions.value),
+    value_and_gradient=mean(functions.value_and_gradient),
+    hessian_vector_product=mean(functions.hessian),
+    gauss_newton_vector_product=mean(functions.gauss_newton),
+    num_examples=count,
+    parts=(),
+  )
+
+
+def _alone(result: Any) -> Any:
+  """The result, once it is there where devices are a CPU's threads.
+
+  XLA's collectives between them hang when programs pile up.
+  """
+  if jax.default_backend() == "cpu":
+    jax.block_until_ready(result)
+  return result
+
+
+@jax.jit
+def _add(left: PyTree, right: PyTree) -> PyTree:
+  return jax.tree.map(jnp.add, left, right)
+
+
+@jax.jit
+def _divide(tree: PyTree, count: int | Array) -> PyTree:
+  return jax.tree.map(lambda x: x / count, tree)
+
+
+def _num_examples(batch: Batch) -> int:
+  mask = batch.get("mask")
+  if mask is None:
+    return len(batch["label"])
+  if np.shape(mask) != (len(batch["label"]),):
+    raise ValueError(
+      f'batch["mask"] has shape {np.shape(mask)}: it must be one number per '
+      f"example, ({len(batch['label'])},)"
+    )
+  return int(np.sum(np.asarray(mask).astype(bool)))
+
+
+def _prepare(batch: Batch, mesh: Mesh | None) -> Batch:
+  """Zeros in the padding, where a nan would survive into the gradient."""
+  size = len(batch["label"])
+  mask = np.asarray(batch.get("mask", np.ones(size))).astype(bool)
+
+  def blank(x: Array | np.ndarray) -> Array | np.ndarray:
+    if mask.all():
+      return x
+    keep = mask.reshape(size, *[1] * (np.ndim(x) - 1))
+    return np.where(keep, x, np.zeros_like(x))
+
+  clean = {
+    "image": jax.tree.map(blank, batch["image"]),
+    "label": blank(batch["label"]),
+    "mask": mask,
+  }
+  return jax.device_put(clean, None if mesh is None else split_batch(mesh))
+
+
+def _check_all(counts: list[int], batches: list[Batch]) -> None:
+  if sum(counts) == 0:
+    raise ValueError("batches must hold at least one unmasked example")
+  sizes = sorted({len(batch["label"]) for batch in batches})
+  if len(sizes) > 1:
+    raise ValueError(
+      f"batches have the sizes {sizes}: pad the last one and mark the padding "
+      'with 0 in "mask"'
+    )

@@ -1,0 +1,153 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.flatten_util import ravel_pytree
+from sharpness.problems import (
+  IMAGES,
+  LABELS,
+  PARAMS,
+  STATE,
+  N,
+  batches_of,
+  dense,
+  draw,
+  forward,
+  make_mesh,
+)
+
+import forgetsam as fs
+from forgetsam.sharpness import dataset_loss, gradient_norm
+
+SOFTMAX = fs.softmax_cross_entropy()
+SIGMOID = fs.sigmoid_cross_entropy(label_smoothing=0.1)
+_, unravel = ravel_pytree(PARAMS)
+VECTOR = unravel(draw(8, ravel_pytree(PARAMS)[0].size))
+
+
+def make_loss(size, count=N, *, loss=SOFTMAX, devices=None):
+  mesh = None if devices is None else make_mesh(devices)
+  return dataset_loss(forward, loss, STATE, batches_of(size, count), mesh=mesh)
+
+
+def assert_close(tree, expected):
+  scale = np.abs(expected).max()
+  np.testing.assert_allclose(
+    ravel_pytree(tree)[0], expected, rtol=1e-4, atol=1e-5 * scale
+  )
+
+
+@pytest.mark.parametrize(
+  ("size", "count", "loss", "devices"),
+  [
+    (24, N, SOFTMAX, None),
+    (24, N, SIGMOID, None),
+    (7, N, SOFTMAX, None),
+    (7, 17, SIGMOID, None),
+    (8, N, SOFTMAX, 8),
+    (8, 17, SOFTMAX, 8),
+  ],
+)
+def test_everything_equals_the_dense_matrices(size, count, loss, devices):
+  actual = make_loss(size, count, loss=loss, devices=devices)
+  expected = dense(loss, count)
+  v = ravel_pytree(VECTOR)[0]
+  value, gradient = actual.value_and_gradient(PARAMS)
+  assert actual.num_examples == count
+  np.testing.assert_allclose(value, expected.value, rtol=1e-5)
+  np.testing.assert_allclose(actual.value(PARAMS), expected.value, rtol=1e-5)
+  assert_close(gradient, expected.gradient)
+  assert_close(
+    actual.hessian_vector_product(PARAMS, VECTOR), expected.hessian @ v
+  )
+  assert_close(
+    actual.gauss_newton_vector_product(PARAMS, VECTOR),
+    expected.gauss_newton @ v,
+  )
+  np.testing.assert_allclose(
+    gradient_norm(actual, PARAMS),
+    np.linalg.norm(expected.gradient),
+    rtol=1e-5,
+  )
+
+
+def test_parts_are_the_batches():
+  parts = make_loss(7, 17).parts
+  assert [part.num_examples for part in parts] == [7, 7, 3]
+  last = dataset_loss(
+    forward,
+    SOFTMAX,
+    STATE,
+    [{"image": IMAGES[14:17], "label": LABELS[14:17]}],
+  )
+  np.testing.assert_allclose(
+    parts[2].value(PARAMS), last.value(PARAMS), rtol=1e-6
+  )
+
+
+def test_soft_labels():
+  soft = jax.nn.softmax(draw(9, N, 3))
+  loss = dataset_loss(
+    forward, SOFTMAX, STATE, [{"image": IMAGES, "label": soft}]
+  )
+  logits = forward(PARAMS, STATE, IMAGES, train=False, key=None)[0]
+  expected = -(soft * jax.nn.log_softmax(logits)).sum(-1).mean()
+  np.testing.assert_allclose(loss.value(PARAMS), expected, rtol=1e-5)
+
+
+def test_a_program_serves_all_networks_and_datasets():
+  traced = []
+
+  def counted(*arguments, **options):
+    traced.append(1)
+    return forward(*arguments, **options)
+
+  for scale in (1.0, 2.0):
+    params = jax.tree.map(lambda x, s=scale: s * x, PARAMS)
+    state = jax.tree.map(lambda x, s=scale: s * x, STATE)
+    loss = dataset_loss(counted, SOFTMAX, state, batches_of(8))
+    loss.hessian_vector_product(params, VECTOR)
+    if scale == 1.0:
+      first = len(traced)
+  assert len(traced) == first
+
+
+def test_products_are_in_the_highest_precision():
+  loss = make_loss(24)
+  program = str(
+    jax.make_jaxpr(loss.hessian_vector_product)(PARAMS, VECTOR)
+  ).replace("Precision.", "")
+  dots = program.count("dot_general[")
+  assert dots > 4
+  assert (
+    program.count("precision=(HIGHEST, HIGHEST)")
+    + program.count("precision=HIGHEST")
+    == dots
+  )
+
+
+def test_low_precision_weights_are_read_in_float32():
+  low = jax.tree.map(lambda x: x.astype(jnp.bfloat16), PARAMS)
+  wide = jax.tree.map(lambda x: x.astype(jnp.float32), low)
+  loss = make_loss(24)
+  for x, y in zip(
+    jax.tree.leaves(loss.value_and_gradient(low)),
+    jax.tree.leaves(loss.value_and_gradient(wide)),
+    strict=True,
+  ):
+    assert x.dtype == jnp.float32
+    np.testing.assert_array_equal(x, y)
+
+
+def test_errors():
+  one = {"image": IMAGES, "label": LABELS}
+  for batches, message in [
+    ([], "at least one unmasked"),
+    ([one | {"mask": jnp.zeros(N)}], "at least one unmasked"),
+    ([one, {"image": IMAGES[:3], "label": LABELS[:3]}], r"\[3, 24\]"),
+    ([one | {"mask": jnp.ones((N, 1))}], r"shape \(24, 1\)"),
+  ]:
+    with pytest.raises(ValueError, match=message):
+      dataset_loss(forward, SOFTMAX, STATE, batches)
+  with pytest.raises(ValueError, match="8 devices must divide"):
+    make_loss(7, devices=8)
