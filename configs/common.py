@@ -115,6 +115,34 @@ def base() -> config_dict.ConfigDict:
         "job_image_size": config_dict.placeholder(int),
         "job_short_side": config_dict.placeholder(int),
       },
+      # Of --job=sharpness: the training loss around the weights.
+      "sharpness": {
+        "checkpoint": "last",
+        "examples": 8192,
+        "top": 1,
+        "lanczos_steps": 30,
+        "trace_samples": 50,
+        "density_samples": 5,
+        "rho": 0.05,
+        "micro_batch_size": 128,
+        "layers": False,
+        "surface_points": 0,
+      },
+      # Of --job=forgetting and of the probe: common perturbations.
+      "forgetting": {
+        "checkpoint": "last",
+        "examples": 2000,
+        "per_class": 30,
+        "micro_batch_size": 64,
+        "repeats": 20,
+        "sam_rho": 0.1,
+        "obf_rho": 0.4,
+        "random_rho": 1.0,
+        "layer": config_dict.placeholder(str),
+        "noise_std": 0.5,
+      },
+      # What training forgets, along the way: sam, obf, random, or nothing.
+      "probe": {"perturbations": "", "every_steps": 200},
       "checkpoint": {"every_steps": config_dict.placeholder(int), "keep": 1},
       "log": {"every_steps": 50, "profile": False},
     }

@@ -28,6 +28,7 @@ from forgetsam.builders._perturbation import (
   build_perturb,
   build_rho,
 )
+from forgetsam.builders._probe import Probe, build_probe
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +38,7 @@ class Intervals:
   evaluate: int
   checkpoint: int | None
   log: int
+  probe: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,6 +60,7 @@ class Experiment:
     intervals: when to evaluate, save and log.
     keep: number of latest checkpoints to keep.
     watch_test: whether the loop also scores the test split, to be seen only.
+    probe: `(params, model_state) -> scalars`, or None; see `build_probe`.
     profile: whether to trace a few steps.
   """
 
@@ -75,6 +78,7 @@ class Experiment:
   intervals: Intervals
   keep: int
   watch_test: bool
+  probe: Probe | None
   profile: bool
 
 
@@ -155,8 +159,10 @@ def build_experiment(
       evaluate=config.evaluation.every_epochs * per_epoch,
       checkpoint=config.checkpoint.every_steps,
       log=config.log.every_steps,
+      probe=config.probe.every_steps,
     ),
     keep=config.checkpoint.keep,
     watch_test=config.evaluation.watch_test,
+    probe=build_probe(config, sources, forward),
     profile=config.log.profile,
   )

@@ -43,6 +43,30 @@ def build_rho(
   )
 
 
+def build_perturbation(
+  config: config_dict.ConfigDict, rho: optax.Schedule, seed: int | Array
+) -> optax.GradientTransformation | None:
+  """From ascent gradients to offsets, or None where training is plain.
+
+  Args:
+    config: a checked configuration.
+    rho: the radius, a schedule of the step.
+    seed: what a random perturbation draws from.
+  """
+  name = config.perturbation.name
+  if name == "none":
+    return None
+  if name == "sam":
+    return fs.sam(rho)
+  if name == "asam":
+    return fs.asam(
+      rho,
+      eta=config.perturbation.eta,
+      magnitude=config.perturbation.magnitude,
+    )
+  return fs.random_perturbation(rho, seed)
+
+
 def build_perturb(
   config: config_dict.ConfigDict, rho: optax.Schedule, seed: int | Array
 ) -> optax.GradientTransformation | None:
@@ -56,19 +80,9 @@ def build_perturb(
   Returns:
     What `make_train_step` takes as `perturb`.
   """
-  name = config.perturbation.name
-  if name == "none":
+  perturbation = build_perturbation(config, rho, seed)
+  if perturbation is None:
     return None
-  if name == "sam":
-    perturbation = fs.sam(rho)
-  elif name == "asam":
-    perturbation = fs.asam(
-      rho,
-      eta=config.perturbation.eta,
-      magnitude=config.perturbation.magnitude,
-    )
-  else:
-    perturbation = fs.random_perturbation(rho, seed)
   combine = None
   if config.combine.name == "surrogate_gap":
     combine = fs.surrogate_gap(

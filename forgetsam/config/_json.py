@@ -14,6 +14,7 @@ _FREE = (
   *("log.", "checkpoint.", "data.dir", "data.threads"),
   *("evaluation.batch_size", "evaluation.watch_test"),
   *("evaluation.sets", "evaluation.job_"),
+  *("sharpness.", "forgetting.", "probe."),
 )
 
 

@@ -1,7 +1,7 @@
 """Every configuration key: its type and the values it may take alone."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from ml_collections import config_dict
@@ -60,8 +60,12 @@ def _flag() -> Rule:
   return Rule(bool, "true or false", lambda v: True)
 
 
-def _words(text: str) -> Rule:
-  return Rule(str, text, lambda v: not v or all(v.split(",")))
+def _words(text: str, known: Collection[str] = ()) -> Rule:
+  def admits(value: str) -> bool:
+    words = value.split(",")
+    return not value or all(w in known if known else w for w in words)
+
+  return Rule(str, text, admits)
 
 
 def _range(text: str, high: float = math.inf) -> Rule:
@@ -96,6 +100,8 @@ COMBINES = ("none", "surrogate_gap")
 OPTIMIZERS = ("adamw", "sgdw")
 SCHEDULES = ("cosine", "linear")
 RHO_SCHEDULES = ("constant", "lr_proportional")
+WHICH = ("last", "best", "all")
+PROBES = ("sam", "obf", "random")
 
 # The options under `model.` belong to the model that `model.name` chooses, and
 # its constructor checks them.
@@ -155,6 +161,33 @@ SCHEMA: Mapping[str, Rule] = {
   "evaluation.sets": _words("names of sets, separated by commas, or nothing"),
   "evaluation.job_image_size": _integer(1, optional=True),
   "evaluation.job_short_side": _integer(1, optional=True),
+  "sharpness.checkpoint": _choice(*WHICH),
+  "sharpness.examples": _integer(1),
+  "sharpness.top": _integer(1),
+  "sharpness.lanczos_steps": _integer(2),
+  "sharpness.trace_samples": _integer(2),
+  "sharpness.density_samples": Rule(
+    int, "0 for none, or an integer, at least 2", lambda v: v == 0 or v >= 2
+  ),
+  "sharpness.rho": _POSITIVE,
+  "sharpness.micro_batch_size": _integer(1),
+  "sharpness.layers": _flag(),
+  "sharpness.surface_points": _integer(0),
+  "forgetting.checkpoint": _choice(*WHICH),
+  "forgetting.examples": _integer(2),
+  "forgetting.per_class": _integer(2),
+  "forgetting.micro_batch_size": _integer(1),
+  "forgetting.repeats": _integer(2),
+  "forgetting.sam_rho": _NOT_NEGATIVE,
+  "forgetting.obf_rho": _NOT_NEGATIVE,
+  "forgetting.random_rho": _NOT_NEGATIVE,
+  "forgetting.layer": _text("the name of a module of the model", optional=True),
+  "forgetting.noise_std": _POSITIVE,
+  "probe.perturbations": _words(
+    "names among sam, obf and random, separated by commas, or nothing",
+    known=PROBES,
+  ),
+  "probe.every_steps": _integer(1),
   "checkpoint.every_steps": _integer(1, optional=True),
   "checkpoint.keep": _integer(1),
   "log.every_steps": _integer(1),

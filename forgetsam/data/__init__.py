@@ -7,6 +7,7 @@ come to `Sources`, whose splits give batches: `in_memory` makes them of what
 
 from forgetsam.data._availability import DatasetNotFoundError, check_available
 from forgetsam.data._eval_batches import eval_batches
+from forgetsam.data._first_examples import first_batches, first_examples
 from forgetsam.data._in_memory import load, load_split
 from forgetsam.data._prefetch import prefetch_to_device
 from forgetsam.data._sources import (
@@ -41,6 +42,8 @@ __all__ = [
   "check_available",
   "corrupted_sets",
   "eval_batches",
+  "first_batches",
+  "first_examples",
   "in_memory",
   "load",
   "load_split",

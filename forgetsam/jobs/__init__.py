@@ -1,8 +1,12 @@
 """What `main.py --job=NAME` can do, one job a file."""
 
+from pathlib import Path
+
+from ml_collections import config_dict
+
 from forgetsam.config import Command, ConfigError
 
-JOBS = ("train", "evaluate", "sweep")
+JOBS = ("train", "evaluate", "sharpness", "forgetting", "sweep", "study")
 
 
 def run_job(command: Command, started: float) -> None:
@@ -18,16 +22,20 @@ def run_job(command: Command, started: float) -> None:
   from forgetsam.config import apply_overrides
   from forgetsam.jobs._run_files import load_config
 
-  if command.job == "evaluate":
-    from forgetsam.jobs.evaluate import evaluate_run
-
+  if command.job in ("evaluate", "sharpness", "forgetting"):
     config = command.config
     if config is None:
       config = apply_overrides(load_config(command.workdir), command.overrides)
-    evaluate_run(config, command.workdir)
+    _measure(command.job, config, command.workdir)
     return
   if command.sweep is not None:
     _run_sweep(command)
+    return
+  if command.job == "study":
+    from forgetsam.jobs.study import study
+
+    file = command.file or ""
+    study(file, command.overrides, command.arms, command.workdir)
     return
   if command.config is None:
     raise ConfigError(
@@ -37,6 +45,22 @@ def run_job(command: Command, started: float) -> None:
   from forgetsam.jobs.train import train
 
   train(command.config, command.workdir, started=started)
+
+
+def _measure(job: str, config: config_dict.ConfigDict, workdir: Path) -> None:
+  """Runs a job that looks at a finished or running run."""
+  if job == "evaluate":
+    from forgetsam.jobs.evaluate import evaluate_run
+
+    evaluate_run(config, workdir)
+  elif job == "sharpness":
+    from forgetsam.jobs.sharpness import measure_sharpness
+
+    measure_sharpness(config, workdir)
+  else:
+    from forgetsam.jobs.forgetting import measure_forgetting
+
+    measure_forgetting(config, workdir)
 
 
 def _run_sweep(command: Command) -> None:

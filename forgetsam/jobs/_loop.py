@@ -26,6 +26,7 @@ class _Pending(NamedTuple):
 
   step: int
   metrics: dict[str, Array]
+  probe: dict[str, Array]  # of the weights after it, or empty
 
 
 class Loop:
@@ -61,13 +62,21 @@ class Loop:
       # The device works on this step while the host reads the one before.
       if pending is not None:
         self._settle(pending, state)
-      pending = _Pending(step, metrics)
+      pending = _Pending(step, metrics, self._probe(step + 1, state))
       profile.after(step + 1, state)
       if self._pauses(step + 1):
         self._settle(pending, state)
         pending = None
         self._pause(state)
     return state
+
+  def _probe(self, done: int, state: fs.TrainState) -> dict[str, Array]:
+    """Dispatches the probe where it is due."""
+    experiment = self._experiment
+    due = done % experiment.intervals.probe == 0
+    if experiment.probe is None or not due:
+      return {}
+    return experiment.probe(state.params, state.model_state)
 
   def _pauses(self, done: int) -> bool:
     every = self._experiment.intervals
@@ -83,6 +92,8 @@ class Loop:
     metrics = {name: float(value) for name, value in values.items()}
     if metrics.pop("skipped"):
       self._stop_at(step, metrics, state)
+    if pending.probe:
+      self._reporter.probe(step + 1, jax.device_get(pending.probe))
     self._means.add(step, metrics)
     self._reporter.advance(step + 1)
     if self._reporter.due(step + 1):

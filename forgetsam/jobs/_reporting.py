@@ -65,6 +65,12 @@ class Reporter:
     if "loss" in metrics:
       self._bar.set_postfix(loss=f"{metrics['loss']:.4f}")
 
+  def probe(self, done: int, values: Mapping[str, Any]) -> None:
+    """Writes what a probe of the weights found."""
+    self._writer.write_scalars(
+      done, {f"probe/{name}": float(value) for name, value in values.items()}
+    )
+
   def evaluation(
     self, done: int, split: str, metrics: Mapping[str, float]
   ) -> None:

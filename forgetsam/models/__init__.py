@@ -1,5 +1,6 @@
 """Image classifiers in Flax Linen, by name."""
 
+from forgetsam.models._features import features
 from forgetsam.models._forward import forward, initialise
 from forgetsam.models._norm import BatchNorm
 from forgetsam.models._positions import resize_positions
@@ -35,6 +36,7 @@ __all__ = [
   "ResNet",
   "ViT",
   "create",
+  "features",
   "forward",
   "initialise",
   "names",

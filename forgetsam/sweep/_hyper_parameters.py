@@ -27,7 +27,10 @@ TRACED = (
 )
 
 # What does not reach the program but by the shape of its data.
-_NOT_COMPILED = ("data.", "evaluation.", "log.", "checkpoint.")
+_NOT_COMPILED = (
+  *("data.", "evaluation.", "log.", "checkpoint."),
+  *("sharpness.", "forgetting.", "probe."),
+)
 
 
 class Parts(NamedTuple):
