@@ -29,6 +29,7 @@ class Command(NamedTuple):
   overrides: tuple[str, ...]  # arguments that change `config`, in order
   file: str | None = None  # --config as given
   sweep: SweepFlags | None = None  # of the sweep, which loads many configs
+  arms: tuple[str, ...] = ()  # of the study
 
 
 def parse_command_line(argv: Sequence[str], jobs: Sequence[str]) -> Command:
@@ -55,13 +56,14 @@ def parse_command_line(argv: Sequence[str], jobs: Sequence[str]) -> Command:
   flags.DEFINE_string("workdir", None, "The run's folder.", flag_values=values)
   flags.DEFINE_string("config", None, "FILE:VARIANT", flag_values=values)
   define_sweep_flags(values)
+  flags.DEFINE_list("arms", [], "The study's, or all.", flag_values=values)
   try:
     rest = values(["main.py", *(a for a in argv if a not in overrides)])[1:]
   except flags.Error as error:
     raise ConfigError(
       f"{error}\n  allowed: --config=FILE:VARIANT --workdir=DIR --job=JOB "
       "--config.KEY=VALUE, and --variants --seeds --first_seed --grid --tune "
-      "--settings with --job=sweep"
+      "--settings with --job=sweep, --arms with --job=study"
     ) from error
   if rest:
     raise ConfigError(
@@ -75,11 +77,20 @@ def parse_command_line(argv: Sequence[str], jobs: Sequence[str]) -> Command:
       "--workdir=/tmp/run"
     )
   sweep = read_sweep_flags(values)
+  if values.arms and values.job != "study":
+    text = "with --job=study only"
+    raise ConfigError(refusal("--arms", ",".join(values.arms), text))
   config = None
-  if values.config and sweep is None:
+  if values.config and sweep is None and values.job != "study":
     config = apply_overrides(load_config_file(values.config), overrides)
   return Command(
-    values.job, Path(values.workdir), config, overrides, values.config, sweep
+    values.job,
+    Path(values.workdir),
+    config,
+    overrides,
+    values.config,
+    sweep,
+    tuple(values.arms),
   )
 
 

@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -60,13 +61,19 @@ class Runner:
     return self._images[key]
 
   def run(
-    self, config: config_dict.ConfigDict, splits: tuple[str, ...]
+    self,
+    config: config_dict.ConfigDict,
+    splits: tuple[str, ...],
+    on_epoch: Callable[[int, fs.TrainState], None] | None = None,
   ) -> Outcome:
     """Trains as the main job does, and evaluates the last state.
 
     Args:
       config: a checked configuration.
       splits: what to evaluate on: "validation", "test", or both.
+      on_epoch: called with the number of epochs done and the state, before
+        training and after every epoch that was finite. The state's buffers are
+        taken back when it returns.
 
     Returns:
       The outcome; a run that is not finite ends there, and is no error.
@@ -78,6 +85,8 @@ class Runner:
     state = program.start(numbers)
     epoch: list[dict[str, Array]] = []
     done, num_steps = 0, program.num_steps
+    if on_epoch is not None:
+      on_epoch(0, state)
     for xs in source.chunks(config.seed, num_steps, size):
       state, metrics = program.advance(numbers, state, source.resident, xs)
       epoch = [] if done % program.steps_per_epoch == 0 else epoch
@@ -88,6 +97,8 @@ class Runner:
         if skipped.any():
           first = done - len(skipped) + int(skipped.argmax())
           return Outcome({}, first, time.perf_counter() - began, state)
+        if on_epoch is not None:
+          on_epoch(done // program.steps_per_epoch, state)
     results = {
       f"train/{name}": float(np.mean([jax.device_get(m[name]) for m in epoch]))
       for name in ("loss", "accuracy")

@@ -1,0 +1,80 @@
+"""The correlation study: does forgetting predict generalisation?
+
+The pieces of `main.py --job=study`: what to train, what to measure of it, and
+statistics that do not mistake a hyper-parameter for a predictor.
+"""
+
+from forgetsam.study._associations import Query, associate
+from forgetsam.study._bootstrap import (
+  Interval,
+  bootstrap_intervals,
+  cluster_counts,
+  holm,
+)
+from forgetsam.study._conditional_independence import (
+  ConditionalIndependence,
+  conditional_independence,
+  permuted_score,
+)
+from forgetsam.study._figures import (
+  plot_along_training,
+  plot_associations,
+  plot_forgetting_and_sharpness,
+  plot_networks,
+)
+from forgetsam.study._granulated import granulated_kendall
+from forgetsam.study._measures import Functions, Measures
+from forgetsam.study._names import LABELS, label
+from forgetsam.study._networks import (
+  AXES,
+  Networks,
+  choose,
+  collect_networks,
+  read_networks,
+  write_networks,
+)
+from forgetsam.study._plan import Arm, plan_study
+from forgetsam.study._rank_correlation import (
+  kendall_matrix,
+  partial_correlation,
+  spearman_matrix,
+)
+from forgetsam.study._report import report_arm, write_report, write_study
+from forgetsam.study._runs import run_network, run_study
+
+__all__ = [
+  "AXES",
+  "LABELS",
+  "Arm",
+  "ConditionalIndependence",
+  "Functions",
+  "Interval",
+  "Measures",
+  "Networks",
+  "Query",
+  "associate",
+  "bootstrap_intervals",
+  "choose",
+  "cluster_counts",
+  "collect_networks",
+  "conditional_independence",
+  "granulated_kendall",
+  "holm",
+  "kendall_matrix",
+  "label",
+  "partial_correlation",
+  "permuted_score",
+  "plan_study",
+  "plot_along_training",
+  "plot_associations",
+  "plot_forgetting_and_sharpness",
+  "plot_networks",
+  "read_networks",
+  "report_arm",
+  "run_network",
+  "run_study",
+  "spearman_matrix",
+  "write_networks",
+  "write_report",
+  "write_study",
+]
