@@ -42,9 +42,13 @@ def run_job(command: Command, started: float) -> None:
       "--config is missing\n  allowed: FILE:VARIANT, such as "
       "--config=configs/digits.py:obf"
     )
+  from forgetsam.jobs._preemption import PreemptedError
   from forgetsam.jobs.train import train
 
-  train(command.config, command.workdir, started=started)
+  try:
+    train(command.config, command.workdir, started=started)
+  except PreemptedError as end:  # the state is saved: all is well
+    print(f"\n{end}")
 
 
 def _measure(job: str, config: config_dict.ConfigDict, workdir: Path) -> None:

@@ -12,6 +12,7 @@ from forgetsam.builders import Experiment
 from forgetsam.checkpoint import Checkpoints
 from forgetsam.jobs._clock import Clock
 from forgetsam.jobs._evaluate_split import evaluate_split
+from forgetsam.jobs._preemption import PreemptedError, Preemption
 from forgetsam.jobs._profile import Profile
 from forgetsam.jobs._reporting import Reporter
 from forgetsam.metrics import EpochMeans
@@ -39,15 +40,22 @@ class Loop:
     reporter: Reporter,
     means: EpochMeans,
     clock: Clock,
+    preemption: Preemption,
   ):
     self._experiment = experiment
     self._checkpoints = checkpoints
     self._reporter = reporter
     self._means = means
     self._clock = clock
+    self._preemption = preemption
 
   def run(self, state: fs.TrainState, trace: Path | None) -> fs.TrainState:
-    """Runs all steps that are left; the last state is saved."""
+    """Runs all steps that are left; the last state is saved.
+
+    Raises:
+      NonFiniteStepError: a step was not finite.
+      PreemptedError: the run was asked to end before its last step.
+    """
     experiment = self._experiment
     start, stop = int(state.step), experiment.num_steps
     profile = Profile(trace, start, stop)
@@ -68,6 +76,15 @@ class Loop:
         self._settle(pending, state)
         pending = None
         self._pause(state)
+      elif self._preemption.requested:
+        self._settle(pending, state)
+        self._save(state, None)
+      if self._preemption.requested and step + 1 < stop:
+        self._checkpoints.wait()
+        raise PreemptedError(
+          f"Asked to end: step {step + 1} of {stop} is saved. The same command "
+          "goes on from there."
+        )
     return state
 
   def _probe(self, done: int, state: fs.TrainState) -> dict[str, Array]:

@@ -14,7 +14,9 @@ from forgetsam.checkpoint import Checkpoints
 from forgetsam.config import check_config, config_hash, config_to_dict
 from forgetsam.jobs._clock import Clock
 from forgetsam.jobs._evaluate_split import evaluate_split
+from forgetsam.jobs._lock import WorkdirLock
 from forgetsam.jobs._loop import Loop
+from forgetsam.jobs._preemption import Preemption
 from forgetsam.jobs._reporting import Reporter, print_summary
 from forgetsam.jobs._run_files import (
   CHECKPOINTS,
@@ -44,6 +46,7 @@ def train(
   Raises:
     ConfigError: the configuration is refused, or the folder belongs to another.
     NonFiniteStepError: training diverged.
+    PreemptedError: SIGTERM came; the state is saved.
     CheckpointError: the folder's checkpoints are all damaged.
   """
   clock = Clock(time.monotonic() if started is None else started)
@@ -54,6 +57,16 @@ def train(
     print(f"The run in {workdir} is complete.")
     print_summary(workdir, done)
     return done
+  with WorkdirLock(workdir), Preemption() as preemption:
+    return _train(config, workdir, clock, preemption)
+
+
+def _train(
+  config: config_dict.ConfigDict,
+  workdir: Path,
+  clock: Clock,
+  preemption: Preemption,
+) -> dict[str, Any]:
   experiment = build_experiment(config)
   if not (workdir / CONFIG).exists():
     claim_workdir(workdir, config)
@@ -65,7 +78,7 @@ def train(
       experiment.num_steps,
       experiment.intervals.log,
     ) as reporter:
-      loop = Loop(experiment, checkpoints, reporter, means, clock)
+      loop = Loop(experiment, checkpoints, reporter, means, clock, preemption)
       profile = workdir / "profile" if experiment.profile else None
       state = loop.run(state, profile)
       results = _final_results(experiment, checkpoints, state, reporter)
