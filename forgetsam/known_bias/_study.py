@@ -9,7 +9,7 @@ from forgetsam.config import apply_overrides, load_config_file
 from forgetsam.sweep import Mean
 
 MICRO_BATCHES = (128, 32)
-WEIGHT_DECAYS = (0.0, 0.05, 0.1, 0.2)
+WEIGHT_DECAYS = (0.0, 0.05, 0.1, 0.2, 0.3, 0.4)
 RADII: Mapping[str, Sequence[float]] = {
   "sam": (0.05, 0.1, 0.2, 0.4),
   "obf_gamma0": (0.1, 0.2, 0.4, 0.8),
