@@ -9,6 +9,7 @@ from forgetsam.data._availability import DatasetNotFoundError, check_available
 from forgetsam.data._eval_batches import eval_batches
 from forgetsam.data._first_examples import first_batches, first_examples
 from forgetsam.data._in_memory import load, load_split
+from forgetsam.data._label_noise import mislabel
 from forgetsam.data._prefetch import prefetch_to_device
 from forgetsam.data._sources import (
   BatchSource,
@@ -47,6 +48,7 @@ __all__ = [
   "in_memory",
   "load",
   "load_split",
+  "mislabel",
   "prefetch_to_device",
   "steps_per_epoch",
   "stream",

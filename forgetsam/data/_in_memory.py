@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from forgetsam.data import _subsets
+from forgetsam.data._label_noise import mislabel
 from forgetsam.data._prepared import prepared_builder
 from forgetsam.data._split import ImageData, Split
 from forgetsam.data._tensorflow import import_tensorflow
@@ -61,7 +62,9 @@ def load(
   if train_examples is not None:
     train = _choose(train, train_examples, len(full), split_seed)
   if label_noise:
-    train = _mislabel(train, label_noise, num_classes, len(full), split_seed)
+    train = mislabel(
+      train, label_noise, num_classes=num_classes, seed=split_seed
+    )
   return ImageData(name, num_classes, image_shape, train, held_out, test)
 
 
@@ -211,22 +214,3 @@ def _choose(train: Split, count: int, drawn: int, seed: int) -> Split:
     drawn, seed=seed, purpose=_subsets.Purpose.TRAIN_SUBSET
   )[train.ids]
   return train.take(_subsets.stratified(train.labels, count, keys))
-
-
-def _mislabel(
-  train: Split, fraction: float, num_classes: int, drawn: int, seed: int
-) -> Split:
-  if num_classes < 2:
-    raise ValueError(
-      f"label_noise={fraction} needs another class to change a label to; the"
-      f" set has {num_classes}"
-    )
-  purposes = (_subsets.Purpose.NOISY_EXAMPLES, _subsets.Purpose.NOISY_LABELS)
-  example_keys, label_keys = (
-    _subsets.draws(drawn, seed=seed, purpose=purpose)[train.ids]
-    for purpose in purposes
-  )
-  labels = _subsets.flip_labels(
-    train.labels, fraction, num_classes, example_keys, label_keys
-  )
-  return Split(train.images, labels, train.ids)

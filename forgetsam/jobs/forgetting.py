@@ -1,5 +1,6 @@
 """What perturbations make a run's checkpoints forget."""
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -73,7 +74,7 @@ def _measurer(
   config: config_dict.ConfigDict, run: Measured
 ) -> Callable[[Checkpoint], dict[str, Any]]:
   """What measures one checkpoint, on examples that are drawn once."""
-  splits = _splits(run.sources)
+  splits = _splits(config, run.sources)
   size = config.evaluation.batch_size
   probes = {
     name: draw_probe(source, config, run.sources.num_classes)
@@ -102,8 +103,16 @@ def _measurer(
   return measure
 
 
-def _splits(sources: data.Sources) -> dict[str, data.BatchSource]:
-  if sources.validation is None:
+def _splits(
+  config: config_dict.ConfigDict, sources: data.Sources
+) -> dict[str, data.BatchSource]:
+  """Held-out examples get wrong labels as often as training ones have them.
+
+  A control must look like what it controls for: a perturbation from clean
+  labels is another one, and the excess over it may have the wrong sign.
+  """
+  held_out, options = sources.validation, config.data
+  if held_out is None:
     raise ConfigError(
       refusal(
         "config.data.validation",
@@ -112,12 +121,16 @@ def _splits(sources: data.Sources) -> dict[str, data.BatchSource]:
         "model-specific forgetting confirms anything",
       )
     )
+  if options.label_noise and isinstance(held_out, data.MemorySource):
+    noisy = data.mislabel(
+      held_out.split,
+      options.label_noise,
+      num_classes=sources.num_classes,
+      seed=options.split_seed,
+    )
+    held_out = dataclasses.replace(held_out, split=noisy)
   assert sources.train is not None
-  return {
-    "train": sources.train,
-    "held_out": sources.validation,
-    "test": sources.test,
-  }
+  return {"train": sources.train, "held_out": held_out, "test": sources.test}
 
 
 def _of_offset(

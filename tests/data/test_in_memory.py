@@ -215,3 +215,18 @@ def test_impossible_choices(load, options):
   [(name, value)] = options.items()
   with pytest.raises(ValueError, match=f"{name}={value}"):
     load(**options)
+
+
+def test_held_out_examples_can_have_wrong_labels_too(load):
+  images = load(validation=0.2, label_noise=0.3)
+  noisy = data.mislabel(images.validation, 0.3, num_classes=10, seed=0)
+  changed = noisy.labels != images.validation.labels
+  assert changed.sum() == round(0.3 * len(noisy))
+  assert noisy.images is images.validation.images
+  clean = load(validation=0.2).train
+  np.testing.assert_array_equal(
+    data.mislabel(clean, 0.3, num_classes=10, seed=0).labels,
+    images.train.labels,
+  )
+  with pytest.raises(ValueError, match=r"fraction=1\.5"):
+    data.mislabel(clean, 1.5, num_classes=10, seed=0)
