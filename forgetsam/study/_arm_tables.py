@@ -16,6 +16,7 @@ from forgetsam.study._granulated import Axis, combined, granulated_kendall
 from forgetsam.study._names import (
   FORGETTING,
   GIVEN,
+  GIVEN_ALL,
   MEASURES,
   SHARPNESS,
   SHORT,
@@ -45,6 +46,7 @@ class TargetTables:
     given_loss: tau given the training loss.
     given_radius: tau given the radius of the network's own perturbation.
     given_both: tau given both.
+    given_all: tau given both and the information before any perturbation.
     holm: adjusted p-values of `given_both`.
     granulated: Jiang et al.'s psi and Psi.
     independence: their K.
@@ -55,6 +57,7 @@ class TargetTables:
   given_loss: list[Interval]
   given_radius: list[Interval]
   given_both: list[Interval]
+  given_all: list[Interval]
   holm: list[float]
   granulated: list[dict[str, float]]
   independence: list[ConditionalIndependence]
@@ -91,7 +94,7 @@ def arm_tables(networks: Networks, *, resamples: int = 1000) -> ArmTables:
   queries: dict[Key, list[Query]] = {
     (target, given): [Query(m, target, given) for m in MEASURES]
     for target in TARGETS
-    for given in ((), (GIVEN[0],), (GIVEN[1],), GIVEN)
+    for given in ((), (GIVEN[0],), (GIVEN[1],), GIVEN, GIVEN_ALL)
   }
   for given in ((), GIVEN):
     queries["sharpness", given] = [
@@ -138,10 +141,7 @@ def _target(
   intervals: dict[Key, list[Interval]],
   resamples: int,
 ) -> TargetTables:
-  both = [
-    _undefined() if m in GIVEN else t
-    for m, t in zip(MEASURES, intervals[target, GIVEN], strict=True)
-  ]
+  both = intervals[target, GIVEN]
   axes = _axes(networks)
   within = {name: axis for name, axis in axes.items() if name != "method"}
   fixed = combined([axes["method"], networks["seed"]])
@@ -156,6 +156,7 @@ def _target(
     given_loss=intervals[target, (GIVEN[0],)],
     given_radius=intervals[target, (GIVEN[1],)],
     given_both=both,
+    given_all=intervals[target, GIVEN_ALL],
     holm=holm(both),
     granulated=[
       granulated_kendall(networks[m], networks[target], within, fixed)
@@ -202,7 +203,3 @@ def _ceiling(networks: Networks) -> float:
     return float("nan")
   pair = first["test_accuracy"][i], second["test_accuracy"][j]
   return float(kendall_matrix(np.stack(pair, axis=1))[0, 1])
-
-
-def _undefined() -> Interval:
-  return Interval(np.nan, np.nan, np.nan, np.nan)

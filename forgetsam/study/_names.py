@@ -31,6 +31,12 @@ MEASURES = FORGETTING + CONTROLS + SHARPNESS + TRIVIAL
 TARGETS = ("test_accuracy", "test_loss", "accuracy_gap")
 # What any predictor has to add to.
 GIVEN = ("train_loss", "own_length")
+# The same, and what there was to forget: forgetting is a difference from it.
+GIVEN_ALL = (
+  *GIVEN,
+  "information_conditional_train",
+  "information_conditional_held_out",
+)
 # Shown for each method, where networks are few.
 SHORT = (
   "obf_probe_unconditional_train",

@@ -97,8 +97,8 @@ def partial_correlation(
     given: the controls; the constant ones among them are left out.
 
   Returns:
-    The partial correlation; nan where i or j is constant or follows from the
-    controls.
+    The partial correlation; nan where i or j is constant, or is or follows from
+    the controls.
 
   Example:
     >>> t = np.array([[1.0, 0.5, 0.5], [0.5, 1.0, 0.5], [0.5, 0.5, 1.0]])
@@ -108,6 +108,8 @@ def partial_correlation(
   References:
     Kendall, *Partial Rank Correlation*, 1942.
   """
+  if {i, j} & set(given):
+    return float("nan")
   known = [g for g in given if np.isfinite(matrix[g, g])]
   if not known:
     return float(matrix[i, j])

@@ -117,8 +117,8 @@ def _figures(networks: Networks, tables: ArmTables) -> "dict[str, Figure]":
       MEASURES,
       {
         "alone": single.tau,
-        "given training loss": single.given_loss,
         "given training loss and radius": single.given_both,
+        "given these and the information before": single.given_all,
       },
       "Kendall's τ with test accuracy",
     ),
@@ -171,13 +171,15 @@ def _accuracy_table(tables: ArmTables) -> str:
       _text(single.given_radius[i]),
       _text(single.given_both[i]),
       _p_value(single.holm[i]),
+      _text(single.given_all[i]),
       f"{single.granulated[i]['Psi']:+.2f}",
       f"{single.independence[i].score:.3f}",
     ]
     for i, name in enumerate(MEASURES)
   ]
   names = ["measure", "τ", "Spearman", "τ given training loss"]
-  names += ["τ given radius", "τ given both", "Holm p", "Ψ", "K"]
+  names += ["τ given radius", "τ given both", "Holm p"]
+  names += ["τ given both and information before", "Ψ", "K"]
   ceiling = tables.ceiling
   between = (
     ""

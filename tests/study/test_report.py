@@ -16,7 +16,13 @@ from forgetsam.study import (
   write_report,
 )
 from forgetsam.study._arm_tables import arm_tables
-from forgetsam.study._names import FORGETTING, GIVEN, MEASURES, SHARPNESS
+from forgetsam.study._names import (
+  FORGETTING,
+  GIVEN,
+  GIVEN_ALL,
+  MEASURES,
+  SHARPNESS,
+)
 from forgetsam.study._report import _p_value, _text
 
 BEST = "obf_probe_conditional_train"
@@ -62,6 +68,7 @@ def test_each_control_is_the_one_named(networks: Networks, tables):
     (("train_loss",), one.given_loss),
     (("own_length",), one.given_radius),
     (("train_loss", "own_length"), one.given_both),
+    (GIVEN_ALL, one.given_all),
   ):
     (expected,) = associate(
       rows, [Query("trace", "accuracy_gap", given)], resamples=60

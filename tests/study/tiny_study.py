@@ -28,8 +28,9 @@ STUDY = {{
 
 def get_config(variant="obf"):
   config = digits.get_config(variant)
-  config.data.train_examples, config.data.validation = 200, 0.3
-  config.batch_size, config.epochs = 50, 2
+  config.data.train_examples, config.data.validation = 256, 0.3
+  config.batch_size, config.epochs = 64, 2
+  config.micro_batch_size = None
   config.model.hidden = (8,)
   config.evaluation.batch_size = 64
   config.optimizer.name = "sgdw"
