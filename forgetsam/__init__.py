@@ -17,9 +17,15 @@ from forgetsam._train_state import TrainState, create_train_state
 from forgetsam._train_step import make_train_step
 from forgetsam.perturbations import (
   PerturbedGradientState,
+  active_between,
   asam,
+  every_k,
+  friendly_sam,
   gaussian_direction,
+  look_sam,
+  momentum_ascent,
   multi_step,
+  norm_layers,
   only,
   perturbed_gradient,
   random_perturbation,
@@ -27,6 +33,7 @@ from forgetsam.perturbations import (
   scale_by_magnitude,
   scale_to_radius,
   surrogate_gap,
+  weighted,
 )
 
 if TYPE_CHECKING:
@@ -37,19 +44,25 @@ __version__ = "0.1.0"
 __all__ = [
   "PerturbedGradientState",
   "TrainState",
+  "active_between",
   "asam",
   "ascent_and_descent",
   "create_train_state",
+  "every_k",
   "forgetting",
+  "friendly_sam",
   "gaussian_direction",
   "interop",
   "load_run",
+  "look_sam",
   "loss_ascent",
   "lr_proportional_rho",
   "make_eval_step",
   "make_train_step",
   "models",
+  "momentum_ascent",
   "multi_step",
+  "norm_layers",
   "only",
   "output_bias_forgetting",
   "perturbed_gradient",
@@ -63,6 +76,7 @@ __all__ = [
   "sigmoid_cross_entropy",
   "softmax_cross_entropy",
   "surrogate_gap",
+  "weighted",
 ]
 
 

@@ -11,8 +11,8 @@ import optax
 from jax.sharding import Mesh
 from jaxtyping import Array
 
-from forgetsam._ascent import loss_ascent
 from forgetsam._checked_step import CheckedStep
+from forgetsam._checks import is_number
 from forgetsam._gradients import average_gradients
 from forgetsam._inspection import inspect_perturb
 from forgetsam._mesh import check_mesh, replicated, split_batch
@@ -36,6 +36,7 @@ def make_train_step(
   ascent: AscentSignal | None = None,
   perturb: optax.GradientTransformation | None = None,
   micro_batch_size: int | None = None,
+  ascent_fraction: float = 1.0,
   mesh: Mesh | None = None,
 ) -> TrainStep:
   r"""Builds the jitted, donated training step.
@@ -65,6 +66,11 @@ def make_train_step(
     micro_batch_size: m, the examples of one perturbation (and of one BatchNorm
       batch); it must divide each device's share. `None` takes the share whole,
       and then the result depends on the number of devices.
+    ascent_fraction: the share of each micro-batch, its first examples (rounded
+      up), whose ascent objective is climbed, in (0, 1]. Below 1, the clean
+      pass as a whole takes that part: loss, accuracy, ascent_grad_norm and the
+      model state are its, and a step of SAM costs 1 + ascent_fraction
+      gradients.
     mesh: a mesh with the one axis "data"; `None` runs on the default device.
 
   Returns:
@@ -76,9 +82,10 @@ def make_train_step(
     ascent_grad_norm where the perturbation reads the ascent gradient.
 
   Raises:
-    ValueError: `ascent` without `perturb`, a `perturb` that never evaluates a
-      gradient, a `perturbed_gradient` inside `optimizer`, sizes that do not
-      divide, or a mesh with other axes.
+    ValueError: `ascent` or an `ascent_fraction` without `perturb`, a fraction
+      outside (0, 1], a `perturb` that never evaluates a gradient, a
+      `perturbed_gradient` inside `optimizer`, sizes that do not divide, or a
+      mesh with other axes.
 
   Example:
     >>> import forgetsam as fs
@@ -114,9 +121,9 @@ def make_train_step(
       f"micro_batch_size={micro_batch_size!r} must be an integer of at least 1,"
       " or None for a device's whole share"
     )
+  _check_ascent_fraction(ascent_fraction, perturb)
   check_mesh(mesh)
   optimizer = optax.with_extra_args_support(optimizer)
-  signal = loss_ascent(loss) if ascent is None else ascent
   if perturb is not None:
     perturb = optax.with_extra_args_support(perturb)
 
@@ -127,7 +134,7 @@ def make_train_step(
     _check_same_perturb(perturb, state)
     reads_ascent = perturb is not None and _reads_ascent(perturb, state)
     make_micro_step = functools.partial(
-      MicroStep, forward, loss, signal, perturb, reads_ascent
+      MicroStep, forward, loss, ascent, perturb, reads_ascent, ascent_fraction
     )
     batch = {"image": batch["image"], "label": batch["label"]}
     result = average_gradients(
@@ -185,6 +192,22 @@ def _perturbation_metrics(perturb_state: Any) -> Metrics:
   names = ("perturbed_loss", "perturbation_norm")
   found = {name: optax.tree.get(perturb_state, name) for name in names}
   return {name: value for name, value in found.items() if value is not None}
+
+
+def _check_ascent_fraction(
+  fraction: float, perturb: optax.GradientTransformation | None
+) -> None:
+  """Refuses shares outside (0, 1], and any share of what does not ascend."""
+  if not is_number(fraction) or not 0 < fraction <= 1:
+    raise ValueError(
+      f"ascent_fraction={fraction!r} must be in (0, 1], the share of each "
+      "micro-batch that the perturbation is taken from"
+    )
+  if perturb is None and fraction != 1:
+    raise ValueError(
+      f"ascent_fraction={fraction} is given without perturb, where nothing "
+      "ascends: pass perturb=perturbed_gradient(sam(rho)), or leave it out"
+    )
 
 
 def _check_same_perturb(

@@ -1,12 +1,21 @@
 """Perturbations: optax transforms from ascent gradients to weight offsets."""
 
+from forgetsam.perturbations._active_between import (
+  ActiveBetweenState,
+  active_between,
+)
 from forgetsam.perturbations._combine import Combine, surrogate_gap
+from forgetsam.perturbations._every_k import EveryKState, every_k
+from forgetsam.perturbations._friendly import FriendlyState, friendly_sam
+from forgetsam.perturbations._look_sam import LookSAMState, look_sam
 from forgetsam.perturbations._magnitude import scale_by_magnitude
+from forgetsam.perturbations._momentum import momentum_ascent
 from forgetsam.perturbations._multi_step import multi_step
 from forgetsam.perturbations._noise import (
   GaussianDirectionState,
   gaussian_direction,
 )
+from forgetsam.perturbations._norm_layers import norm_layers
 from forgetsam.perturbations._only import only
 from forgetsam.perturbations._perturbed_gradient import (
   PerturbedGradientState,
@@ -14,15 +23,26 @@ from forgetsam.perturbations._perturbed_gradient import (
 )
 from forgetsam.perturbations._radius import RadiusState, scale_to_radius
 from forgetsam.perturbations._recipes import asam, random_perturbation, sam
+from forgetsam.perturbations._weighted import weighted
 
 __all__ = [
+  "ActiveBetweenState",
   "Combine",
+  "EveryKState",
+  "FriendlyState",
   "GaussianDirectionState",
+  "LookSAMState",
   "PerturbedGradientState",
   "RadiusState",
+  "active_between",
   "asam",
+  "every_k",
+  "friendly_sam",
   "gaussian_direction",
+  "look_sam",
+  "momentum_ascent",
   "multi_step",
+  "norm_layers",
   "only",
   "perturbed_gradient",
   "random_perturbation",
@@ -30,4 +50,5 @@ __all__ = [
   "scale_by_magnitude",
   "scale_to_radius",
   "surrogate_gap",
+  "weighted",
 ]

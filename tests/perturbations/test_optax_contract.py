@@ -20,6 +20,10 @@ FACTORIES = {
   # More steps need an ascent_fn: test_multi_step.py.
   "multi_step": lambda rho: fs.multi_step(fs.sam(rho), steps=1),
   "only": lambda rho: fs.only(fs.sam(rho), {"w": True, "b": True}),
+  "friendly_sam": fs.friendly_sam,
+  # Without an ascent_fn they take what they are given: test_every_k.py, ...
+  "every_k": lambda rho: fs.every_k(fs.sam(rho), k=2),
+  "active_between": lambda rho: fs.active_between(fs.sam(rho), start=0),
   # Pieces without a radius of their own get one, to be perturbations.
   "scale_by_magnitude": lambda rho: optax.chain(
     fs.scale_by_magnitude(0.01), fs.scale_to_radius(rho)
@@ -28,7 +32,15 @@ FACTORIES = {
     fs.gaussian_direction(0), fs.scale_to_radius(rho)
   ),
 }
-NOT_PERTURBATIONS = {"perturbed_gradient", "surrogate_gap"}
+NOT_PERTURBATIONS = {
+  "look_sam",
+  "norm_layers",
+  "perturbed_gradient",
+  "surrogate_gap",
+  "weighted",
+  # It needs an optimizer's state: test_momentum_ascent.py.
+  "momentum_ascent",
+}
 # Their length is rho exactly; ASAM's depends on the weights.
 OF_LENGTH_RHO = sorted(set(FACTORIES) - {"asam"})
 
@@ -155,7 +167,9 @@ def test_inside_scan(name):
   assert_trees_close(scanned[0], looped[0])
 
 
-@pytest.mark.parametrize("name", ["sam", "asam", "random_perturbation"])
+@pytest.mark.parametrize(
+  "name", ["sam", "asam", "random_perturbation", "friendly_sam"]
+)
 @pytest.mark.parametrize("rho", [0.2, lambda t: 0.2 / (1 + t)])
 def test_inject_hyperparams(name, rho):
   factory = getattr(fs, name)

@@ -1,0 +1,116 @@
+"""Perturbing during a part of training alone."""
+
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Int
+
+from forgetsam._checks import is_number
+from forgetsam._typing import PyTree
+from forgetsam.perturbations._skipping import (
+  AscentFn,
+  cast_like,
+  check_params,
+  gate,
+  keep_memory,
+  zeros_unless,
+)
+
+
+class ActiveBetweenState(NamedTuple):
+  """State of `active_between`."""
+
+  perturbation: Any
+  count: Int[Array, ""]  # type: ignore[assignment]  # mypy: tuple.count
+
+
+def active_between(
+  perturbation: optax.GradientTransformation,
+  start: int | Array = 0,
+  stop: int | Array | None = None,
+) -> optax.GradientTransformationExtraArgs:
+  r"""Perturbs from one update to another, and not at all before and after.
+
+  .. math:: \delta_t = \begin{cases} P(g)_t & t_0 \le t < t_1 \\ 0 &
+     \text{otherwise} \end{cases}
+
+  with t the number of updates before this one. Outside, the ascent pass is
+  really skipped: the extra argument `ascent_fn`, which `make_train_step`
+  provides, is called inside a `lax.cond`, also by a perturbation that ascends
+  in several steps. Without it, the gradient that `update` is given is used. An
+  idle step of the train step costs a plain gradient and a clean forward pass;
+  a combine rule that reads the ascent gradient makes it pay for that too.
+
+  The perturbation's clocks run in idle steps as well: a schedule of rho counts
+  all steps, whether idle or not. What it remembers (floating-point state)
+  waits. Use it around `optax.partition`, not within, where the ascent gradient
+  of the whole model is out of reach; `only` works both ways.
+
+  Args:
+    perturbation: from ascent gradients to offsets, such as `sam(rho)`.
+    start: the first update that perturbs, counted from 0; at least 0.
+    stop: the first update after it that does not; `None` never stops.
+
+  Returns:
+    A transformation from ascent gradients to offsets, with state
+    `ActiveBetweenState`.
+
+  Raises:
+    ValueError: start is negative, or stop is not after start; `update` with
+      `ascent_fn` but without params.
+
+  Example:
+    >>> from forgetsam import sam
+    >>> perturbation = active_between(sam(rho=1.0), start=1, stop=2)
+    >>> g, state = jnp.array([2.0]), perturbation.init(jnp.zeros(1))
+    >>> for _ in range(3):
+    ...   delta, state = perturbation.update(g, state)
+    ...   print(delta)
+    [0.]
+    [1.]
+    [0.]
+
+  References:
+    Zhou et al., *Sharpness-Aware Minimization Efficiently Selects Flatter
+    Minima Late in Training*, ICLR 2025: some epochs at the end suffice.
+  """
+  _check_interval(start, stop)
+  inner = optax.with_extra_args_support(perturbation)
+
+  def init_fn(params: PyTree) -> ActiveBetweenState:
+    return ActiveBetweenState(inner.init(params), jnp.zeros((), jnp.int32))
+
+  def update_fn(
+    ascent_grads: PyTree,
+    state: ActiveBetweenState,
+    params: PyTree | None = None,
+    *,
+    ascent_fn: AscentFn | None = None,
+    **extra: Any,
+  ) -> tuple[PyTree, ActiveBetweenState]:
+    active = state.count >= start
+    if stop is not None:
+      active &= state.count < stop
+    if ascent_fn is None:
+      grads = zeros_unless(active, ascent_grads)
+    else:
+      check_params("active_between with ascent_fn", params)
+      ascent_fn = gate(active, ascent_fn)
+      grads = cast_like(ascent_fn(params), ascent_grads)
+    delta, inner_state = inner.update(
+      grads, state.perturbation, params, ascent_fn=ascent_fn, **extra
+    )
+    return zeros_unless(active, delta), ActiveBetweenState(
+      perturbation=keep_memory(active, inner_state, state.perturbation),
+      count=optax.safe_increment(state.count),
+    )
+
+  return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
+def _check_interval(start: Any, stop: Any) -> None:
+  if is_number(start) and start < 0:
+    raise ValueError(f"start={start} must be at least 0, a count of updates")
+  if is_number(start) and is_number(stop) and stop <= start:
+    raise ValueError(f"stop={stop} must be greater than start={start}")

@@ -1,0 +1,147 @@
+"""One ascent gradient for several steps."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Bool, Int
+
+from forgetsam._norms import at_least_float32
+from forgetsam._typing import PyTree
+from forgetsam.perturbations._skipping import (
+  AscentFn,
+  cast_like,
+  check_every,
+  check_params,
+)
+
+
+class EveryKState(NamedTuple):
+  """State of `every_k`.
+
+  Attributes:
+    perturbation: the state of the perturbation.
+    count: updates made.
+    ascent_grads: the last ascent gradient, in at least float32.
+  """
+
+  perturbation: Any
+  count: Int[Array, ""]  # type: ignore[assignment]  # mypy: tuple.count
+  ascent_grads: PyTree
+
+
+def every_k(
+  perturbation: optax.GradientTransformation, k: int
+) -> optax.GradientTransformationExtraArgs:
+  r"""Ascends in every k-th step, and reuses that gradient in the steps between.
+
+  .. math:: \delta_t = P(a_t), \qquad a_t = \begin{cases} g(w_t) &
+     t \bmod k = 0 \\ a_{t-1} & \text{otherwise} \end{cases}
+
+  with P the perturbation and g the ascent gradient. The pass of the steps
+  between is really skipped: the extra argument `ascent_fn`, which
+  `make_train_step` provides, is called inside a `lax.cond`. Without it (in
+  one's own loop) the gradient that `update` is given is used where it is due.
+  A step costs one gradient and 1/k of an ascent, next to the train step's
+  clean forward pass. A combine rule that reads the ascent gradient makes every
+  step pay for it again.
+
+  P runs in every step, on the stored gradient: a schedule of rho counts steps,
+  and `asam` takes the current magnitudes. While the stored gradient is zero,
+  every step ascends.
+
+  With micro-batches, each has its own gradient in a step that ascends. What is
+  stored is their *mean*, as for all state of a perturbation: in the steps
+  between, all micro-batches share the direction of the whole batch's gradient,
+  at full radius, and m-sharpness rests.
+
+  Wrap it in `multi_step` or in `active_between`, not the other way round: they
+  evaluate `ascent_fn` themselves. Use it around `optax.partition`, not within,
+  where the ascent gradient of the whole model is out of reach; `only` works
+  both ways.
+
+  Args:
+    perturbation: from ascent gradients to offsets, such as `sam(rho)`.
+    k: steps per ascent, at least 1, known before tracing; 1 is P.
+
+  Returns:
+    A transformation from ascent gradients to offsets, with state `EveryKState`.
+
+  Raises:
+    ValueError: k is not an integer of at least 1; `update` with `ascent_fn` but
+      without params; a perturbation that evaluates `ascent_fn`.
+
+  Example:
+    >>> from forgetsam import sam
+    >>> perturbation = every_k(sam(rho=1.0), k=2)
+    >>> state = perturbation.init(jnp.zeros(2))
+    >>> first, state = perturbation.update(jnp.array([3.0, 0.0]), state)
+    >>> second, state = perturbation.update(jnp.array([0.0, 4.0]), state)
+    >>> third, state = perturbation.update(jnp.array([0.0, 4.0]), state)
+    >>> [delta.tolist() for delta in (first, second, third)]
+    [[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]]
+
+  References:
+    Liu et al., *Towards Efficient and Scalable Sharpness-Aware Minimization*,
+    CVPR 2022: reuse over k steps, there of a part of the descent gradient
+    (`look_sam`).
+  """
+  check_every(k)
+  inner = optax.with_extra_args_support(perturbation)
+
+  def init_fn(params: PyTree) -> EveryKState:
+    return EveryKState(
+      perturbation=inner.init(params),
+      count=jnp.zeros((), jnp.int32),
+      ascent_grads=jax.tree.map(
+        lambda w: jnp.zeros_like(at_least_float32(w)), params
+      ),
+    )
+
+  def update_fn(
+    ascent_grads: PyTree,
+    state: EveryKState,
+    params: PyTree | None = None,
+    *,
+    ascent_fn: AscentFn | None = None,
+    **extra: Any,
+  ) -> tuple[PyTree, EveryKState]:
+    due = (state.count % k == 0) | _is_zero(state.ascent_grads)
+    stored = state.ascent_grads
+    if ascent_fn is None:
+      direction = jax.tree.map(
+        lambda g, a: jnp.where(due, at_least_float32(g), a),
+        ascent_grads,
+        stored,
+      )
+    else:
+      check_params("every_k with ascent_fn", params)
+      direction = jax.lax.cond(
+        due, lambda p: cast_like(ascent_fn(p), stored), lambda _: stored, params
+      )
+    delta, inner_state = inner.update(
+      cast_like(direction, ascent_grads),
+      state.perturbation,
+      params,
+      ascent_fn=_refuse_ascent,
+      **extra,
+    )
+    count = optax.safe_increment(state.count)
+    return delta, EveryKState(inner_state, count, direction)
+
+  return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
+def _is_zero(tree: PyTree) -> Bool[Array, ""]:
+  found = [jnp.any(x != 0) for x in jax.tree.leaves(tree)]
+  return ~jnp.any(jnp.stack(found)) if found else jnp.asarray(True)
+
+
+def _refuse_ascent(point: PyTree) -> PyTree:
+  del point
+  raise ValueError(
+    "every_k holds a perturbation that evaluates ascent_fn itself, such as "
+    "multi_step or active_between, and would not skip its passes: turn them "
+    "round, as in active_between(every_k(sam(rho), k), start, stop)"
+  )

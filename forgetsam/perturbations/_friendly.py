@@ -1,0 +1,104 @@
+"""Friendly SAM: ascending what is peculiar to the current batch."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Int
+
+from forgetsam._checks import check_number
+from forgetsam._norms import at_least_float32
+from forgetsam._typing import PyTree, Scalar
+from forgetsam.perturbations._radius import scale_to_radius
+
+
+class FriendlyState(NamedTuple):
+  """State of the subtraction in `friendly_sam`.
+
+  Attributes:
+    count: updates made.
+    mean: the moving average of the ascent gradient, in at least float32.
+  """
+
+  count: Int[Array, ""]  # type: ignore[assignment]  # mypy: tuple.count
+  mean: PyTree
+
+
+def friendly_sam(
+  rho: optax.ScalarOrSchedule, sigma: Scalar = 1.0, decay: Scalar = 0.9
+) -> optax.GradientTransformationExtraArgs:
+  r"""F-SAM's perturbation: along the gradient without its moving average.
+
+  .. math:: d_t = g_t - \sigma\, m_{t-1}, \qquad
+     \delta_t = \rho_t\, d_t / \lVert d_t \rVert_2, \qquad
+     m_t = \lambda\, m_{t-1} + (1 - \lambda)\, g_t
+
+  where the average stands for the gradient of the whole training set. The first
+  update, with no average yet, is SAM's, and starts the average with its
+  gradient.
+
+  With micro-batches, each perturbs along its own gradient without the common
+  average, which runs over the whole batch's gradients.
+
+  Args:
+    rho: perturbation radius, in units of the weights' Euclidean norm; a float,
+      at least 0, or a schedule of the update count.
+    sigma: :math:`\sigma`, how much of the average is taken off; 0 is `sam`.
+    decay: :math:`\lambda` in [0, 1), of the average.
+
+  Returns:
+    A transformation from ascent gradients to offsets.
+
+  Raises:
+    ValueError: rho is negative or nan, sigma is not finite, or decay is outside
+      [0, 1).
+
+  Example:
+    >>> perturbation = friendly_sam(rho=1.0)
+    >>> state = perturbation.init(jnp.zeros(2))
+    >>> first, state = perturbation.update(jnp.array([3.0, 4.0]), state)
+    >>> second, state = perturbation.update(jnp.array([3.0, 6.0]), state)
+    >>> [round(float(d), 4) for d in (*first, *second)]
+    [0.6, 0.8, 0.0, 1.0]
+
+  References:
+    Li et al., *Friendly Sharpness-Aware Minimization*, CVPR 2024. Order and
+    start are the official code's; the paper subtracts :math:`m_t`, which for
+    sigma = 1 gives the same direction.
+  """
+  check_number("sigma", sigma)
+  check_number("decay", decay, low=0, high=1, exclude_high=True)
+  return optax.chain(_without_mean(sigma, decay), scale_to_radius(rho))
+
+
+def _without_mean(
+  sigma: Scalar, decay: Scalar
+) -> optax.GradientTransformationExtraArgs:
+  def init_fn(params: PyTree) -> FriendlyState:
+    zeros = jax.tree.map(lambda w: jnp.zeros_like(at_least_float32(w)), params)
+    return FriendlyState(jnp.zeros((), jnp.int32), zeros)
+
+  def update_fn(
+    updates: PyTree,
+    state: FriendlyState,
+    params: PyTree | None = None,
+    **extra: object,
+  ) -> tuple[PyTree, FriendlyState]:
+    del params, extra
+    direction = jax.tree.map(
+      lambda g, m: (at_least_float32(g) - sigma * m).astype(g.dtype),
+      updates,
+      state.mean,
+    )
+    # The first gradient is the first average: zeros would make it too short.
+    weight = jnp.where(state.count == 0, 1.0, 1.0 - decay)
+    mean = jax.tree.map(
+      lambda g, m: (m + weight * (at_least_float32(g) - m)).astype(m.dtype),
+      updates,
+      state.mean,
+    )
+    count = optax.safe_increment(state.count)
+    return direction, FriendlyState(count, mean)
+
+  return optax.GradientTransformationExtraArgs(init_fn, update_fn)

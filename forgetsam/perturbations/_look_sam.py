@@ -1,0 +1,217 @@
+"""LookSAM: SAM's gradient in every k-th step, its flat part in between."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Int
+
+from forgetsam._checks import check_number
+from forgetsam._norms import at_least_float32, tree_dot, tree_norm, unit
+from forgetsam._typing import PyTree, Scalar
+from forgetsam.perturbations._perturbed_gradient import (
+  GradFn,
+  PerturbedGradientState,
+  ValueAndGradFn,
+  perturbed_gradient,
+)
+from forgetsam.perturbations._skipping import (
+  AscentFn,
+  cast_like,
+  check_every,
+  check_params,
+  gate,
+  keep_memory,
+  zeros_unless,
+)
+
+
+class LookSAMState(NamedTuple):
+  """What `look_sam` remembers.
+
+  Attributes:
+    perturbation: the state of the perturbation.
+    count: updates made.
+    flat_grads: the last perturbed gradient's part orthogonal to the plain
+      gradient, in at least float32.
+  """
+
+  perturbation: Any
+  count: Int[Array, ""]  # type: ignore[assignment]  # mypy: tuple.count
+  flat_grads: PyTree
+
+
+def look_sam(
+  perturbation: optax.GradientTransformation, k: int, alpha: Scalar
+) -> optax.GradientTransformationExtraArgs:
+  r"""A perturbed gradient in every k-th step; its flat part in the others.
+
+  .. math:: g = \nabla L(w), \qquad
+     t \bmod k = 0:\quad g_s = \nabla L(w + P(g_a)), \quad
+     g_v = g_s - \langle g_s, \hat g \rangle \hat g, \quad
+     \text{result} = g_s; \qquad
+     \text{otherwise:}\quad \text{result} =
+     g + \alpha \frac{\lVert g \rVert}{\lVert g_v \rVert} g_v
+
+  with P the perturbation, :math:`g_a` the ascent gradient and
+  :math:`\hat g = g / \lVert g \rVert`; norms run over the whole tree. It takes
+  the place of `perturbed_gradient`: first in a chain, or as `perturb`. The
+  steps in between evaluate the plain gradient alone: both other passes are
+  inside a `lax.cond`. A k-th step costs three gradients, or two where the
+  ascent is the loss's own (`ascent_fn` is `grad_fn`, as `make_train_step`
+  passes it where no other ascent is given).
+
+  The state is that of `perturbed_gradient`, with the loss at the weights
+  themselves as perturbed_loss, and a perturbation_norm of 0, in the steps in
+  between. A schedule of rho counts all steps.
+
+  With micro-batches, :math:`g_s` and :math:`g_v` are each micro-batch's own in
+  a k-th step. What is stored is the *mean* of :math:`g_v`, as for all state of
+  a perturbation: in between, each micro-batch adds the same direction to its
+  own gradient, in proportion to that gradient's norm.
+
+  Args:
+    perturbation: from ascent gradients to offsets, such as `sam(rho)`.
+    k: steps per perturbed gradient, at least 1, known before tracing; 1 is
+      `perturbed_gradient(perturbation)`, at a higher price.
+    alpha: weight of the flat part, in units of the gradient's norm.
+
+  Returns:
+    A transformation from ascent gradients to descent gradients, with state
+    `PerturbedGradientState` around `LookSAMState`. Its update takes the extra
+    arguments of `perturbed_gradient`; without `ascent_fn`, the ascent gradient
+    that it is given is used where it is due.
+
+  Raises:
+    ValueError: k is not an integer of at least 1, or alpha is not finite;
+      `update` without params or a gradient function; use under `optax.masked`
+      or `optax.partition`.
+
+  Example:
+    >>> from forgetsam import sam
+    >>> transform = look_sam(sam(rho=1.0), k=2, alpha=1.0)
+    >>> grad_fn = jax.grad(lambda w: w[0] + 0.5 * w[0] ** 2 * w[1])
+    >>> w = jnp.zeros(2)  # the gradient is (1, 0), and at w + (1, 0) (1, 0.5)
+    >>> state = transform.init(w)
+    >>> for _ in range(2):
+    ...   g, state = transform.update(grad_fn(w), state, w, grad_fn=grad_fn)
+    ...   print(g)
+    [1.  0.5]
+    [1. 1.]
+
+  References:
+    Liu et al., *Towards Efficient and Scalable Sharpness-Aware Minimization*,
+    CVPR 2022, algorithm 1.
+  """
+  check_every(k)
+  check_number("alpha", alpha)
+  transform = perturbed_gradient(perturbation)
+
+  def init_fn(params: PyTree) -> PerturbedGradientState:
+    state = transform.init(params)
+    memory = LookSAMState(
+      perturbation=state.perturbation,
+      count=jnp.zeros((), jnp.int32),
+      flat_grads=jax.tree.map(
+        lambda w: jnp.zeros_like(at_least_float32(w)), params
+      ),
+    )
+    return state._replace(perturbation=memory)
+
+  def update_fn(
+    ascent_grads: PyTree,
+    state: PerturbedGradientState,
+    params: PyTree | None = None,
+    *,
+    grad_fn: GradFn | None = None,
+    value_and_grad_fn: ValueAndGradFn | None = None,
+    ascent_fn: AscentFn | None = None,
+    **extra: Any,
+  ) -> tuple[PyTree, PerturbedGradientState]:
+    check_params("look_sam", params)
+    value_and_grad = _value_and_grad(grad_fn, value_and_grad_fn)
+    memory = state.perturbation
+    due = memory.count % k == 0
+    loss, plain = value_and_grad(params)
+    plain = cast_like(plain, params)
+
+    def perturbed(point: PyTree) -> tuple[Array, PyTree]:
+      """The pass at the perturbed weights, where it is due."""
+
+      def perturb(p: PyTree) -> tuple[Array, PyTree]:
+        value, grads = value_and_grad(p)
+        return value.astype(loss.dtype), cast_like(grads, plain)
+
+      return jax.lax.cond(due, perturb, lambda _: (loss, plain), point)
+
+    gated = None if ascent_fn is None else gate(due, ascent_fn)
+    if gated is None:
+      g_a = zeros_unless(due, ascent_grads)
+    elif ascent_fn is grad_fn:
+      g_a = zeros_unless(due, plain)
+    else:
+      g_a = cast_like(gated(params), ascent_grads)
+    grads, new_state = transform.update(
+      g_a,
+      state._replace(perturbation=memory.perturbation),
+      params,
+      value_and_grad_fn=perturbed,
+      ascent_fn=gated,
+      **extra,
+    )
+    flat = jax.tree.map(
+      lambda new, old: jnp.where(due, new, old),
+      _orthogonal(grads, plain),
+      memory.flat_grads,
+    )
+    norm = new_state.perturbation_norm
+    new_memory = LookSAMState(
+      keep_memory(due, new_state.perturbation, memory.perturbation),
+      optax.safe_increment(memory.count),
+      flat,
+    )
+    result = jax.tree.map(
+      lambda g_s, g: jnp.where(due, g_s, g), grads, _add(plain, flat, alpha)
+    )
+    return result, new_state._replace(
+      perturbation=new_memory,
+      perturbation_norm=jnp.where(due, norm, jnp.zeros_like(norm)),
+    )
+
+  return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
+def _value_and_grad(
+  grad_fn: GradFn | None, value_and_grad_fn: ValueAndGradFn | None
+) -> ValueAndGradFn:
+  """The given function, or `grad_fn` with a loss that says it is unknown."""
+  if value_and_grad_fn is not None:
+    return value_and_grad_fn
+  if grad_fn is None:
+    raise ValueError(
+      "look_sam needs grad_fn, the function params -> gradient of the training "
+      "loss on the current batch: call update(ascent_grads, state, params, "
+      "grad_fn=grad_fn). In make_train_step, which provides it, pass it as "
+      "perturb and not as a part of optimizer."
+    )
+  return lambda p: (jnp.full((), jnp.nan, jnp.float32), grad_fn(p))
+
+
+def _orthogonal(grads: PyTree, plain: PyTree) -> PyTree:
+  """What is left of `grads` without its part along `plain`."""
+  direction = unit(plain)
+  along = tree_dot(grads, direction)
+  return jax.tree.map(
+    lambda g, d: at_least_float32(g) - along * d, grads, direction
+  )
+
+
+def _add(plain: PyTree, flat: PyTree, alpha: Scalar) -> PyTree:
+  """The plain gradient with the flat part at a share of its length."""
+  length = alpha * tree_norm(plain)
+  return jax.tree.map(
+    lambda g, d: (at_least_float32(g) + length * d).astype(g.dtype),
+    plain,
+    unit(flat),
+  )

@@ -1,0 +1,127 @@
+"""Perturbing along what the optimizer remembers: no ascent pass at all."""
+
+from typing import Any
+
+import jax
+import optax
+
+from forgetsam._typing import PyTree
+from forgetsam.perturbations._radius import scale_to_radius
+
+
+def momentum_ascent(
+  rho: optax.ScalarOrSchedule,
+) -> optax.GradientTransformationExtraArgs:
+  r"""MSAM's perturbation: along the momentum's step, with no pass of its own.
+
+  .. math:: \delta = -\rho_t\, m / \lVert m \rVert_2,
+     \qquad \delta = 0 \text{ where } m = 0
+
+  with m the optimizer's momentum, a mean or sum of past *gradients*: the first
+  `trace` (of `optax.trace`, and so of `sgd` and `sgdw`) or `mu` (of the Adam
+  family) in the extra argument `opt_state`, which `make_train_step` provides.
+
+  The sign is the paper's: the offset goes where the optimizer goes, as in
+  Nesterov's look-ahead, but at a fixed length. For the other sign, chain with
+  `optax.scale(-1.0)`. The trace must hold gradients: in a chain it stands
+  before the multiplication with the (negative) learning rate, as in optax.
+
+  The ascent gradient's values are never read, so that a compiled step does not
+  compute them; the train step's clean forward pass remains. All micro-batches
+  share the offset. The first step, with no momentum yet, is a plain one.
+
+  Args:
+    rho: perturbation radius, in units of the weights' Euclidean norm; a float,
+      at least 0, or a schedule of the update count.
+
+  Returns:
+    A transformation from (the shapes of) ascent gradients to offsets; `update`
+    needs `opt_state`.
+
+  Raises:
+    ValueError: rho is negative or nan; `update` without `opt_state`, with one
+      that holds no momentum, or one whose momentum has another structure than
+      params.
+
+  Example:
+    >>> import jax.numpy as jnp
+    >>> optimizer, w = optax.sgd(0.1, momentum=0.9), jnp.zeros(2)
+    >>> _, opt_state = optimizer.update(
+    ...   jnp.array([3.0, 4.0]), optimizer.init(w), w
+    ... )
+    >>> perturbation = momentum_ascent(rho=0.5)
+    >>> perturbation.update(w, perturbation.init(w), w, opt_state=opt_state)[0]
+    Array([-0.3, -0.4], dtype=float32)
+
+  References:
+    Becker et al., *Momentum-SAM: Sharpness Aware Minimization without
+    Computational Overhead*, 2024, algorithm 1.
+  """
+  return optax.chain(_against_momentum(), scale_to_radius(rho))
+
+
+def _against_momentum() -> optax.GradientTransformationExtraArgs:
+  def update_fn(
+    updates: PyTree,
+    state: optax.EmptyState,
+    params: PyTree | None = None,
+    *,
+    opt_state: Any = None,
+    **extra: Any,
+  ) -> tuple[PyTree, optax.EmptyState]:
+    del params, extra
+    momentum = _find_momentum(opt_state)
+    try:
+      # Under `only` and `partition`, the updates lack what is left out.
+      return jax.tree.map(_negate, updates, momentum, is_leaf=_is_masked), state
+    except ValueError as error:
+      raise ValueError(
+        "momentum_ascent found a momentum with the structure "
+        f"{jax.tree.structure(momentum)}, which is not that of params, "
+        f"{jax.tree.structure(updates)}: the optimizer must keep one momentum "
+        "for all parameters"
+      ) from error
+
+  return optax.GradientTransformationExtraArgs(
+    lambda params: optax.EmptyState(), update_fn
+  )
+
+
+def _negate(like: Any, m: Any) -> Any:
+  if _is_masked(like):
+    return like
+  if _is_masked(m):
+    raise ValueError("the momentum lacks an array of params")
+  return (-m).astype(like.dtype)
+
+
+def _is_masked(node: Any) -> bool:
+  return isinstance(node, optax.MaskedNode)
+
+
+def _find_momentum(opt_state: Any) -> PyTree:
+  """The first `trace` or `mu` of a state in the tree of states."""
+  if opt_state is None:
+    raise ValueError(
+      "momentum_ascent needs opt_state, the optimizer's state: call "
+      "update(ascent_grads, state, params, grad_fn=grad_fn, "
+      "opt_state=opt_state). make_train_step provides it."
+    )
+  leaves = jax.tree.leaves(opt_state, is_leaf=_remembers)
+  for state in leaves:
+    if _remembers(state):
+      return getattr(state, _momentum_name(state))
+  raise ValueError(
+    "momentum_ascent found no momentum (a state with `trace` or `mu`) in "
+    "opt_state: use an optimizer with momentum, such as sgdw(learning_rate, "
+    "momentum=0.9) or optax.adamw(learning_rate)"
+  )
+
+
+def _remembers(state: Any) -> bool:
+  return _momentum_name(state) != ""
+
+
+def _momentum_name(state: Any) -> str:
+  fields = getattr(state, "_fields", ())
+  return next((name for name in ("trace", "mu") if name in fields), "")

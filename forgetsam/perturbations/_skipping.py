@@ -1,0 +1,66 @@
+"""Ascent passes that run in some steps and are really skipped in the others.
+
+Where a pass is skipped, the perturbation is still updated: its clocks (integers
+and keys) go on, so that a schedule of rho counts steps, and what it remembers
+(floating-point arrays) waits for the next ascent.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool
+
+from forgetsam._mesh import is_float
+from forgetsam._typing import PyTree
+
+AscentFn = Callable[[PyTree], PyTree]
+
+
+def gate(due: Bool[Array, ""], ascent_fn: AscentFn) -> AscentFn:
+  """`ascent_fn` where `due`, and zeros without its pass elsewhere."""
+
+  def gated(point: PyTree) -> PyTree:
+    return jax.lax.cond(
+      due,
+      lambda p: cast_like(ascent_fn(p), p),
+      lambda p: jax.tree.map(jnp.zeros_like, p),
+      point,
+    )
+
+  return gated
+
+
+def zeros_unless(due: Bool[Array, ""], tree: PyTree) -> PyTree:
+  """The tree where `due`, and zeros elsewhere."""
+  return jax.tree.map(lambda x: jnp.where(due, x, jnp.zeros_like(x)), tree)
+
+
+def keep_memory(due: Bool[Array, ""], new: Any, old: Any) -> Any:
+  """The new state where `due`; elsewhere its clocks with the old arrays."""
+  return jax.tree.map(
+    lambda n, o: jnp.where(due, n, o) if is_float(n) else n, new, old
+  )
+
+
+def cast_like(tree: PyTree, like: PyTree) -> PyTree:
+  """The tree in the dtypes of another."""
+  return jax.tree.map(lambda x, y: x.astype(y.dtype), tree, like)
+
+
+def check_every(k: Any) -> None:
+  """Raises a `ValueError` where k is not an integer of at least 1."""
+  whole = isinstance(k, (int, np.integer)) and not isinstance(k, bool)
+  if not whole or k < 1:
+    raise ValueError(f"k={k!r} must be an integer of at least 1")
+
+
+def check_params(name: str, params: PyTree | None) -> None:
+  """Raises a `ValueError` that says how to pass params."""
+  if params is None:
+    raise ValueError(
+      f"{name} needs params: call update(ascent_grads, state, params, "
+      "grad_fn=grad_fn, ascent_fn=ascent_fn)"
+    )

@@ -1,0 +1,148 @@
+"""Perturbing normalisation layers alone: SAM-ON from `only` and a mask."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import forgetsam as fs
+
+
+def chosen(params):
+  mask = fs.norm_layers(params)
+  leaves = jax.tree_util.tree_leaves_with_path(mask)
+  return {
+    jax.tree_util.keystr(path, simple=True, separator="/")
+    for path, on in leaves
+    if on
+  }
+
+
+class Net(nn.Module):
+  @nn.compact
+  def __call__(self, x):
+    x = nn.Dense(4)(x)
+    x = nn.BatchNorm(use_running_average=True)(x)
+    x = nn.LayerNorm(name="ln")(x)
+    x = nn.RMSNorm()(nn.GroupNorm(2)(x))
+    return nn.Dense(2)(x)
+
+
+NET = Net()
+PARAMS = jax.eval_shape(NET.init, jax.random.key(0), jnp.ones((1, 3)))["params"]
+
+
+def test_every_kind_of_norm_and_nothing_else():
+  assert chosen(PARAMS) == {
+    "BatchNorm_0/bias",
+    "BatchNorm_0/scale",
+    "GroupNorm_0/bias",
+    "GroupNorm_0/scale",
+    "RMSNorm_0/scale",
+    "ln/bias",
+    "ln/scale",
+  }
+
+
+@pytest.mark.parametrize(
+  ("name", "shape", "count"),
+  [("vit_tiny", (8, 8, 1), None), ("resnet18_cifar", (32, 32, 3), 40)],
+)
+def test_in_the_models_of_this_package(name, shape, count):
+  module = fs.models.create(name, num_classes=3)
+  params, _ = jax.eval_shape(
+    lambda key: fs.models.initialise(module, key, shape), jax.random.key(0)
+  )
+  names = chosen(params)
+  assert all(name.rsplit("/", 1)[1] in ("scale", "bias") for name in names)
+  # Every array of one dimension but the biases of dense layers.
+  dense = {
+    jax.tree_util.keystr(path[:-1], simple=True, separator="/") + "/bias"
+    for path, _ in jax.tree_util.tree_leaves_with_path(params)
+    if path[-1].key == "kernel"
+  }
+  flat = {
+    jax.tree_util.keystr(path, simple=True, separator="/")
+    for path, x in jax.tree_util.tree_leaves_with_path(params)
+    if x.ndim == 1
+  }
+  assert names == flat - dense
+  assert names
+  if count is not None:
+    assert len(names) == count  # 20 norms with a scale and a bias
+
+
+def test_only_moves_the_norms_and_takes_their_norm():
+  params = {
+    "dense": {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)},
+    "norm": {"scale": jnp.ones(1), "bias": jnp.ones(1)},
+  }
+  grads = {
+    "dense": {"kernel": jnp.full((2, 2), 9.0), "bias": jnp.full(2, 9.0)},
+    "norm": {"scale": jnp.array([3.0]), "bias": jnp.array([4.0])},
+  }
+  seen = []
+
+  def grad_fn(point):
+    seen.append(point)
+    return point
+
+  optimizer = optax.chain(
+    fs.perturbed_gradient(fs.only(fs.sam(0.5), fs.norm_layers)), optax.sgd(1.0)
+  )
+  updates, _ = optimizer.update(
+    grads, optimizer.init(params), params, grad_fn=grad_fn
+  )
+  (point,) = seen
+  np.testing.assert_array_equal(point["dense"]["kernel"], 1)
+  np.testing.assert_array_equal(point["dense"]["bias"], 1)
+  np.testing.assert_allclose(point["norm"]["scale"], 1.3, rtol=1e-6)
+  np.testing.assert_allclose(point["norm"]["bias"], 1.4, rtol=1e-6)
+  np.testing.assert_allclose(updates["norm"]["bias"], -1.4, rtol=1e-6)
+
+
+def test_in_the_train_step_on_eight_devices():
+  def forward(params, model_state, images, *, train, key):
+    x = images @ params["dense"]["kernel"]
+    return x * params["norm"]["scale"] + params["norm"]["bias"], model_state
+
+  kernel = jax.random.normal(jax.random.key(0), (3, 2))
+  params = {
+    "dense": {"kernel": kernel},
+    "norm": {"scale": jnp.ones(2), "bias": jnp.zeros(2)},
+  }
+  images = jax.random.normal(jax.random.key(1), (8, 3))
+  labels = jnp.arange(8) % 2
+  mesh = jax.make_mesh(
+    (8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,)
+  )
+  loss, optimizer = fs.softmax_cross_entropy(), optax.sgd(1.0)
+  perturb = fs.perturbed_gradient(fs.only(fs.sam(0.5), fs.norm_layers))
+  step = fs.make_train_step(
+    forward, loss=loss, optimizer=optimizer, perturb=perturb, mesh=mesh
+  )
+  state = fs.create_train_state(params, {}, optimizer, perturb, mesh)
+  state, _ = step(state, {"image": images, "label": labels}, jax.random.key(0))
+  total = 0
+  for i in range(8):
+    x, y = images[i : i + 1] @ kernel, labels[i : i + 1]
+
+    def dense_loss(w, scale, bias, i=i, y=y):
+      return loss(images[i : i + 1] @ w * scale + bias, y)
+
+    def norm_loss(scale, bias, x=x, y=y):
+      return loss(x * scale + bias, y)
+
+    a, b = jax.grad(norm_loss, (0, 1))(jnp.ones(2), jnp.zeros(2))
+    radius = 0.5 / jnp.sqrt(jnp.sum(a**2) + jnp.sum(b**2))
+    total += jax.grad(dense_loss)(kernel, 1 + radius * a, radius * b)
+  np.testing.assert_allclose(
+    state.params["dense"]["kernel"], kernel - total / 8, rtol=1e-4, atol=1e-6
+  )
+
+
+def test_a_model_without_norms_is_refused():
+  with pytest.raises(ValueError, match=r"no array named 'scale'.*'kernel'"):
+    fs.norm_layers({"dense": {"kernel": jnp.ones(2)}})
