@@ -148,8 +148,13 @@ def forward(params, model_state, images, *, train, key):
   return images @ params["kernel"], model_state
 
 
-@pytest.mark.parametrize("devices", [2, 8])
-def test_micro_batches_share_their_mean_direction_in_between(devices):
+@pytest.mark.parametrize(("devices", "unrolled"), [(2, False), (8, True)])
+def test_micro_batches_share_their_mean_direction_in_between(
+  devices, unrolled, monkeypatch
+):
+  if not unrolled:
+    monkeypatch.setattr("forgetsam._gradients.MOST_UNROLLED", 1)
+
   mesh = jax.make_mesh(
     (devices,), ("data",), axis_types=(jax.sharding.AxisType.Auto,)
   )
