@@ -19,12 +19,19 @@ from configs import fashion_mnist_2k
 
 _REST = "optimizer.learning_rate=0.03,0.1;optimizer.weight_decay=0,0.1"
 
-# Arms: what each changes, and its seeds. Grids: of each variant, as for
+# Arms: what each changes, its seeds, and the split to test on where it is not
+# the set's own. Grids: of each variant, as for
 # `--grid`. Few seeds of many settings, since it is settings that differ.
 STUDY: dict[str, dict[str, Any]] = {
   "arms": {
     "noisy": {"seeds": 2, "changes": {"data.label_noise": "0.2"}},
     "clean": {"seeds": 1, "changes": {"data.label_noise": "0"}},
+    # Trained where a patch tells the label, tested where it tells nothing.
+    "biased": {
+      "seeds": 1,
+      "changes": {"data.name": "biased_fashion"},
+      "test": "test_random",
+    },
   },
   "grids": {
     "plain": (

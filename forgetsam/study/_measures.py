@@ -86,6 +86,7 @@ class Measures:
     functions: those of the model.
     images: the data.
     config: any network's on these data.
+    test: what to test on in place of the images' own test split.
   """
 
   def __init__(
@@ -93,13 +94,14 @@ class Measures:
     functions: Functions,
     images: data.ImageData,
     config: config_dict.ConfigDict,
+    test: data.Split | None = None,
   ):
     self._functions, self._key = functions, jax.random.key(2024)
     assert images.validation is not None
     splits = {
       "train": images.train,
       "held_out": images.validation,
-      "test": images.test,
+      "test": images.test if test is None else test,
     }
     normal = {"mean": config.data.mean, "std": config.data.std}
     self._probes, self._examples = {}, {}
@@ -108,7 +110,8 @@ class Measures:
       key = jax.random.fold_in(self._key, index)
       chosen = probe_indices(split.labels, PER_CLASS, key)
       self._probes[name] = _examples(batch, chosen)
-      count = min(len(split), len(images.train))
+      whole = name == "test"  # the others' micro-batches come from here
+      count = len(split) if whole else min(len(split), len(images.train))
       self._examples[name] = _examples(batch, np.arange(count))
     batches = {
       size: list(data.eval_batches(images.train, batch_size=size, **normal))
@@ -219,15 +222,16 @@ class Measures:
     )
 
   def fit(self, weights: PyTree) -> Metrics:
-    """Training loss and accuracy at the end, and the weights' norm."""
-    images, labels = self._examples["train"]
+    """Loss and accuracy at the end, and the weights' norm."""
+    metrics = {"weight_norm": float(tree_norm(weights))}
     network = probed(weights, 0.0)
-    loss, accuracy = _fit(self._functions.logits_fn, network, images, labels)
-    return {
-      "train_loss": float(loss),
-      "train_accuracy": float(accuracy),
-      "weight_norm": float(tree_norm(weights)),
-    }
+    for name in ("train", "test"):
+      loss, accuracy = _fit(
+        self._functions.logits_fn, network, *self._examples[name]
+      )
+      metrics[f"{name}_loss"] = float(loss)
+      metrics[f"{name}_accuracy"] = float(accuracy)
+    return metrics
 
   def _report(
     self, network: Probed, delta_fn: DeltaFn, m: int, repeats: int

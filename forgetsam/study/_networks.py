@@ -18,8 +18,6 @@ Networks = dict[str, np.ndarray]
 # What a method's row says of its setting; the analysis conditions on these.
 AXES = ("method", "gamma", "rho", "m", "learning_rate", "weight_decay")
 _RENAMED = {
-  "test/accuracy": "test_accuracy",
-  "test/loss": "test_loss",
   "validation/accuracy": "held_out_accuracy",
   "validation/loss": "held_out_loss",
 }

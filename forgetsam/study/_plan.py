@@ -19,11 +19,13 @@ class Arm:
     name: of the arm.
     trials: a variant at a setting each.
     seeds: of each trial.
+    test: the TFDS split that is tested on, or None for the set's own.
   """
 
   name: str
   trials: list[Trial]
   seeds: range
+  test: str | None = None
 
   def runs(self) -> list[tuple[Trial, int]]:
     """All networks, seed after seed: half of a study covers the grid."""
@@ -79,5 +81,5 @@ def plan_study(
     check_trials(
       trials, seeds, splits=("validation", "test"), num_devices=num_devices
     )
-    planned.append(Arm(name, trials, seeds))
+    planned.append(Arm(name, trials, seeds, arm.get("test")))
   return planned

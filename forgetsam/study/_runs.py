@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 import forgetsam as fs
+from forgetsam import data
 from forgetsam.study._measures import Functions, Measures
 from forgetsam.study._plan import Arm
 from forgetsam.sweep import Outcome, Progress, Records, Runner, Trial
@@ -47,7 +48,11 @@ def run_study(arms: Sequence[Arm], workdir: Path) -> None:
       if arm.name not in measures:
         images = runner.images(trial.config)
         functions = functions or Functions(trial.config, images.num_classes)
-        measures[arm.name] = Measures(functions, images, trial.config)
+        test = None
+        if arm.test is not None:
+          where = trial.config.data
+          test = data.load_split(where.name, arm.test, data_dir=where.dir)
+        measures[arm.name] = Measures(functions, images, trial.config, test)
       outcome = run_network(runner, measures[arm.name], trial, seed)
       record = records[arm.name].add(trial, trial.with_seed(seed), outcome)
       name = f"{arm.name} {trial.variant} {trial.label}, seed {seed}"
