@@ -1,4 +1,4 @@
-"""Compares methods where the bias is known, in four stages.
+"""Compares methods where the bias is known, in five stages.
 
     python scripts/known_bias.py --workdir=runs/known_bias
 
@@ -8,6 +8,7 @@
    largest rho within one standard error of the best on biased validation.
 3. Plain training and the chosen settings, 15 fresh seeds.
 4. One perturbation, and one step from it, from plainly trained networks.
+5. Added after the others: SAM and OBF without weight decay, seeds 0 to 4.
 
 The unbiased splits are scored along the way and choose nothing. Finished runs
 are kept in WORKDIR; the same command goes on where it stopped. Then
@@ -41,6 +42,11 @@ from forgetsam.sweep import Mean, Runner, choose, mean_over_runs
 FILE = "configs/biased_fashion_2k.py"
 CURVE_SEEDS, REPORT_SEEDS = range(5), range(5, 20)
 STEP_EPOCHS, STEP_EXAMPLES = (1, 3, 10, 30), 512
+ADDED = {
+  "sam": (0.05, 0.1, 0.2),
+  "obf_gamma0": (0.2, 0.4, 0.8),
+  "obf_gamma1": (0.2, 0.4, 0.8),
+}
 
 
 class Runs:
@@ -177,7 +183,7 @@ def effect_of(
 
 
 def main(workdir: Path, overrides: Sequence[str]) -> None:
-  """All four stages."""
+  """All stages."""
   workdir.mkdir(parents=True, exist_ok=True)
   began = time.perf_counter()
   runs = Runs(workdir / "runs.jsonl", overrides)
@@ -194,6 +200,9 @@ def main(workdir: Path, overrides: Sequence[str]) -> None:
       json.dumps(row) + "\n" for row in step_effects(chosen[0], overrides)
     ]
     steps.write_text("".join(lines))
+  for method, radii in ADDED.items():
+    for rho in radii:
+      runs.validation(kb.Condition(method, 128, 0.0, rho), "added")
   print(f"{time.perf_counter() - began:.0f} s")
 
 

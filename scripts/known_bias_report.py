@@ -20,6 +20,7 @@ SHOWN = (
   *(f"{split}/accuracy" for split in SPLITS),
   "influence/ratio",
 )
+FIRST = ("plain", "curve")
 
 
 def main(workdir: Path, docs: Path) -> None:
@@ -29,8 +30,7 @@ def main(workdir: Path, docs: Path) -> None:
     (c["method"], c["micro_batch_size"], c["weight_decay"], c["rho"])
     for c in json.loads((workdir / "chosen.json").read_text())
   ]
-  first = [run for run in runs if run["stage"] != "report"]
-  curve = report.group(first)
+  curve = report.group(run for run in runs if run["stage"] in FIRST)
   final = report.group(run for run in runs if run["stage"] == "report")
   final = {key: final[key] for key in chosen}
   write_csv(
@@ -43,7 +43,9 @@ def main(workdir: Path, docs: Path) -> None:
   names += list(report.METRICS)
   rows = [[run.get(name) for name in names] for run in runs]
   write_csv(docs / "runs.csv", [names, *rows])
-  text = final_table(final, chosen)
+  text = results_table(final, chosen)
+  no_decay = report.group(run for run in runs if run["weight_decay"] == 0)
+  text += "\n" + results_table(no_decay, list(no_decay))
   effects = report.average_effects(read_lines(workdir / "one_step.jsonl"))
   header = list(effects[0])
   write_csv(
@@ -58,8 +60,8 @@ def main(workdir: Path, docs: Path) -> None:
   print(f"{sum(run['seconds'] for run in runs):.0f} s in {len(runs)} runs")
 
 
-def final_table(final: Any, chosen: list[report.Key]) -> str:
-  """The report's Markdown table."""
+def results_table(final: Any, chosen: list[report.Key]) -> str:
+  """The results in Markdown; the first condition is plain training."""
   header = ["method", "m", "rho", *(report.METRICS[name] for name in SHOWN)]
   rows = []
   for key in chosen:
@@ -85,24 +87,23 @@ def rank_table(effects: list[dict[str, Any]], curve: Any) -> str:
         for effect in effects
         if effect["epoch"] == epoch
         and (effect["method"] == "plain" or effect["micro_batch_size"] == m)
+        and not report.collapsed(trained_with(effect, curve))
       ]
-      pairs = [(effect, trained_ratio(effect, curve)) for effect in found]
-      pairs = [(effect, ratio) for effect, ratio in pairs if ratio is not None]
-      ratios = [ratio for _, ratio in pairs]
+      trained = [trained_with(effect, curve) for effect in found]
+      cells = [report.cell(runs, "influence/ratio", None) for runs in trained]
+      ratios = [cell.mean.mean for cell in cells if cell.mean]
       taus = [
-        f"{kendalltau([e[name] for e, _ in pairs], ratios).statistic:+.2f}"
+        f"{kendalltau([e[name] for e in found], ratios)[0]:+.2f}"
         for name in ("forgotten_balance", "learned_balance")
       ]
-      rows.append([str(epoch), str(m), str(len(pairs)), *taus])
+      rows.append([str(epoch), str(m), str(len(found)), *taus])
   return markdown(header, rows)
 
 
-def trained_ratio(effect: dict[str, Any], curve: Any) -> float | None:
-  """Mean influence ratio of the networks trained with the effect's setting."""
+def trained_with(effect: dict[str, Any], curve: Any) -> Any:
+  """The runs that were trained with the effect's setting, by seed."""
   names = ("method", "micro_batch_size", "weight_decay", "rho")
-  runs = curve[tuple(effect[name] for name in names)]
-  mean = report.cell(runs, "influence/ratio", None).mean
-  return None if mean is None else mean.mean
+  return curve[tuple(effect[name] for name in names)]
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from forgetsam.known_bias._report import Key, Run, cell
+from forgetsam.known_bias._report import Key, Run, cell, collapsed
 
 # Dark and light, filled and open: the pictures read the same in grey.
 M_STYLES: Mapping[int, Mapping[str, Any]] = {
@@ -32,6 +32,8 @@ def draw_curves(
   chosen: Sequence[Key],
 ) -> None:
   """Every metric over rho, a column for each method; writes a PNG.
+
+  Settings whose networks collapse are named and not drawn.
 
   Args:
     path: the file.
@@ -75,8 +77,22 @@ def _draw_panel(
     axis.axhspan(low, high, color="#b8b8b8", alpha=0.5, linewidth=0)
   for m, style in M_STYLES.items():
     keys = sorted(k for k in groups if k[:2] == (method, m))
-    points = [(k, cell(groups[k], metric, None).mean) for k in keys]
+    points = [
+      (k, cell(groups[k], metric, None).mean)
+      for k in keys
+      if not collapsed(groups[k])
+    ]
     finite = [(k, mean) for k, mean in points if mean is not None]
+    for key in keys:
+      if metric == "test_random/accuracy" and collapsed(groups[key]):
+        axis.annotate(
+          f"m = {m}\ncollapses",
+          (key[3], 0.04),
+          xycoords=("data", "axes fraction"),
+          ha="right",
+          fontsize=8,
+          color=style["color"],
+        )
     axis.errorbar(
       [k[3] for k, _ in finite],
       [mean.mean for _, mean in finite],
@@ -174,7 +190,7 @@ def _draw_effect(
     effect["rho"],
   )
   trained = cell(groups[key], "influence/ratio", None).mean
-  if trained is None:
+  if trained is None or collapsed(groups[key]):
     return
   axis.errorbar(
     trained.mean,

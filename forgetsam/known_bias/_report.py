@@ -31,6 +31,11 @@ EFFECTS = (
 )
 
 
+# Where the patch alone is right 19 times out of 20, less is no network that has
+# learned the task.
+_LEAST_ACCURACY = 0.9
+
+
 class Cell(NamedTuple):
   """One metric of one condition.
 
@@ -73,6 +78,12 @@ def cell(
     baseline = [plain[seed][metric] for seed in runs]
     difference = paired_difference(values, baseline)
   return Cell(mean_over_runs(values), difference)
+
+
+def collapsed(runs: Mapping[int, Run]) -> bool:
+  """Whether a run diverged, or validation accuracy is below 0.9 on average."""
+  mean = cell(runs, "validation/accuracy", None).mean
+  return mean is None or mean.mean < _LEAST_ACCURACY
 
 
 def table(

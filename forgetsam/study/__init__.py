@@ -19,11 +19,11 @@ from forgetsam.study._conditional_independence import (
 from forgetsam.study._figures import (
   plot_along_training,
   plot_associations,
-  plot_forgetting_and_sharpness,
   plot_networks,
 )
+from forgetsam.study._functions import Functions
 from forgetsam.study._granulated import granulated_kendall
-from forgetsam.study._measures import Functions, Measures
+from forgetsam.study._measures import Measures
 from forgetsam.study._names import LABELS, label
 from forgetsam.study._networks import (
   AXES,
@@ -33,6 +33,7 @@ from forgetsam.study._networks import (
   read_networks,
   write_networks,
 )
+from forgetsam.study._pair_tables import plot_forgetting_and_sharpness
 from forgetsam.study._plan import Arm, plan_study
 from forgetsam.study._rank_correlation import (
   kendall_matrix,

@@ -70,6 +70,7 @@ class ArmTables:
   Attributes:
     targets: by target.
     families: method -> tau of `SHORT` with test accuracy.
+    thirds: the same in the thirds with low, middle and high training loss.
     sharpness: tau of each of `FORGETTING` with each of `SHARPNESS`.
     sharpness_given_both: the same given training loss and radius.
     epochs: when forgetting was measured.
@@ -80,6 +81,7 @@ class ArmTables:
 
   targets: dict[str, TargetTables]
   families: dict[str, list[Interval]]
+  thirds: dict[str, list[Interval]]
   sharpness: list[Interval]
   sharpness_given_both: list[Interval]
   epochs: list[int]
@@ -109,6 +111,7 @@ def arm_tables(networks: Networks, *, resamples: int = 1000) -> ArmTables:
   return ArmTables(
     {t: _target(networks, t, intervals, resamples) for t in TARGETS},
     _families(networks, resamples),
+    _thirds(networks, resamples),
     intervals["sharpness", ()],
     intervals["sharpness", GIVEN],
     [*epochs, _last_epoch(networks)],
@@ -170,15 +173,27 @@ def _target(
 
 
 def _families(networks: Networks, resamples: int) -> dict[str, list[Interval]]:
-  queries = [Query(name, "test_accuracy") for name in SHORT]
   return {
-    method: associate(
-      choose(networks, networks["method"] == method),
-      queries,
-      resamples=resamples,
-    )
+    method: _short(choose(networks, networks["method"] == method), resamples)
     for method in dict.fromkeys(networks["method"].tolist())
   }
+
+
+def _thirds(networks: Networks, resamples: int) -> dict[str, list[Interval]]:
+  """A control that does not take the effect of the loss for monotone."""
+  loss = networks["train_loss"]
+  place = np.searchsorted(np.quantile(loss, [1 / 3, 2 / 3]), loss, side="left")
+  texts = {}
+  for i, name in enumerate(("low", "middle", "high")):
+    own = loss[place == i]
+    label = f"{name}, {own.min():.2f} to {own.max():.2f}"
+    texts[label] = _short(choose(networks, place == i), resamples)
+  return texts
+
+
+def _short(networks: Networks, resamples: int) -> list[Interval]:
+  queries = [Query(name, "test_accuracy") for name in SHORT]
+  return associate(networks, queries, resamples=resamples)
 
 
 def _axes(networks: Networks) -> dict[str, Axis]:

@@ -1,5 +1,6 @@
 """The study's pictures; they read the same in grey and need matplotlib."""
 
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,11 +37,12 @@ def plot_networks(
     target: the y axis.
 
   Returns:
-    The figure; save it with `figure.savefig(path)`.
+    The figure; save it with `figure.savefig(path)`. Networks that lie far from
+    all others are outside of the axes, and counted in a corner.
   """
   columns = min(3, len(measures))
   rows = -(-len(measures) // columns)
-  figure = _new_figure((3.3 * columns, 2.7 * rows + 0.5))
+  figure = new_figure((3.3 * columns, 2.7 * rows + 0.5))
   panels = figure.subplots(rows, columns, sharey=True, squeeze=False)
   for panel, measure in zip(panels.flat, measures, strict=False):
     for method, (marker, color) in _MARKS.items():
@@ -61,6 +63,7 @@ def plot_networks(
         alpha=0.75,
         label=method,
       )
+    _fit_axes(panel, networks[measure], networks[target])
     panel.set_xlabel(label(measure), fontsize=9)
     panel.grid(color="#e4e4e4")
     panel.set_axisbelow(True)
@@ -94,7 +97,7 @@ def plot_associations(
     The figure.
   """
   looks = [("o", "#0b4f8a"), ("s", "#c8701a"), ("^", "#7a7a7a")]
-  figure = _new_figure((7.2, 0.9 + 0.3 * len(measures)))
+  figure = new_figure((7.2, 0.9 + 0.3 * len(measures)))
   axis = figure.subplots()
   offsets = np.linspace(-0.22, 0.22, len(series))
   for (name, intervals), (marker, color), offset in zip(
@@ -136,7 +139,7 @@ def plot_along_training(
   Returns:
     The figure.
   """
-  figure = _new_figure((6.4, 3.6))
+  figure = new_figure((6.4, 3.6))
   axis = figure.subplots()
   looks = zip("os^D", ("-", "--", "-.", ":"), strict=True)
   colors = ("#0b4f8a", "#c8701a", "#5d9bd1", "#7a7a7a")
@@ -167,74 +170,41 @@ def plot_along_training(
   return figure
 
 
-def plot_forgetting_and_sharpness(
-  forgetting: Sequence[str],
-  sharpness: Sequence[str],
-  tables: Mapping[str, Sequence[Interval]],
-) -> "Figure":
-  """Tables of rank correlations, dark where they are strong.
-
-  Args:
-    forgetting: the lines.
-    sharpness: the columns.
-    tables: title -> intervals, line after line; those that cover zero are put
-      in brackets.
-
-  Returns:
-    The figure.
-  """
-  height = 1.9 + 0.3 * len(forgetting)
-  figure = _new_figure((2.6 + 3.3 * len(tables), height))
-  panels = figure.subplots(1, len(tables), sharey=True, squeeze=False)[0]
-  shape = len(forgetting), len(sharpness)
-  image: Any = None
-  for panel, (title, intervals) in zip(panels, tables.items(), strict=True):
-    values = np.array([t.value for t in intervals]).reshape(shape)
-    # Strength as tone and the sign in the number: it reads in grey.
-    image = panel.imshow(
-      np.abs(values), cmap="Greys", vmin=0, vmax=1, aspect="auto"
-    )
-    for index, interval in enumerate(intervals):
-      i, j = divmod(index, len(sharpness))
-      text = f"{interval.value:+.2f}".replace("0.", ".")
-      if interval.low <= 0 <= interval.high:
-        text = f"({text})"
-      dark = abs(interval.value) > 0.55
-      panel.text(
-        j,
-        i,
-        text,
-        ha="center",
-        va="center",
-        fontsize=7,
-        color="white" if dark else "black",
-      )
-    panel.set_title(title, fontsize=9)
-    panel.set_xticks(
-      range(len(sharpness)),
-      [label(s) for s in sharpness],
-      rotation=40,
-      ha="right",
-      fontsize=7,
-    )
-    panel.set_yticks(
-      range(len(forgetting)), [label(f) for f in forgetting], fontsize=8
-    )
-  figure.colorbar(image, ax=list(panels), label="|Kendall's τ|", shrink=0.8)
-  figure.set_layout_engine("constrained")
-  return figure
-
-
 def save_figures(folder: Path, figures: "Mapping[str, Figure]") -> None:
-  """Writes each figure as `NAME.png`, without a date, to be reproducible."""
+  """Writes each figure as `NAME.png`, with few colours, to be small."""
+  from PIL import Image  # matplotlib needs it, too
+
   for name, figure in figures.items():
-    figure.savefig(folder / f"{name}.png", metadata={"Software": None})
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    image = Image.open(buffer).convert("RGB").quantize(96)
+    image.save(folder / f"{name}.png", optimize=True)
 
 
-def _new_figure(size: tuple[float, float]) -> "Figure":
+def _fit_axes(axis: Any, x: np.ndarray, y: np.ndarray) -> None:
+  """Leaves out what lies five interquartile ranges beyond the quartiles."""
+  outside = np.zeros(len(x), bool)
+  for values, set_limits in ((x, axis.set_xlim), (y, axis.set_ylim)):
+    low, high = np.quantile(values, [0.25, 0.75])
+    reach = 5 * (high - low)
+    inside = (values >= low - reach) & (values <= high + reach)
+    outside |= ~inside
+    margin = 0.08 * np.ptp(values[inside])
+    if not inside.all() and margin > 0:
+      set_limits(values[inside].min() - margin, values[inside].max() + margin)
+  if outside.any():
+    axis.annotate(
+      f"{outside.sum()} outside",
+      (0.03, 0.03),
+      xycoords="axes fraction",
+      fontsize=8,
+    )
+
+
+def new_figure(size: tuple[float, float]) -> "Figure":
   from matplotlib.figure import Figure
 
-  return Figure(figsize=size, dpi=130)
+  return Figure(figsize=size, dpi=150)
 
 
 def _draw_intervals(

@@ -1,7 +1,6 @@
 """What the study measures of a network: forgetting and sharpness."""
 
 import functools
-from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -10,25 +9,20 @@ import numpy as np
 from ml_collections import config_dict
 
 import forgetsam as fs
-from forgetsam import data, models, sharpness
+from forgetsam import data, sharpness
 from forgetsam._norms import tree_norm
 from forgetsam._typing import PyTree
-from forgetsam.builders import build_model
 from forgetsam.forgetting import (
   DeltaFn,
-  OutputInformation,
   ProbeForgetting,
   effect_over_repeats,
   model_specific_forgetting,
   probe_forgetting,
   probe_indices,
 )
-from forgetsam.study._offsets import (
-  Probed,
-  probed,
-  probed_logits,
-  probed_offset_fn,
-)
+from forgetsam.study._flat import Metrics, informations, with_errors
+from forgetsam.study._functions import Functions
+from forgetsam.study._offsets import Probed, probed
 
 # Common probes: the same perturbation for every network.
 PROBE_RHO, PROBE_M = 0.2, 32
@@ -46,34 +40,6 @@ SPECIFIC_M, SPECIFIC_REPEATS = 32, 40
 SHARP_RHO, SHARP_ADAPTIVE_RHO, SHARP_M = 0.1, 1.0, 32
 # A random direction has to be much longer to change the loss.
 AVERAGE_RHO, AVERAGE_ADAPTIVE_RHO = 3.0, 100.0
-
-Metrics = dict[str, float]
-
-
-class Functions:
-  """The compiled functions of one model, for all of the study's networks.
-
-  Args:
-    config: any network's; the model must have no state.
-    num_classes: number of logits.
-  """
-
-  def __init__(self, config: config_dict.ConfigDict, num_classes: int):
-    self.forward = models.forward(build_model(config, num_classes))
-    self.loss = fs.softmax_cross_entropy()
-    self.logits_fn = probed_logits(self.forward)
-    self._activation = config.ascent.activation
-
-  @functools.cache  # noqa: B019  # as long as the study
-  def delta_fn(self, ascent: str, perturbation: str) -> DeltaFn:
-    """The perturbation of `Probed` networks, the same object every time."""
-    return probed_offset_fn(
-      self.forward,
-      self.loss,
-      ascent=ascent,
-      perturbation=perturbation,
-      activation=self._activation,
-    )
 
 
 class Measures:
@@ -135,12 +101,10 @@ class Measures:
       network = probed(weights, PROBE_RHO)
       repeats = round(share * REPEATS[name])
       report = self._report(network, delta_fn, PROBE_M, repeats)
-      metrics |= _informations(
-        name, {k: v.forgotten for k, v in report.items()}
-      )
+      metrics |= informations(name, {k: v.forgotten for k, v in report.items()})
       # What there is to forget, the same for every perturbation.
       before = {k: v.before for k, v in report.items()}
-      metrics |= _informations("information", before)
+      metrics |= informations("information", before)
     return metrics
 
   def own_forgetting(
@@ -164,7 +128,7 @@ class Measures:
       key=self._key,
     )
     report = self._report(network, delta_fn, m, OWN_REPEATS)
-    metrics = _informations("own", {k: v.forgotten for k, v in report.items()})
+    metrics = informations("own", {k: v.forgotten for k, v in report.items()})
     return metrics | {"own_length": float(length.value)}
 
   def specific_forgetting(self, weights: PyTree, untrained: PyTree) -> Metrics:
@@ -184,7 +148,7 @@ class Measures:
       "specific_kl": report.trained.kl.excess,
       "specific_kl_untrained": report.untrained.kl.excess,
     }
-    return _with_errors(pairs)
+    return with_errors(pairs)
 
   def sharpness(self, weights: PyTree) -> Metrics:
     """Around the final weights, of the loss on the training labels."""
@@ -211,7 +175,7 @@ class Measures:
       "lambda_max": float(spectrum.largest[0]),
       "lambda_max_bound": float(spectrum.largest_error[0]),
       "worst_case": float(worst.increase),
-    } | _with_errors(
+    } | with_errors(
       {
         "trace": trace,
         "average": average,
@@ -248,18 +212,6 @@ class Measures:
     )
 
 
-def _informations(
-  name: str, by_set: Mapping[str, OutputInformation]
-) -> Metrics:
-  """The bias-corrected entropy forms, as `NAME_GIVEN_SET`."""
-  metrics: Metrics = {}
-  for examples, informations in by_set.items():
-    for given, information in informations._asdict().items():
-      key = f"{name}_{given}_{examples}"
-      metrics |= _with_errors({key: information.jackknife})
-  return metrics
-
-
 def _examples(batch: dict[str, Any], chosen: np.ndarray) -> tuple[Any, Any]:
   return jnp.asarray(batch["image"][chosen]), np.asarray(batch["label"][chosen])
 
@@ -277,11 +229,3 @@ def _fit(
   logits = logits_fn(network, images)
   loss = fs.softmax_cross_entropy()(logits, labels)
   return loss, jnp.mean(jnp.argmax(logits, axis=1) == labels)
-
-
-def _with_errors(estimates: dict[str, Any]) -> Metrics:
-  """Values, and the standard errors as `NAME_se`."""
-  estimates = jax.device_get(estimates)
-  return {name: float(e.value) for name, e in estimates.items()} | {
-    f"{name}_se": float(e.standard_error) for name, e in estimates.items()
-  }

@@ -1,7 +1,7 @@
 """The report: what the table says, arm by arm, as Markdown and plots."""
 
 import importlib.util
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,10 +12,10 @@ from forgetsam.study._bootstrap import Interval
 from forgetsam.study._figures import (
   plot_along_training,
   plot_associations,
-  plot_forgetting_and_sharpness,
   plot_networks,
   save_figures,
 )
+from forgetsam.study._markdown import number, p_value, table
 from forgetsam.study._names import (
   FORGETTING,
   GIVEN,
@@ -31,6 +31,7 @@ from forgetsam.study._networks import (
   collect_networks,
   write_networks,
 )
+from forgetsam.study._pair_tables import plot_forgetting_and_sharpness
 from forgetsam.study._plan import Arm
 
 if TYPE_CHECKING:
@@ -95,7 +96,11 @@ def report_arm(
     _methods(finished),
     _accuracy_table(tables),
     _targets_table(tables),
-    _families_table(tables),
+    _groups_table("Within a method: τ with test accuracy", tables.families),
+    _groups_table(
+      "Within a third of the training losses: τ with test accuracy",
+      tables.thirds,
+    ),
     _along_table(tables),
   ]
   if importlib.util.find_spec("matplotlib") is None:
@@ -157,7 +162,7 @@ def _methods(networks: Networks) -> str:
     )
     rows.append([method, str(len(one["seed"])), *spans])
   names = ["method", "networks", "training loss", "test accuracy", "test loss"]
-  return _table(names, rows)
+  return table(names, rows)
 
 
 def _accuracy_table(tables: ArmTables) -> str:
@@ -165,13 +170,13 @@ def _accuracy_table(tables: ArmTables) -> str:
   rows = [
     [
       label(name),
-      _text(single.tau[i]),
+      number(single.tau[i]),
       f"{single.spearman[i].value:+.2f}",
-      _text(single.given_loss[i]),
-      _text(single.given_radius[i]),
-      _text(single.given_both[i]),
-      _p_value(single.holm[i]),
-      _text(single.given_all[i]),
+      number(single.given_loss[i]),
+      number(single.given_radius[i]),
+      number(single.given_both[i]),
+      p_value(single.holm[i]),
+      number(single.given_all[i]),
       f"{single.granulated[i]['Psi']:+.2f}",
       f"{single.independence[i].score:.3f}",
     ]
@@ -198,7 +203,7 @@ def _accuracy_table(tables: ArmTables) -> str:
     "conditional-independence score, of which a permuted measure has "
     f"{tables.chance:.3f} on average. Holm's p belongs to “τ given both” and "
     f"counts the {len(MEASURES) - len(GIVEN)} measures of this table as one "
-    f"family. {between}\n\n" + _table(names, rows)
+    f"family. {between}\n\n" + table(names, rows)
   )
 
 
@@ -207,7 +212,7 @@ def _targets_table(tables: ArmTables) -> str:
   rows = [
     [label(name)]
     + [
-      _text(intervals[i])
+      number(intervals[i])
       for target in others
       for intervals in (
         tables.targets[target].tau,
@@ -219,46 +224,23 @@ def _targets_table(tables: ArmTables) -> str:
   names = ["measure"]
   for target in others:
     names += [f"τ, {label(target)}", "given both"]
-  return "## Test loss and accuracy gap\n\n" + _table(names, rows)
+  return "## Test loss and accuracy gap\n\n" + table(names, rows)
 
 
-def _families_table(tables: ArmTables) -> str:
+def _groups_table(title: str, groups: dict[str, list[Interval]]) -> str:
   rows = [
-    [label(name), *(_text(values[i]) for values in tables.families.values())]
+    [label(name), *(number(values[i]) for values in groups.values())]
     for i, name in enumerate(SHORT)
   ]
-  names = ["measure", *tables.families]
-  return "## Within a method: τ with test accuracy\n\n" + _table(names, rows)
+  return f"## {title}\n\n" + table(["measure", *groups], rows)
 
 
 def _along_table(tables: ArmTables) -> str:
   rows = [
-    [label(name), *map(_text, intervals)]
+    [label(name), *map(number, intervals)]
     for name, intervals in tables.along.items()
   ]
   names = ["measured at epoch", *map(str, tables.epochs)]
-  return "## Along training: τ with the final test accuracy\n\n" + _table(
+  return "## Along training: τ with the final test accuracy\n\n" + table(
     names, rows
   )
-
-
-def _text(interval: Interval) -> str:
-  if np.isnan(interval.value):
-    return "n/a"
-  text = f"{interval.value:+.2f}"
-  if np.isnan(interval.low):
-    return text
-  return f"{text} [{interval.low:+.2f}, {interval.high:+.2f}]"
-
-
-def _p_value(p: float) -> str:
-  if np.isnan(p):
-    return "n/a"
-  return "< .001" if p < 0.001 else f"{p:.3f}"
-
-
-def _table(names: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-  # A bar in a label would end its cell.
-  lines = [list(names), ["---"] * len(names), *map(list, rows)]
-  cells = ([c.replace("|", "\\|") for c in line] for line in lines)
-  return "".join("| " + " | ".join(line) + " |\n" for line in cells)

@@ -9,21 +9,26 @@ from tiny_study import made_up_networks
 from forgetsam.study import (
   Interval,
   Networks,
+  Query,
+  associate,
   choose,
+  kendall_matrix,
   label,
   plot_associations,
+  plot_networks,
   report_arm,
   write_report,
 )
 from forgetsam.study._arm_tables import arm_tables
+from forgetsam.study._markdown import number, p_value
 from forgetsam.study._names import (
   FORGETTING,
   GIVEN,
   GIVEN_ALL,
   MEASURES,
   SHARPNESS,
+  SHORT,
 )
-from forgetsam.study._report import _p_value, _text
 
 BEST = "obf_probe_conditional_train"
 
@@ -60,8 +65,6 @@ def test_controls_are_no_candidates(tables):
 
 
 def test_each_control_is_the_one_named(networks: Networks, tables):
-  from forgetsam.study import Query, associate
-
   rows = choose(networks, ~networks["diverged"])
   one, i = tables.targets["accuracy_gap"], MEASURES.index("trace")
   for given, found in (
@@ -78,14 +81,27 @@ def test_each_control_is_the_one_named(networks: Networks, tables):
 
 def test_all_pairs_of_forgetting_and_sharpness(tables, networks: Networks):
   assert len(tables.sharpness) == len(FORGETTING) * len(SHARPNESS)
-  from forgetsam.study import kendall_matrix
-
   rows = choose(networks, ~networks["diverged"])
   i, j = 3, 2
   pair = np.stack([rows[FORGETTING[i]], rows[SHARPNESS[j]]], axis=1)
   assert tables.sharpness[i * len(SHARPNESS) + j].value == pytest.approx(
     kendall_matrix(pair)[0, 1], abs=1e-6
   )
+
+
+def test_thirds_are_of_the_training_loss(tables, networks: Networks):
+  rows = choose(networks, ~networks["diverged"])
+  low, high = np.quantile(rows["train_loss"], [1 / 3, 2 / 3])
+  middle = choose(
+    rows, (rows["train_loss"] > low) & (rows["train_loss"] <= high)
+  )
+  (expected,) = associate(
+    middle, [Query("lambda_max", "test_accuracy")], resamples=60
+  )
+  names = list(tables.thirds)
+  assert [name.split(",")[0] for name in names] == ["low", "middle", "high"]
+  found = tables.thirds[names[1]][SHORT.index("lambda_max")]
+  assert found.value == pytest.approx(expected.value)
 
 
 def test_along_training_ends_at_the_end(tables):
@@ -155,12 +171,24 @@ def test_intervals_are_drawn_where_they_are():
   ]
 
 
+def test_a_network_far_away_does_not_squeeze_the_others(networks: Networks):
+  rows = choose(networks, ~networks["diverged"])
+  rows["test_accuracy"] = rows["test_accuracy"].copy()
+  rows["test_accuracy"][0] = 0.1
+  (panel,) = plot_networks(rows, ["trace"], "test_accuracy").axes
+  assert panel.get_ylim()[0] > 0.7
+  assert panel.texts[0].get_text() == "1 outside"
+  rows["test_accuracy"][0] = 0.8
+  (panel,) = plot_networks(rows, ["trace"], "test_accuracy").axes
+  assert not panel.texts
+
+
 def test_numbers_are_written_with_what_is_known():
   nan = float("nan")
-  assert _text(Interval(0.123, -0.05, 0.3, 0.1)) == "+0.12 [-0.05, +0.30]"
-  assert _text(Interval(0.123, nan, nan, nan)) == "+0.12"
-  assert _text(Interval(nan, nan, nan, nan)) == "n/a"
-  assert [_p_value(p) for p in (0.0004, 0.0312, nan)] == [
+  assert number(Interval(0.123, -0.05, 0.3, 0.1)) == "+0.12 [-0.05, +0.30]"
+  assert number(Interval(0.123, nan, nan, nan)) == "+0.12"
+  assert number(Interval(nan, nan, nan, nan)) == "n/a"
+  assert [p_value(p) for p in (0.0004, 0.0312, nan)] == [
     "< .001",
     "0.031",
     "n/a",

@@ -168,7 +168,9 @@ def test_a_study_goes_on_where_it_stopped(
     ran.append((trial.folder, seed))
     metrics = {f"{s}/{m}": 0.5 for s in ("test", "validation")
                for m in ("accuracy", "loss")}  # fmt: skip
-    return Outcome(metrics | {"train_accuracy": 0.75}, None, 2.0, None)
+    return Outcome(
+      metrics | {"train_accuracy": 0.75, "test_accuracy": 0.5}, None, 2.0, None
+    )
 
   monkeypatch.setattr(runs, "run_network", made_up)
   monkeypatch.setattr(runs, "Measures", MadeUpMeasures)
@@ -193,8 +195,8 @@ def test_the_table_holds_settings_and_measures(
 ):
   arms = plan(file, data_dir)
   record = {
-    "train_accuracy": 0.75, "own_length": 0.2, "test/accuracy": 0.5,
-    "test/loss": 1.5, "validation/accuracy": 0.4, "validation/ece": 0.1,
+    "train_accuracy": 0.75, "own_length": 0.2, "test_accuracy": 0.5,
+    "test_loss": 1.5, "validation/accuracy": 0.4, "validation/ece": 0.1,
   }  # fmt: skip
   for arm in arms:
     records = Records(tmp_path / "out" / arm.name, "report")

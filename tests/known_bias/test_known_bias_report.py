@@ -57,6 +57,12 @@ def test_a_diverged_run_leaves_no_mean(groups):
   assert report.markdown_cell(found, percent=True) == "diverged"
 
 
+def test_networks_below_nine_tenths_have_collapsed(groups):
+  assert report.collapsed(groups[SAM])
+  assert not report.collapsed({s: run(SAM, s, 0.89 + 0.03 * s) for s in (0, 1)})
+  assert report.collapsed({0: run(SAM, 0, 0.95, diverged=True)})
+
+
 def test_no_difference_without_plain_of_the_same_seeds(groups):
   groups[SAM][9] = run(SAM, 9, 0.5)
   found = report.cell(groups[SAM], "test/accuracy", groups[PLAIN])
@@ -98,7 +104,7 @@ def test_balances_are_averaged_over_networks():
 
 def test_pictures_have_labelled_axes(groups, tmp_path):
   extra = [
-    run((method, m, 0.2, rho), seed, 0.6 + 0.01 * seed)
+    run((method, m, 0.2, rho), seed, 0.97 - 4 * rho**2 + 0.01 * seed)
     for method in ("sam", "obf_gamma0", "obf_gamma1", "random")
     for m in (128, 32)
     for rho in (0.1, 0.2)
