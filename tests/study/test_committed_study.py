@@ -49,6 +49,6 @@ def test_prose_quotes_the_tables_numbers(file: str, noisy: Networks):
   for number, name, controls in quoted:
     given = GIVEN if controls == "given" else ()
     query = Query(name, "test_accuracy", given)
-    (found,) = associate(noisy, [query], resamples=1)
+    (found,) = associate(noisy, [query], resamples=2)
     value = float(re.sub(r"[^-+.\d]", "", number).rstrip("."))
     assert value == pytest.approx(found.value, abs=0.0051), (name, controls)
