@@ -22,5 +22,5 @@ def get_config(variant: str = "obf") -> config_dict.ConfigDict:
   config = fashion_mnist_2k.get_config(variant)
   config.data.name = "biased_fashion"
   # Chosen for plain training on validation images with the same bias.
-  config.optimizer.weight_decay = 0.1
+  config.optimizer.weight_decay = 0.2
   return config

@@ -43,7 +43,7 @@ def draw_curves(
   """
   from matplotlib.figure import Figure
 
-  figure = Figure(figsize=(10, 8.2), dpi=110, layout="constrained")
+  figure = Figure(figsize=(10, 8.2), dpi=80, layout="constrained")
   axes = figure.subplots(len(_ROWS), len(_NAMES), sharey="row", sharex="col")
   for row, (metric, label) in zip(axes, _ROWS.items(), strict=True):
     row[0].set_ylabel(label)
@@ -141,7 +141,7 @@ def draw_steps(
   from matplotlib.figure import Figure
 
   epochs = sorted({effect["epoch"] for effect in effects})
-  figure = Figure(figsize=(10, 5.4), dpi=110, layout="constrained")
+  figure = Figure(figsize=(10, 5.4), dpi=80, layout="constrained")
   axes = figure.subplots(2, len(epochs), sharey="row", squeeze=False)
   labels = {
     "forgotten_balance": (
