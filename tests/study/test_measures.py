@@ -243,11 +243,19 @@ def test_sharpness_is_of_the_training_loss(measured):
 
 
 def test_fit_is_of_the_last_weights(measured):
-  measures, _, weights, functions = measured
-  images, labels = measures._examples["train"]
-  logits = functions.forward(weights, {}, images, train=False)[0]
-  found = measures.fit(weights)
-  assert found["train_loss"] == pytest.approx(float(LOSS(logits, labels)))
-  expected = float(np.mean(np.argmax(logits, 1) == labels))
-  assert found["train_accuracy"] == pytest.approx(expected)
+  measures, config, weights, functions = measured
+  images = build_data(config)
+  other = Measures(functions, images, config, test=images.validation)
+  found, moved = measures.fit(weights), other.fit(weights)
+  for name, split, result in (
+    ("train", images.train, found),
+    ("test", images.test, found),
+    ("test", images.validation, moved),
+  ):
+    pixels = (split.images / 255 - config.data.mean[0]) / config.data.std[0]
+    logits = functions.forward(weights, {}, pixels, train=False)[0]
+    loss = float(LOSS(logits, jnp.asarray(split.labels)))
+    assert result[f"{name}_loss"] == pytest.approx(loss, rel=1e-5)
+    expected = float(np.mean(np.argmax(logits, 1) == split.labels))
+    assert result[f"{name}_accuracy"] == pytest.approx(expected)
   assert found["weight_norm"] == pytest.approx(float(tree_norm(weights)))

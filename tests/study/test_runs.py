@@ -146,6 +146,31 @@ def test_a_network_is_measured_along_training_and_at_its_end(
   )
 
 
+def test_an_arm_may_test_on_another_split(
+  file: str, data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+  path = Path(file)
+  path.write_text(
+    path.read_text().replace(
+      '{"data.label_noise": "0"}}', '{}, "test": "train"}'
+    )
+  )
+  noisy, clean = plan(file, data_dir)
+  assert (noisy.test, clean.test) == (None, "train")
+  given = []
+
+  def note(functions: Any, images: Any, config: Any, test: Any) -> None:
+    given.append(test)
+    raise KeyboardInterrupt
+
+  monkeypatch.setattr(runs, "Measures", note)
+  for arm in (noisy, clean):
+    with pytest.raises(KeyboardInterrupt):
+      run_study([arm], tmp_path / arm.name)
+  assert given[0] is None
+  assert len(given[1]) == 1437  # digits' own training split
+
+
 def test_a_network_that_diverges_has_no_measures(file: str, data_dir: Path):
   (arm,) = plan_study(
     file,
