@@ -82,6 +82,7 @@ def base() -> config_dict.ConfigDict:
       "perturbation": {
         "name": "none",
         "rho": 0.05,
+        "steps": 1,  # of ascent, which share the radius
         "rho_schedule": "constant",
         "rho_min": 0.0,
         "eta": 0.0,

@@ -56,15 +56,17 @@ def build_perturbation(
   name = config.perturbation.name
   if name == "none":
     return None
-  if name == "sam":
-    return fs.sam(rho)
+  if name == "random":
+    return fs.random_perturbation(rho, seed)
+  perturbation = fs.sam(rho)
   if name == "asam":
-    return fs.asam(
+    perturbation = fs.asam(
       rho,
       eta=config.perturbation.eta,
       magnitude=config.perturbation.magnitude,
     )
-  return fs.random_perturbation(rho, seed)
+  steps = config.perturbation.steps
+  return fs.multi_step(perturbation, steps) if steps > 1 else perturbation
 
 
 def build_perturb(

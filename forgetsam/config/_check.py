@@ -90,6 +90,12 @@ def _perturbation_problems(leaves: dict[str, Any], _: int) -> Iterator[str]:
       "loss where config.perturbation.name=none: nothing ascends; choose a "
       "perturbation, such as sam",
     )
+  if name in ("none", "random") and leaves["perturbation.steps"] > 1:
+    yield refusal(
+      "config.perturbation.steps",
+      leaves["perturbation.steps"],
+      f"1 where config.perturbation.name={name}: nothing ascends",
+    )
   if name == "random" and combine == "none" and ascent != "loss":
     yield refusal(
       "config.ascent.name",

@@ -136,6 +136,7 @@ SCHEMA: Mapping[str, Rule] = {
   "ascent.activation": _choice("sigmoid", "softmax"),
   "perturbation.name": _choice(*PERTURBATIONS),
   "perturbation.rho": _NOT_NEGATIVE,
+  "perturbation.steps": _integer(1),
   "perturbation.rho_schedule": _choice(*RHO_SCHEDULES),
   "perturbation.rho_min": _NOT_NEGATIVE,
   "perturbation.eta": _NOT_NEGATIVE,

@@ -208,6 +208,24 @@ def test_perturbations():
   assert abs(float(random[0] - random[1])) > 1e-3
 
 
+def test_steps_share_the_radius():
+  """On 1/2 |w|^2 each of three steps goes a third of rho along w."""
+  config = make_config("sam", perturbation__steps=3)
+  perturb = builders.build_perturb(config, optax.constant_schedule(0.3), 0)
+  assert perturb is not None
+  w, calls = jnp.array([0.6, 0.8]), []
+
+  def ascent_fn(point: Any) -> Any:
+    calls.append(point)
+    return point
+
+  got, _ = perturb.update(
+    w, perturb.init(w), w, grad_fn=lambda p: p, ascent_fn=ascent_fn
+  )
+  np.testing.assert_allclose(got, 1.3 * w, rtol=1e-5)
+  assert len(calls) == 2  # the first gradient was given
+
+
 def test_gsam_combines():
   grads = jnp.array([1.0, 0.0])
   config = make_config("gsam", combine__alpha=0.5)

@@ -59,6 +59,7 @@ WRONG = [
   ("data.name=digitss", "'digits'"),
   ("data.std=(0.0,)", "above 0"),
   ("data.mean=abc", "tuple"),
+  ("perturbation.steps=0", "at least 1"),
   ("model.name=mpl", "cnn, mlp"),
   ("model.widths=(3,)", "hidden"),
   ("model.activation=tahn", "tanh"),
