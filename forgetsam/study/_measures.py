@@ -79,6 +79,15 @@ class Measures:
       whole = name == "test"  # the others' micro-batches come from here
       count = len(split) if whole else min(len(split), len(images.train))
       self._examples[name] = _examples(batch, np.arange(count))
+    # A control must have wrong labels as often as what it controls for.
+    held_out, labels = self._examples["held_out"]
+    noisy = data.mislabel(
+      images.validation,
+      config.data.label_noise,
+      num_classes=images.num_classes,
+      seed=config.data.split_seed,
+    )
+    self._control = held_out, noisy.labels[: len(labels)]
     batches = {
       size: list(data.eval_batches(images.train, batch_size=size, **normal))
       for size in (len(images.train), SHARP_M)
@@ -139,7 +148,7 @@ class Measures:
       probed(weights, PROBE_RHO),
       probed(untrained, PROBE_RHO),
       self._examples["train"],
-      self._examples["held_out"],
+      self._control,
       m=SPECIFIC_M,
       repeats=SPECIFIC_REPEATS,
       key=self._key,

@@ -205,7 +205,7 @@ def test_specific_forgetting_is_the_excess_with_its_control(measured):
   )  # fmt: skip
   report = model_specific_forgetting(
     logits_fn, delta_fn, probed(weights, 0.2), probed(untrained, 0.2),
-    measures._examples["train"], measures._examples["held_out"],
+    measures._examples["train"], measures._control,
     m=32, repeats=2, key=jax.random.key(2024),
   )  # fmt: skip
   assert found["specific_kl"] == pytest.approx(
@@ -259,3 +259,20 @@ def test_fit_is_of_the_last_weights(measured):
     expected = float(np.mean(np.argmax(logits, 1) == split.labels))
     assert result[f"{name}_accuracy"] == pytest.approx(expected)
   assert found["weight_norm"] == pytest.approx(float(tree_norm(weights)))
+
+
+def test_the_control_has_wrong_labels_as_often_as_the_training_set(measured):
+  _, config, _, functions = measured
+  noisy = config.copy_and_resolve_references()
+  noisy.data.label_noise = 0.3
+  images = build_data(noisy)
+  measures = Measures(functions, images, noisy)
+  clean, control = (
+    np.asarray(labels)
+    for _, labels in (measures._examples["held_out"], measures._control)
+  )
+  assert np.mean(clean != control) == pytest.approx(0.3, abs=0.1)
+  without, _, _, _ = measured
+  np.testing.assert_array_equal(
+    without._control[1], without._examples["held_out"][1]
+  )
