@@ -78,17 +78,31 @@ def base() -> config_dict.ConfigDict:
         "lam": config_dict.placeholder(float),
         "gamma": 1.0,
         "activation": "sigmoid",
+        "fraction": 1.0,  # of each micro-batch, that is climbed
       },
       "perturbation": {
         "name": "none",
         "rho": 0.05,
         "steps": 1,  # of ascent, which share the radius
+        "every_k": 1,  # steps per ascent, which reuse its direction
+        "layers": "all",
+        "start": 0.0,  # fractions of training
+        "stop": 1.0,
+        "sigma": 1.0,  # of friendly_sam, as is decay
+        "decay": 0.9,
         "rho_schedule": "constant",
         "rho_min": 0.0,
         "eta": 0.0,
         "magnitude": "both",
       },
-      "combine": {"name": "none", "alpha": 0.1, "normalized": False},
+      # Perturbs every k-th step, and reuses its gradient's flat part between.
+      "look_sam": {"k": 1, "alpha": 0.7},
+      "combine": {
+        "name": "none",
+        "alpha": 0.1,
+        "normalized": False,
+        "gamma": 0.9,
+      },
       "optimizer": {
         "name": "adamw",
         "learning_rate": 1e-3,

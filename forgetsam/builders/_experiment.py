@@ -121,7 +121,8 @@ def build_experiment(
   learning_rate = build_learning_rate(config, per_epoch)
   rho = build_rho(config, learning_rate)
   optimizer = build_optimizer(config, learning_rate)
-  perturb = build_perturb(config, rho, config.seed)
+  num_steps = config.epochs * per_epoch
+  perturb = build_perturb(config, rho, config.seed, num_steps)
   schedules = {"learning_rate": learning_rate}
   if perturb is not None:
     schedules["rho"] = rho
@@ -146,6 +147,7 @@ def build_experiment(
       ascent=None if perturb is None else build_ascent(config),
       perturb=perturb,
       micro_batch_size=config.micro_batch_size,
+      ascent_fraction=config.ascent.fraction,
       mesh=mesh,
     ),
     eval_step=fs.make_eval_step(forward, mesh=mesh),
@@ -153,7 +155,7 @@ def build_experiment(
     eval_batches=build_eval_batches(config, sharding),
     key=run_key,
     steps_per_epoch=per_epoch,
-    num_steps=config.epochs * per_epoch,
+    num_steps=num_steps,
     schedules=schedules,
     intervals=Intervals(
       evaluate=config.evaluation.every_epochs * per_epoch,

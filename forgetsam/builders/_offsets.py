@@ -35,11 +35,15 @@ def build_common_offsets(config: config_dict.ConfigDict) -> dict[str, Offset]:
 
 
 def build_offsets(config: config_dict.ConfigDict) -> dict[str, Offset]:
-  """The common offsets, and the run's own at its largest radius, as "own"."""
+  """The common offsets, and the run's own at its largest radius, as "own".
+
+  A perturbation along the momentum is not among them: the optimizer's state,
+  not the micro-batch, decides it.
+  """
   common = build_common_offsets(config)
   rho = optax.constant_schedule(config.perturbation.rho)
   own = build_perturbation(config, rho, config.seed)
-  if own is None:
+  if own is None or config.perturbation.name == "momentum":
     return common
   return {"own": (build_ascent(config), own), **common}
 

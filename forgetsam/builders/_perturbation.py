@@ -5,7 +5,10 @@ from jaxtyping import Array
 from ml_collections import config_dict
 
 import forgetsam as fs
-from forgetsam._typing import AscentSignal, Loss
+from forgetsam._typing import AscentSignal, Loss, PyTree
+from forgetsam.config import ConfigError
+from forgetsam.config._errors import refusal
+from forgetsam.perturbations import Combine
 
 
 def build_loss(config: config_dict.ConfigDict) -> Loss:
@@ -52,25 +55,35 @@ def build_perturbation(
     config: a checked configuration.
     rho: the radius, a schedule of the step.
     seed: what a random perturbation draws from.
+
+  Returns:
+    The perturbation of a step that perturbs, with its steps and its layers.
   """
-  name = config.perturbation.name
-  if name == "none":
+  options = config.perturbation
+  makers = {
+    "sam": lambda: fs.sam(rho),
+    "asam": lambda: fs.asam(rho, eta=options.eta, magnitude=options.magnitude),
+    "random": lambda: fs.random_perturbation(rho, seed),
+    "momentum": lambda: fs.momentum_ascent(rho),
+    "friendly_sam": lambda: fs.friendly_sam(
+      rho, sigma=options.sigma, decay=options.decay
+    ),
+  }
+  if options.name == "none":
     return None
-  if name == "random":
-    return fs.random_perturbation(rho, seed)
-  perturbation = fs.sam(rho)
-  if name == "asam":
-    perturbation = fs.asam(
-      rho,
-      eta=config.perturbation.eta,
-      magnitude=config.perturbation.magnitude,
-    )
-  steps = config.perturbation.steps
-  return fs.multi_step(perturbation, steps) if steps > 1 else perturbation
+  perturbation = makers[options.name]()
+  if options.steps > 1:
+    perturbation = fs.multi_step(perturbation, options.steps)
+  if options.layers == "norm":
+    perturbation = fs.only(perturbation, _norm_layers)
+  return perturbation
 
 
 def build_perturb(
-  config: config_dict.ConfigDict, rho: optax.Schedule, seed: int | Array
+  config: config_dict.ConfigDict,
+  rho: optax.Schedule,
+  seed: int | Array,
+  num_steps: int,
 ) -> optax.GradientTransformation | None:
   """The perturbed gradient, or None where training is plain.
 
@@ -78,6 +91,7 @@ def build_perturb(
     config: a checked configuration.
     rho: the radius, a schedule of the step.
     seed: what a random perturbation draws from.
+    num_steps: updates in the run, of which a part may perturb.
 
   Returns:
     What `make_train_step` takes as `perturb`.
@@ -85,9 +99,37 @@ def build_perturb(
   perturbation = build_perturbation(config, rho, seed)
   if perturbation is None:
     return None
-  combine = None
-  if config.combine.name == "surrogate_gap":
-    combine = fs.surrogate_gap(
-      config.combine.alpha, normalized=config.combine.normalized
+  options = config.perturbation
+  if options.every_k > 1:
+    perturbation = fs.every_k(perturbation, options.every_k)
+  if options.start > 0 or options.stop < 1:
+    start, stop = (
+      round(part * num_steps) for part in (options.start, options.stop)
     )
-  return fs.perturbed_gradient(perturbation, combine)
+    perturbation = fs.active_between(perturbation, start, max(stop, start + 1))
+  if config.look_sam.k > 1:
+    return fs.look_sam(perturbation, config.look_sam.k, config.look_sam.alpha)
+  return fs.perturbed_gradient(perturbation, _build_combine(config))
+
+
+def _build_combine(config: config_dict.ConfigDict) -> Combine | None:
+  options = config.combine
+  if options.name == "surrogate_gap":
+    return fs.surrogate_gap(options.alpha, normalized=options.normalized)
+  if options.name == "weighted":
+    return fs.weighted(options.gamma)
+  return None
+
+
+def _norm_layers(params: PyTree) -> PyTree:
+  """The mask of `norm_layers`, or a refusal where the model has none."""
+  try:
+    return fs.norm_layers(params)
+  except ValueError as error:
+    raise ConfigError(
+      refusal(
+        "config.perturbation.layers",
+        "norm",
+        "all where config.model.name has no normalisation layers",
+      )
+    ) from error

@@ -6,6 +6,7 @@ from typing import Any
 from ml_collections import config_dict
 
 from forgetsam.config._errors import ConfigError, closest, refusal
+from forgetsam.config._perturbation_checks import perturbation_problems
 from forgetsam.config._schema import SCHEMA, is_model_option
 from forgetsam.config._schema import leaves as config_leaves
 
@@ -71,36 +72,6 @@ def _batch_problems(leaves: dict[str, Any], num_devices: int) -> Iterator[str]:
       f"a divisor of a device's share of the batch, {share} "
       f"(config.batch_size={leaves['batch_size']} over {num_devices} "
       f"device{'s' if num_devices > 1 else ''}), or none",
-    )
-
-
-def _perturbation_problems(leaves: dict[str, Any], _: int) -> Iterator[str]:
-  name, combine = leaves["perturbation.name"], leaves["combine.name"]
-  ascent = leaves["ascent.name"]
-  if name == "none" and combine != "none":
-    yield refusal(
-      "config.combine.name",
-      combine,
-      "none where config.perturbation.name=none: there is nothing to combine",
-    )
-  if name == "none" and ascent != "loss":
-    yield refusal(
-      "config.ascent.name",
-      ascent,
-      "loss where config.perturbation.name=none: nothing ascends; choose a "
-      "perturbation, such as sam",
-    )
-  if name in ("none", "random") and leaves["perturbation.steps"] > 1:
-    yield refusal(
-      "config.perturbation.steps",
-      leaves["perturbation.steps"],
-      f"1 where config.perturbation.name={name}: nothing ascends",
-    )
-  if name == "random" and combine == "none" and ascent != "loss":
-    yield refusal(
-      "config.ascent.name",
-      ascent,
-      "loss where config.perturbation.name=random: it reads no ascent gradient",
     )
 
 
@@ -205,7 +176,7 @@ def _data_problems(leaves: dict[str, Any], _: int) -> Iterator[str]:
 _JointCheck = Callable[[dict[str, Any], int], Iterator[str]]
 _JOINT_CHECKS: tuple[_JointCheck, ...] = (
   _batch_problems,
-  _perturbation_problems,
+  perturbation_problems,
   _schedule_problems,
   _image_problems,
   _stream_problems,

@@ -88,15 +88,17 @@ def _numbers(text: str, accepts: Callable[[float], bool]) -> Rule:
   return Rule(tuple, f"a tuple, per channel {text}", admits)
 
 
+_FINITE = _number("a finite number", lambda v: True)
 _NOT_NEGATIVE = _number("a finite number, at least 0", lambda v: v >= 0)
 _POSITIVE = _number("a finite number above 0", lambda v: v > 0)
 _BELOW_ONE = _number("a number in [0, 1)", lambda v: 0 <= v < 1)
 _UP_TO_ONE = _number("a number in [0, 1]", lambda v: 0 <= v <= 1)
+_ABOVE_ZERO_UP_TO_ONE = _number("a number in (0, 1]", lambda v: 0 < v <= 1)
 
 LOSSES = ("softmax_cross_entropy", "sigmoid_cross_entropy")
 ASCENTS = ("loss", "output_bias_forgetting")
-PERTURBATIONS = ("none", "sam", "asam", "random")
-COMBINES = ("none", "surrogate_gap")
+PERTURBATIONS = ("none", "sam", "asam", "random", "momentum", "friendly_sam")
+COMBINES = ("none", "surrogate_gap", "weighted")
 OPTIMIZERS = ("adamw", "sgdw")
 SCHEDULES = ("cosine", "linear")
 RHO_SCHEDULES = ("constant", "lr_proportional")
@@ -134,16 +136,26 @@ SCHEMA: Mapping[str, Rule] = {
   "ascent.lam": _BELOW_ONE._replace(optional=True),
   "ascent.gamma": _UP_TO_ONE,
   "ascent.activation": _choice("sigmoid", "softmax"),
+  "ascent.fraction": _ABOVE_ZERO_UP_TO_ONE,
   "perturbation.name": _choice(*PERTURBATIONS),
   "perturbation.rho": _NOT_NEGATIVE,
   "perturbation.steps": _integer(1),
+  "perturbation.every_k": _integer(1),
+  "perturbation.layers": _choice("all", "norm"),
+  "perturbation.start": _BELOW_ONE,
+  "perturbation.stop": _ABOVE_ZERO_UP_TO_ONE,
+  "perturbation.sigma": _FINITE,
+  "perturbation.decay": _BELOW_ONE,
   "perturbation.rho_schedule": _choice(*RHO_SCHEDULES),
   "perturbation.rho_min": _NOT_NEGATIVE,
   "perturbation.eta": _NOT_NEGATIVE,
   "perturbation.magnitude": _choice("before", "after", "both"),
   "combine.name": _choice(*COMBINES),
-  "combine.alpha": _number("a finite number", lambda v: True),
+  "combine.alpha": _FINITE,
   "combine.normalized": _flag(),
+  "combine.gamma": _BELOW_ONE,
+  "look_sam.k": _integer(1),
+  "look_sam.alpha": _FINITE,
   "optimizer.name": _choice(*OPTIMIZERS),
   "optimizer.learning_rate": _POSITIVE,
   "optimizer.weight_decay": _NOT_NEGATIVE,

@@ -17,6 +17,8 @@ from forgetsam.config._errors import refusal
 from forgetsam.config._schema import leaves
 from forgetsam.sweep._grid import Setting
 
+_OF_PERTURBATIONS = ("perturbation.", "ascent.", "combine.", "look_sam.")
+
 # Seeds are traced, and JAX's integers have 32 bits.
 SEED_LIMIT = 2**31
 
@@ -120,7 +122,7 @@ def _refuse_unread(trial: Trial) -> None:
   if trial.config.perturbation.name != "none":
     return
   for key, value in trial.values.items():
-    if key.startswith(("perturbation.", "ascent.", "combine.")):
+    if key.startswith(_OF_PERTURBATIONS):
       raise ConfigError(
         refusal(
           f"config.{key}",

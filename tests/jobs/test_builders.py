@@ -179,7 +179,7 @@ def test_ascent():
 
 def delta_of(config: config_dict.ConfigDict, grads: Any) -> Any:
   """The gradient of 1/2 |w|^2 at the perturbed point, less w itself."""
-  perturb = builders.build_perturb(config, optax.constant_schedule(0.3), 0)
+  perturb = builders.build_perturb(config, optax.constant_schedule(0.3), 0, 9)
   assert perturb is not None
   params = jax.tree.map(lambda g: 0.5 + 0 * g, grads)
   got, _ = perturb.update(
@@ -189,7 +189,9 @@ def delta_of(config: config_dict.ConfigDict, grads: Any) -> Any:
 
 
 def test_perturbations():
-  assert builders.build_perturb(make_config("plain"), lambda c: 0.1, 0) is None
+  assert (
+    builders.build_perturb(make_config("plain"), lambda c: 0.1, 0, 9) is None
+  )
   g = GRADS["bias"]
   unit = np.sqrt(0.5)
   np.testing.assert_allclose(
@@ -211,7 +213,7 @@ def test_perturbations():
 def test_steps_share_the_radius():
   """On 1/2 |w|^2 each of three steps goes a third of rho along w."""
   config = make_config("sam", perturbation__steps=3)
-  perturb = builders.build_perturb(config, optax.constant_schedule(0.3), 0)
+  perturb = builders.build_perturb(config, optax.constant_schedule(0.3), 0, 9)
   assert perturb is not None
   w, calls = jnp.array([0.6, 0.8]), []
 
@@ -229,7 +231,7 @@ def test_steps_share_the_radius():
 def test_gsam_combines():
   grads = jnp.array([1.0, 0.0])
   config = make_config("gsam", combine__alpha=0.5)
-  perturb = builders.build_perturb(config, optax.constant_schedule(0.3), 0)
+  perturb = builders.build_perturb(config, optax.constant_schedule(0.3), 0, 9)
   assert perturb is not None
   params = jnp.zeros(2)
   perturbed = jnp.array([1.0, 1.0])

@@ -1,0 +1,235 @@
+"""Test accuracy against the cost of a step, for cheap perturbations.
+
+    PYTHONPATH=. python benchmarks/pareto.py --workdir=runs/pareto
+
+Tunes every variant of `configs/cheap_fashion_2k.py` on held-out images, trains
+it with fresh seeds, measures what a step costs as a multiple of plain training,
+and writes `pareto.md`, `pareto.csv` and `pareto.png`. What is finished is not
+done again. An hour or two on one core.
+"""
+
+import argparse
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from configs.cheap_fashion_2k import VARIANTS
+from forgetsam.config import load_config_file
+from forgetsam.config._command_line import apply_overrides
+from forgetsam.config._sweep_flags import SweepFlags
+from forgetsam.jobs._run_files import read_json, write_json
+from forgetsam.jobs.sweep import sweep
+from forgetsam.sweep import mean_over_runs, paired_difference, read_settings
+from forgetsam.sweep._batches import RunBatches
+from forgetsam.sweep._runner import Runner
+
+CONFIG = "configs/cheap_fashion_2k.py"
+PLAIN = [name for name in VARIANTS if name.startswith("plain")]
+PLAIN_GRID = (
+  "optimizer.learning_rate=0.02,0.05,0.2;"
+  "optimizer.weight_decay=0.1,0.15,0.2,0.3"
+)
+_RHO, _DECAY = "perturbation.rho=0.1,0.2,0.4", "optimizer.weight_decay=0,0.05"
+FULL_GRID = f"{_RHO};{_DECAY},0.15;micro_batch_size=128,32"
+# Micro-batches cost time themselves: what is to be cheap has one.
+CHEAP_GRID = f"{_RHO};{_DECAY},0.1,0.15;micro_batch_size=128"
+MOMENTUM_GRID = f"perturbation.rho=0.1,0.3,1,3;{_DECAY},0.15"
+
+
+class Point(NamedTuple):
+  """A variant in the picture.
+
+  Attributes:
+    accuracy: its test accuracies, in the order of seeds.
+    cost: time of a run, as a multiple of plain training's.
+  """
+
+  accuracy: Sequence[float]
+  cost: float
+
+
+def grid_of(variant: str) -> str:
+  """The grid that a variant is tuned over."""
+  if variant in PLAIN:
+    return PLAIN_GRID
+  if variant.startswith("momentum"):
+    return MOMENTUM_GRID
+  full = variant in ("sam", "obf", "friendly_sam", "weighted")
+  return FULL_GRID if full else CHEAP_GRID
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+  """Tunes, trains, measures and draws."""
+  parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+  parser.add_argument("--workdir", type=Path, required=True)
+  parser.add_argument("--variants", default=",".join(VARIANTS))
+  parser.add_argument("--tuning_seeds", type=int, default=4)
+  parser.add_argument("--seeds", type=int, default=15)
+  parser.add_argument("--rounds", type=int, default=5)
+  options = parser.parse_args(argv)
+  variants = options.variants.split(",")
+  workdir: Path = options.workdir
+  for variant in variants:
+    tuning = SweepFlags(
+      (variant,), options.tuning_seeds, 0, grid_of(variant), True, None
+    )
+    sweep(CONFIG, [], tuning, workdir / "tuning")
+  best = workdir / "tuning" / "best.json"
+  reporting = SweepFlags(
+    tuple(variants), options.seeds, options.tuning_seeds, None, False, best
+  )
+  sweep(CONFIG, [], reporting, workdir / "report")
+  chosen = read_json(best) or {}
+  costs = read_json(workdir / "costs.json")
+  if costs is None or set(costs) != set(variants):
+    costs = measure_costs(variants, chosen, options.rounds)
+    write_json(workdir / "costs.json", costs)
+  points = {
+    variant: Point(accuracies(workdir, variant), costs[variant])
+    for variant in variants
+  }
+  text = table(points, chosen)
+  (workdir / "pareto.md").write_text(text)
+  print(text)
+  draw(workdir / "pareto.png", points)
+
+
+def accuracies(workdir: Path, variant: str) -> list[float]:
+  """A variant's test accuracies, in the order of seeds."""
+  files = (workdir / "report" / "runs" / variant).rglob("seed=*.json")
+  found = [read_json(file) or {} for file in files]
+  found.sort(key=lambda record: int(record["seed"]))
+  return [record["metrics"]["test/accuracy"] for record in found]
+
+
+def measure_costs(
+  variants: Sequence[str], chosen: Mapping[str, Any], rounds: int
+) -> dict[str, float]:
+  """The time of a variant's run as a multiple of plain training's.
+
+  All variants take turns, epoch by epoch, each at its chosen setting. Each of
+  its epochs is compared with plain training's of the same turn; the median over
+  rounds is added up over the run, so that steps that are idle for a part of
+  training, or for four of five steps, count as they are.
+  """
+  runs = {}
+  for variant in variants:
+    config = load_config_file(f"{CONFIG}:{variant}")
+    settings = read_settings(chosen, variant)
+    apply_overrides(config, [f"--config.{k}={v}" for k, v in settings.items()])
+    runs[variant] = _Epochs(config)
+  longest = max(run.num_epochs for run in runs.values())
+  seconds = np.full((rounds, longest, len(variants)), np.nan)
+  for r in range(rounds):
+    for run in runs.values():
+      run.restart()
+    for epoch in range(longest):
+      for i in np.random.default_rng((r, epoch)).permutation(len(variants)):
+        run = runs[variants[i]]
+        if epoch < run.num_epochs:
+          seconds[r, epoch, i] = run.seconds_of(epoch)
+  plain = seconds[:, : runs["plain"].num_epochs, variants.index("plain")]
+  costs = {}
+  for i, variant in enumerate(variants):
+    own = seconds[:, : plain.shape[1], i]
+    ratio = float(np.mean(np.median(own / plain, axis=0)))
+    costs[variant] = ratio * runs[variant].num_epochs / plain.shape[1]
+  return costs
+
+
+class _Epochs:
+  """A run of a sweep's compiled program, an epoch at a time."""
+
+  def __init__(self, config: Any):
+    runner = Runner()
+    self._program, self._numbers = runner._program(config)
+    self._data = RunBatches(config, runner.images(config).train)
+    steps = self._program.steps_per_epoch
+    self._xs = list(
+      self._data.chunks(config.seed, self._program.num_steps, steps)
+    )
+    self.num_epochs = len(self._xs)
+    self.restart()
+    self.seconds_of(0)  # compiles
+
+  def restart(self) -> None:
+    self._state = self._program.start(self._numbers)
+
+  def seconds_of(self, epoch: int) -> float:
+    start = time.perf_counter()
+    self._state, _ = self._program.advance(
+      self._numbers, self._state, self._data.resident, self._xs[epoch]
+    )
+    jax.block_until_ready(self._state)
+    return time.perf_counter() - start
+
+
+def table(points: Mapping[str, Point], chosen: Mapping[str, Any]) -> str:
+  """Cost, accuracy and the share of the larger full gain, cheapest first."""
+  plain = points["plain"].accuracy
+  full = max(
+    np.mean(points[name].accuracy) - np.mean(plain) for name in ("sam", "obf")
+  )
+  lines = [
+    "| variant | cost | test accuracy | minus plain | share of the full gain "
+    "| setting |",
+    "| --- | ---: | ---: | ---: | ---: | --- |",
+  ]
+  for name, point in sorted(points.items(), key=lambda item: item[1].cost):
+    mean = mean_over_runs(point.accuracy)
+    gain = paired_difference(point.accuracy, plain)
+    setting = ", ".join(
+      f"{key.rpartition('.')[2]} {value:g}"
+      for key, value in chosen[name]["overrides"].items()
+    )
+    lines.append(
+      f"| {name} | {point.cost:.2f} | {mean.mean:.4f} ± "
+      f"{mean.standard_error or 0:.4f} | {gain.mean:+.4f} [{gain.low:+.4f}, "
+      f"{gain.high:+.4f}] | {gain.mean / full:.0%} | {setting} |"
+    )
+  return "\n".join(lines) + "\n"
+
+
+def draw(path: Path, points: Mapping[str, Point]) -> None:
+  """Accuracy against cost, with standard errors and the undominated ones."""
+  import matplotlib
+
+  matplotlib.use("Agg")
+  from matplotlib import pyplot
+
+  figure, axes = pyplot.subplots(figsize=(8, 5.5))
+  front = -np.inf
+  steps = []
+  for name, point in sorted(points.items(), key=lambda item: item[1].cost):
+    mean = mean_over_runs(point.accuracy)
+    color = {"plain": "tab:gray", "sam": "tab:blue", "obf": "tab:orange"}.get(
+      name.split("_")[0], "tab:green"
+    )
+    axes.errorbar(
+      point.cost, mean.mean, mean.standard_error, fmt="o", color=color
+    )
+    axes.annotate(
+      name,
+      (point.cost, mean.mean),
+      (5, 3),
+      textcoords="offset points",
+      fontsize=8,
+    )
+    if mean.mean > front:
+      front = mean.mean
+      steps.append((point.cost, front))
+  axes.step(*zip(*steps, strict=True), where="post", color="0.7", zorder=0)
+  axes.axvline(1.25, color="0.8", linestyle=":")
+  axes.set_xlabel("time of a run, of plain training's")
+  axes.set_ylabel("test accuracy")
+  figure.tight_layout()
+  figure.savefig(path, dpi=120)
+  pyplot.close(figure)
+
+
+if __name__ == "__main__":
+  main()
