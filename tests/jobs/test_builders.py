@@ -12,7 +12,7 @@ from ml_collections import config_dict
 
 import forgetsam as fs
 from forgetsam import builders
-from forgetsam.config import load_config_file
+from forgetsam.config import ConfigError, load_config_file
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -226,6 +226,90 @@ def test_steps_share_the_radius():
   )
   np.testing.assert_allclose(got, 1.3 * w, rtol=1e-5)
   assert len(calls) == 2  # the first gradient was given
+
+
+CHEAP = [
+  ("every_k", {"perturbation__every_k": 3}, lambda p: fs.every_k(p, 3)),
+  (
+    "start and stop, of 9 steps",
+    {"perturbation__start": 0.2, "perturbation__stop": 0.5},
+    lambda p: fs.active_between(p, 2, 4),
+  ),
+  (
+    "less than a step",
+    {"perturbation__start": 0.2, "perturbation__stop": 0.21},
+    lambda p: fs.active_between(p, 2, 3),
+  ),
+]
+
+
+@pytest.mark.parametrize(
+  ("changes", "wrap"), [c[1:] for c in CHEAP], ids=[c[0] for c in CHEAP]
+)
+def test_steps_that_do_not_ascend(changes: Any, wrap: Any):
+  built = builders.build_perturb(
+    make_config("sam", **changes), optax.constant_schedule(0.3), 0, 9
+  )
+  assert built is not None
+  assert_same_steps(built, fs.perturbed_gradient(wrap(fs.sam(0.3))))
+
+
+def test_friendly_weighted_and_look():
+  config = make_config(
+    "sam",
+    perturbation__name="friendly_sam",
+    perturbation__sigma=0.5,
+    perturbation__decay=0.7,
+    combine__name="weighted",
+    combine__gamma=0.8,
+  )
+  built = builders.build_perturb(config, optax.constant_schedule(0.3), 0, 9)
+  assert built is not None
+  by_hand = fs.friendly_sam(0.3, sigma=0.5, decay=0.7)
+  assert_same_steps(built, fs.perturbed_gradient(by_hand, fs.weighted(0.8)))
+  config = make_config("sam", look_sam__k=2, look_sam__alpha=0.4)
+  built = builders.build_perturb(config, optax.constant_schedule(0.3), 0, 9)
+  assert built is not None
+  assert_same_steps(built, fs.look_sam(fs.sam(0.3), 2, 0.4))
+
+
+def assert_same_steps(built: Any, by_hand: Any) -> None:
+  """Six updates along a path on which the gradient of a cubic turns."""
+  grad_fn = jax.grad(lambda w: jnp.sum(w**3) + w[0] * w[1])
+  results = []
+  for transform in (built, by_hand):
+    transform = optax.with_extra_args_support(transform)
+    state, w, seen = transform.init(jnp.ones(2)), jnp.array([1.0, -0.5]), []
+    for _ in range(6):
+      grads, state = transform.update(
+        grad_fn(w), state, w, grad_fn=grad_fn, ascent_fn=grad_fn
+      )
+      seen.append(grads)
+      w = w - 0.1 * grads
+    results.append(seen)
+  np.testing.assert_allclose(results[0], results[1], rtol=1e-6)
+
+
+def test_norm_layers_alone_move():
+  config = make_config("sam", perturbation__layers="norm")
+  grads = {"norm": {"scale": jnp.ones(1)}, "dense": {"kernel": jnp.ones(2)}}
+  delta = delta_of(config, grads)
+  np.testing.assert_allclose(delta["norm"]["scale"], [0.3], rtol=1e-5)
+  np.testing.assert_array_equal(delta["dense"]["kernel"], [0.0, 0.0])
+  with pytest.raises(ConfigError, match=r"perturbation\.layers='norm'"):
+    delta_of(config, {"dense": {"kernel": jnp.ones(2)}})
+
+
+def test_momentum_perturbs_along_the_optimizer():
+  config = make_config("sam", perturbation__name="momentum")
+  perturb = builders.build_perturb(config, optax.constant_schedule(0.3), 0, 9)
+  assert perturb is not None
+  optimizer, w = fs.sgdw(0.1), jnp.array([1.0, 1.0])
+  _, opt_state = optimizer.update(jnp.array([3.0, 4.0]), optimizer.init(w), w)
+  got, _ = perturb.update(
+    w, perturb.init(w), w, grad_fn=lambda p: p, opt_state=opt_state
+  )
+  np.testing.assert_allclose(got, w - 0.3 * jnp.array([0.6, 0.8]), rtol=1e-5)
 
 
 def test_gsam_combines():

@@ -1,5 +1,6 @@
 """Every recipe builds, has the same keys, and none of its keys goes unread."""
 
+import runpy
 from collections.abc import Callable
 from pathlib import Path
 
@@ -31,6 +32,11 @@ VARIANTS = [
 ]
 
 
+CHEAP = tuple(
+  runpy.run_path(str(ROOT / "configs/cheap_fashion_2k.py"))["VARIANTS"]
+)
+
+
 def load(file: Path, variant: str) -> config_dict.ConfigDict:
   return load_config_file(f"{file}:{variant}")
 
@@ -43,6 +49,17 @@ def test_every_variant_is_accepted(
   # The set itself need not be on the machine that runs this.
   monkeypatch.setattr("forgetsam.data.check_available", lambda *_: None)
   check_config(load(file, variant), num_devices=1)
+
+
+@pytest.mark.parametrize("variant", CHEAP)
+def test_every_cheap_variant_is_accepted(
+  variant: str, monkeypatch: pytest.MonkeyPatch
+):
+  monkeypatch.setattr("forgetsam.data.check_available", lambda *_: None)
+  file = ROOT / "configs/cheap_fashion_2k.py"
+  config = load(file, variant)
+  check_config(config, num_devices=1)
+  assert config.data.label_noise == 0.2
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda p: p.stem)
@@ -78,6 +95,22 @@ def test_variants_choose_what_their_names_say():
   }
 
 
+def test_the_share_that_is_climbed_reaches_the_step(
+  arguments: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch
+):
+  file, *rest = arguments("sam", "--config.ascent.fraction=0.25")
+  config = apply_overrides(
+    load_config_file(file.removeprefix("--config=")),
+    [a for a in rest if a.startswith("--config.")],
+  )
+  seen: dict[str, object] = {}
+  monkeypatch.setattr(
+    "forgetsam.make_train_step", lambda *_, **given: seen.update(given)
+  )
+  builders.build_experiment(config)
+  assert seen["ascent_fraction"] == 0.25
+
+
 def test_a_perturbation_can_be_chosen_on_plain():
   config = apply_overrides(
     load(FILES[0], "plain"),
@@ -89,6 +122,16 @@ def test_a_perturbation_can_be_chosen_on_plain():
   )
   check_config(config, num_devices=1)
   assert config.ascent.lam == 0.2
+
+
+# What chooses pieces that no variant has, so that their options are read.
+_CHOICES = {
+  "sam": [
+    ["--config.perturbation.name=friendly_sam"],
+    ["--config.combine.name=weighted"],
+    ["--config.look_sam.k=2"],
+  ]
+}
 
 
 def test_no_key_goes_unread(
@@ -109,6 +152,7 @@ def test_no_key_goes_unread(
         "--config.perturbation.rho_schedule=lr_proportional",
       ],
       ["--config.data.stream=true"],
+      *_CHOICES.get(variant, []),
     ):
       file, *rest = arguments(variant, *extra)
       overrides = [a for a in rest if a.startswith("--config.")]

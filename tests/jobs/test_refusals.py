@@ -60,6 +60,16 @@ WRONG = [
   ("data.std=(0.0,)", "above 0"),
   ("data.mean=abc", "tuple"),
   ("perturbation.steps=0", "at least 1"),
+  ("perturbation.every_k=0", "at least 1"),
+  ("perturbation.layers=head", "all, norm"),
+  ("perturbation.start=1", "[0, 1)"),
+  ("perturbation.stop=0", "(0, 1]"),
+  ("perturbation.sigma=inf", "finite"),
+  ("perturbation.decay=1", "[0, 1)"),
+  ("ascent.fraction=0", "(0, 1]"),
+  ("combine.gamma=1", "[0, 1)"),
+  ("look_sam.k=0", "at least 1"),
+  ("look_sam.alpha=nan", "finite"),
   ("model.name=mpl", "cnn, mlp"),
   ("model.widths=(3,)", "hidden"),
   ("model.activation=tahn", "tanh"),
@@ -91,6 +101,7 @@ def test_a_wrong_value_is_refused(
   assert "Traceback" not in said
 
 
+_START = "config.perturbation.start"
 JOINT = [
   ("plain", ["ascent.name=output_bias_forgetting"], "config.ascent.name"),
   ("random", ["ascent.name=output_bias_forgetting"], "config.ascent.name"),
@@ -106,6 +117,38 @@ JOINT = [
     ],
     "config.perturbation.rho_schedule",
   ),
+  # Keys that would do nothing, and pieces that do not go together.
+  *[
+    ("plain", [override], f"config.{override.partition('=')[0]}")
+    for override in [
+      "ascent.fraction=0.5",
+      "perturbation.every_k=2",
+      "perturbation.layers=norm",
+      "perturbation.start=0.5",
+      "perturbation.stop=0.5",
+      "look_sam.k=2",
+    ]
+  ],
+  ("random", ["perturbation.every_k=2"], "config.perturbation.every_k"),
+  (
+    "sam",
+    ["perturbation.name=momentum", "perturbation.steps=2"],
+    "config.perturbation.steps",
+  ),
+  ("obf", ["perturbation.name=momentum"], "config.ascent.name"),
+  ("obf", ["combine.name=weighted"], "config.ascent.name"),
+  (
+    "sam",
+    ["perturbation.steps=2", "perturbation.every_k=2"],
+    "config.perturbation.every_k",
+  ),
+  ("gsam", ["look_sam.k=2"], "config.combine.name"),
+  (
+    "sam",
+    ["look_sam.k=2", "perturbation.every_k=2"],
+    "config.perturbation.every_k",
+  ),
+  ("sam", ["perturbation.stop=0.3", "perturbation.start=0.3"], _START),
 ]
 
 

@@ -10,14 +10,20 @@ from forgetsam.sweep._hyper_parameters import TRACED, put_together, take_apart
 
 
 def test_every_number_of_the_method_is_traced():
-  # The warm-up decides where schedules are joined, which is a count of steps.
+  # These decide counts of steps or of examples.
+  counts = {
+    "schedule.warmup_epochs",
+    "perturbation.start",
+    "perturbation.stop",
+    "ascent.fraction",
+  }
   numbers = {
     key
     for key, rule in SCHEMA.items()
     if rule.kind is float
     and not key.startswith(("data.", "sharpness.", "forgetting."))
   }
-  assert numbers - {"schedule.warmup_epochs"} == set(TRACED) - {"seed"}
+  assert numbers - counts == set(TRACED) - {"seed"}
 
 
 def test_the_parts_make_the_same_configuration(tmp_path: Path):
