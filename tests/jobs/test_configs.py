@@ -3,11 +3,13 @@
 import runpy
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from config_recorder import Recorder
 from ml_collections import config_dict
 
+import forgetsam as fs
 from forgetsam import builders, data
 from forgetsam.config import (
   SCHEMA,
@@ -104,9 +106,13 @@ def test_the_share_that_is_climbed_reaches_the_step(
     [a for a in rest if a.startswith("--config.")],
   )
   seen: dict[str, object] = {}
-  monkeypatch.setattr(
-    "forgetsam.make_train_step", lambda *_, **given: seen.update(given)
-  )
+  make: Any = fs.make_train_step
+
+  def watched(*arguments: object, **given: object) -> object:
+    seen.update(given)
+    return make(*arguments, **given)
+
+  monkeypatch.setattr("forgetsam.make_train_step", watched)
   builders.build_experiment(config)
   assert seen["ascent_fraction"] == 0.25
 
