@@ -110,6 +110,8 @@ def base() -> config_dict.ConfigDict:
         "momentum": 0.9,
         "clip": config_dict.placeholder(float),
         "shrink_and_perturb": config_dict.placeholder(float),
+        # Each device holds a part of its state (ZeRO-1).
+        "shard_state": False,
       },
       "schedule": {
         "name": "cosine",

@@ -37,6 +37,23 @@ def split_batch(mesh: Mesh) -> NamedSharding:
   return NamedSharding(mesh, PartitionSpec(DATA_AXIS))
 
 
+def spread(mesh: Mesh, tree: PyTree) -> PyTree:
+  """Shardings that give every device an equal part of each array.
+
+  An array is cut along its longest axis that the number of devices divides;
+  one without such an axis is replicated.
+  """
+
+  def cut(x: Any) -> NamedSharding:
+    fits = [i for i, n in enumerate(x.shape) if n and n % mesh.size == 0]
+    if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) or not fits:
+      return replicated(mesh)
+    axis = max(fits, key=lambda i: x.shape[i])
+    return NamedSharding(mesh, PartitionSpec(*[None] * axis, DATA_AXIS))
+
+  return jax.tree.map(cut, tree)
+
+
 def varying(tree: PyTree) -> PyTree:
   """Marks replicated arrays as each device's own, inside `shard_map`.
 

@@ -9,7 +9,7 @@ from flax import struct
 from jax.sharding import Mesh
 from jaxtyping import Array
 
-from forgetsam._mesh import check_mesh, replicated
+from forgetsam._mesh import check_mesh, replicated, spread
 from forgetsam._typing import PyTree
 from forgetsam.perturbations import PerturbedGradientState
 
@@ -38,6 +38,8 @@ def create_train_state(
   optimizer: optax.GradientTransformation,
   perturb: optax.GradientTransformation | None = None,
   mesh: Mesh | None = None,
+  *,
+  shard_opt_state: bool = False,
 ) -> TrainState:
   """Makes the first state of a run, in buffers of its own.
 
@@ -50,13 +52,15 @@ def create_train_state(
     optimizer: any optax optimizer.
     perturb: a `perturbed_gradient`, or `None` for plain training.
     mesh: where to place the state, replicated; `None` for the default device.
+    shard_opt_state: whether each device of the mesh holds a part of the
+      optimizer's state instead of all of it (ZeRO-1); as in `make_train_step`.
 
   Returns:
     The state at step 0.
 
   Raises:
-    ValueError: `optimizer` contains a `perturbed_gradient`, or the mesh has
-      other axes than "data".
+    ValueError: `optimizer` contains a `perturbed_gradient`, the mesh has other
+      axes than "data", or there is no mesh to shard over.
 
   Example:
     >>> state = create_train_state({"w": jnp.ones(2)}, {}, optax.sgd(0.1))
@@ -64,6 +68,7 @@ def create_train_state(
     0
   """
   check_mesh(mesh)
+  check_shards(shard_opt_state, mesh)
   state = TrainState(
     step=jnp.zeros((), jnp.int32),
     params=params,
@@ -75,7 +80,21 @@ def create_train_state(
   )
   refuse_perturbed_gradient(state.opt_state)
   state = jax.tree.map(_own, state)
-  return state if mesh is None else jax.device_put(state, replicated(mesh))
+  if mesh is None:
+    return state
+  shardings = jax.tree.map(lambda _: replicated(mesh), state)
+  if shard_opt_state:
+    shardings = shardings.replace(opt_state=spread(mesh, state.opt_state))
+  return jax.device_put(state, shardings)
+
+
+def check_shards(shard_opt_state: bool, mesh: Mesh | None) -> None:
+  """Raises a `ValueError` where there is no mesh to shard over."""
+  if shard_opt_state and mesh is None:
+    raise ValueError(
+      "shard_opt_state=True is given without mesh: pass the mesh to shard over,"
+      " or leave it out on one device"
+    )
 
 
 def refuse_perturbed_gradient(opt_state: Any) -> None:

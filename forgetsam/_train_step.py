@@ -15,11 +15,15 @@ from forgetsam._checked_step import CheckedStep
 from forgetsam._checks import is_number
 from forgetsam._gradients import average_gradients
 from forgetsam._inspection import inspect_perturb
-from forgetsam._mesh import check_mesh, replicated, split_batch
+from forgetsam._mesh import check_mesh, replicated, split_batch, spread
 from forgetsam._micro_batches import MicroBatchResult
 from forgetsam._micro_step import MicroStep
 from forgetsam._norms import tree_norm
-from forgetsam._train_state import TrainState, refuse_perturbed_gradient
+from forgetsam._train_state import (
+  TrainState,
+  check_shards,
+  refuse_perturbed_gradient,
+)
 from forgetsam._typing import AscentSignal, Forward, Loss
 
 Metrics = dict[str, Array]
@@ -38,6 +42,7 @@ def make_train_step(
   micro_batch_size: int | None = None,
   ascent_fraction: float = 1.0,
   mesh: Mesh | None = None,
+  shard_opt_state: bool = False,
 ) -> TrainStep:
   r"""Builds the jitted, donated training step.
 
@@ -72,6 +77,11 @@ def make_train_step(
       model state are its, and a step of SAM costs 1 + ascent_fraction
       gradients.
     mesh: a mesh with the one axis "data"; `None` runs on the default device.
+    shard_opt_state: whether each device of the mesh holds and updates a part of
+      the optimizer's state (ZeRO-1: Rajbhandari et al., 2020), for one more
+      collective, which gathers the parameters. `create_train_state` must be
+      told the same. A perturbation that reads the optimizer's state, such as
+      `momentum_ascent`, gathers that as well.
 
   Returns:
     `step(state, {"image": [B, ...], "label": [B] or [B, K]}, key) ->
@@ -84,8 +94,8 @@ def make_train_step(
   Raises:
     ValueError: `ascent` or an `ascent_fraction` without `perturb`, a fraction
       outside (0, 1], a `perturb` that never evaluates a gradient, a
-      `perturbed_gradient` inside `optimizer`, sizes that do not divide, or a
-      mesh with other axes.
+      `perturbed_gradient` inside `optimizer`, sizes that do not divide, a mesh
+      with other axes, or `shard_opt_state` without a mesh.
 
   Example:
     >>> import forgetsam as fs
@@ -123,6 +133,7 @@ def make_train_step(
     )
   _check_ascent_fraction(ascent_fraction, perturb)
   check_mesh(mesh)
+  check_shards(shard_opt_state, mesh)
   optimizer = optax.with_extra_args_support(optimizer)
   if perturb is not None:
     perturb = optax.with_extra_args_support(perturb)
@@ -140,16 +151,25 @@ def make_train_step(
     result = average_gradients(
       make_micro_step, state, batch, key, size=micro_batch_size, mesh=mesh
     )
-    return _descend(optimizer, state, result)
+    new_state, metrics = _descend(optimizer, state, result)
+    if shard_opt_state and mesh is not None:
+      parts = spread(mesh, new_state.opt_state)
+      new_state = new_state.replace(
+        opt_state=jax.lax.with_sharding_constraint(new_state.opt_state, parts)
+      )
+    return new_state, metrics
 
   if mesh is None:
     return CheckedStep(jax.jit(step, donate_argnums=0), mesh, batch_at=1)
   whole, split = replicated(mesh), split_batch(mesh)
+  # What is None keeps the placement that it has.
+  opt_state = None if shard_opt_state else whole
+  state_at = TrainState(whole, whole, whole, opt_state, whole)
   jitted = jax.jit(
     step,
     donate_argnums=0,
-    in_shardings=(whole, split, whole),
-    out_shardings=whole,
+    in_shardings=(state_at, split, whole),
+    out_shardings=(state_at, whole),
   )
   return CheckedStep(jitted, mesh, batch_at=1)
 

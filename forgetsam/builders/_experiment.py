@@ -126,6 +126,7 @@ def build_experiment(
   schedules = {"learning_rate": learning_rate}
   if perturb is not None:
     schedules["rho"] = rho
+  shards = config.optimizer.shard_state and mesh is not None
   start = build_start(config)
   init_key, run_key = jax.random.split(jax.random.key(config.seed))
 
@@ -133,7 +134,9 @@ def build_experiment(
     params, model_state = start(
       *models.initialise(model, init_key, sources.image_shape)
     )
-    return fs.create_train_state(params, model_state, optimizer, perturb, mesh)
+    return fs.create_train_state(
+      params, model_state, optimizer, perturb, mesh, shard_opt_state=shards
+    )
 
   forward: Any = models.forward(model)
   return Experiment(
@@ -149,6 +152,7 @@ def build_experiment(
       micro_batch_size=config.micro_batch_size,
       ascent_fraction=config.ascent.fraction,
       mesh=mesh,
+      shard_opt_state=shards,
     ),
     eval_step=fs.make_eval_step(forward, mesh=mesh),
     train_batches=build_train_batches(config, sources.train, sharding),

@@ -162,6 +162,7 @@ SCHEMA: Mapping[str, Rule] = {
   "optimizer.momentum": _BELOW_ONE,
   "optimizer.clip": _POSITIVE._replace(optional=True),
   "optimizer.shrink_and_perturb": _UP_TO_ONE._replace(optional=True),
+  "optimizer.shard_state": _flag(),
   "schedule.name": _choice(*SCHEDULES),
   "schedule.warmup_epochs": _NOT_NEGATIVE,
   "schedule.min_learning_rate": _NOT_NEGATIVE,
