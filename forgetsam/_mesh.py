@@ -54,6 +54,21 @@ def spread(mesh: Mesh, tree: PyTree) -> PyTree:
   return jax.tree.map(cut, tree)
 
 
+def place(tree: PyTree, shardings: PyTree) -> PyTree:
+  """Copies of arrays on the devices of all processes, in buffers of their own.
+
+  Args:
+    tree: arrays; with several processes, the same ones in each.
+    shardings: a sharding for each array.
+  """
+  if all(s.is_fully_addressable for s in jax.tree.leaves(shardings)):
+    return jax.device_put(tree, shardings)
+  copies = jax.jit(
+    lambda arrays: jax.tree.map(jnp.copy, arrays), out_shardings=shardings
+  )
+  return copies(tree)
+
+
 def varying(tree: PyTree) -> PyTree:
   """Marks replicated arrays as each device's own, inside `shard_map`.
 

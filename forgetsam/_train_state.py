@@ -9,7 +9,7 @@ from flax import struct
 from jax.sharding import Mesh
 from jaxtyping import Array
 
-from forgetsam._mesh import check_mesh, replicated, spread
+from forgetsam._mesh import check_mesh, place, replicated, spread
 from forgetsam._typing import PyTree
 from forgetsam.perturbations import PerturbedGradientState
 
@@ -85,7 +85,7 @@ def create_train_state(
   shardings = jax.tree.map(lambda _: replicated(mesh), state)
   if shard_opt_state:
     shardings = shardings.replace(opt_state=spread(mesh, state.opt_state))
-  return jax.device_put(state, shardings)
+  return place(state, shardings)
 
 
 def check_shards(shard_opt_state: bool, mesh: Mesh | None) -> None:

@@ -1,4 +1,8 @@
-"""Checkpoints that notice damage: saved by orbax, verified leaf by leaf."""
+"""Checkpoints that notice damage: saved by orbax, verified leaf by leaf.
+
+Process 0 alone reads and writes files; the others are sent what it read. The
+files are the same for any number of processes and devices.
+"""
 
 import logging
 import shutil
@@ -12,6 +16,8 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from forgetsam._errors import CheckpointError
+from forgetsam._mesh import place
+from forgetsam._processes import from_main, gathered, on_main
 from forgetsam._train_state import TrainState
 from forgetsam._tree_hash import leaf_checksums, to_host
 
@@ -54,6 +60,9 @@ class Checkpoints:
   as JSON. The record carries a SHA-256 of every leaf: orbax restores a flipped
   bit without a word, and does not fall back where a file is cut short.
 
+  With several processes all of them call every method, in the same order, and
+  an error of process 0 is raised in each.
+
   Args:
     folder: where the checkpoints lie, one folder a step.
     keep: number of latest checkpoints to keep beside the best.
@@ -63,6 +72,12 @@ class Checkpoints:
   def __init__(self, folder: Path, keep: int = 1, read_only: bool = False):
     self._folder = folder.absolute()
     self._ranks: dict[int, Rank] = {}
+    self._manager: Any = None  # process 0's
+    on_main(lambda: self._open(keep, read_only))
+
+  def _open(self, keep: int, read_only: bool) -> None:
+    if not read_only:  # orbax does not, with several processes
+      self._folder.mkdir(parents=True, exist_ok=True)
     latest = preservation_policy.LatestN(keep)
     self._manager = ocp.CheckpointManager(
       self._folder,
@@ -71,11 +86,12 @@ class Checkpoints:
           [latest, _Best(self._ranks)]
         ),
         # orbax's own `read_only` warns of what it implies, three times.
-        create=not read_only,
+        create=False,
         cleanup_tmp_directories=not read_only,
+        multiprocessing_options=_alone(),
       ),
     )
-    for step in self.steps():
+    for step in self._steps():
       args = ocp.args.Composite(record=ocp.args.JsonRestore())
       try:
         rank = self._manager.restore(step, args=args)["record"]["rank"]
@@ -88,15 +104,19 @@ class Checkpoints:
     return self
 
   def __exit__(self, *_: object) -> None:
-    self._manager.close()
+    if self._manager is not None:
+      self._manager.close()
 
   def steps(self) -> list[int]:
     """The steps that have a checkpoint, ascending."""
+    return on_main(self._steps)
+
+  def _steps(self) -> list[int]:
     return sorted(self._manager.all_steps())
 
   def best_steps(self) -> list[int]:
     """The steps with a validation result, best first."""
-    return by_rank(self._ranks, self.steps())
+    return on_main(lambda: by_rank(self._ranks, self._steps()))
 
   def save(
     self,
@@ -112,7 +132,12 @@ class Checkpoints:
       rank: how good the state is, larger being better, or None if unknown.
     """
     step = int(state.step)
-    host = to_host(_parts(state))
+    parts = gathered(_parts(state))
+    on_main(lambda: self._save(step, to_host(parts), record, rank))
+
+  def _save(
+    self, step: int, host: Any, record: Mapping[str, Any], rank: Rank | None
+  ) -> None:
     if rank is not None:
       self._ranks[step] = rank
     # Without `force` orbax skips a step that exists, and says nothing.
@@ -134,7 +159,7 @@ class Checkpoints:
 
   def wait(self) -> None:
     """Returns when every file is written."""
-    self._manager.wait_until_finished()
+    on_main(lambda: self._manager.wait_until_finished())
 
   def restore_latest(
     self, target: TrainState
@@ -150,15 +175,24 @@ class Checkpoints:
     Raises:
       CheckpointError: there are checkpoints, and all are damaged.
     """
-    host = to_host(_parts(target))
-    damaged: list[int] = []
-    for _, restored in self._whole(reversed(self.steps()), damaged, host):
-      for bad in damaged:
-        self._set_aside(bad)
-      parts = jax.tree.map(_place, restored.arrays, _parts(target))
-      state = target.replace(**parts["variables"], **parts["training"])
-      return state, restored.record
-    return None
+    like = to_host(gathered(_parts(target)))
+    arrays: Any = None
+
+    def read() -> dict[str, Any] | None:
+      nonlocal arrays
+      damaged: list[int] = []
+      for _, restored in self._whole(reversed(self._steps()), damaged, like):
+        for bad in damaged:
+          self._set_aside(bad)
+        arrays = restored.arrays
+        return restored.record
+      return None
+
+    record = on_main(read)
+    if record is None:
+      return None
+    parts = _placed(from_main(arrays, like), _parts(target))
+    return target.replace(**parts["variables"], **parts["training"]), record
 
   def variables(self, steps: Sequence[int]) -> Variables:
     """Parameters and model state of the first of `steps` that is whole.
@@ -166,10 +200,21 @@ class Checkpoints:
     Raises:
       CheckpointError: none is.
     """
-    for step, restored in self._whole(steps, []):
-      variables = jax.tree.map(jnp.array, restored.arrays["variables"])
-      return Variables(step, **variables, record=restored.record)
-    raise CheckpointError(f"{self._folder} holds no checkpoint")
+    arrays: Any = None
+
+    def read() -> tuple[int, dict[str, Any], Any]:
+      nonlocal arrays
+      for step, restored in self._whole(steps, []):
+        arrays = restored.arrays["variables"]
+        shapes = jax.tree.map(
+          lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), arrays
+        )
+        return step, restored.record, shapes
+      raise CheckpointError(f"{self._folder} holds no checkpoint")
+
+    step, record, shapes = on_main(read)
+    variables = jax.tree.map(jnp.array, from_main(arrays, shapes))
+    return Variables(step, **variables, record=record)
 
   def _whole(
     self, steps: Any, damaged: list[int], target: Any = None
@@ -245,12 +290,26 @@ def _parts(state: TrainState) -> dict[str, Any]:
   }
 
 
-def _place(array: Any, like: jax.Array) -> jax.Array:
-  """A device's own copy of a restored array, placed as `like` is."""
-  # A device may share NumPy's memory; a donated buffer must be its own.
-  restored = jnp.array(array, copy=True)
-  if jnp.issubdtype(like.dtype, jax.dtypes.prng_key):
-    restored = jax.random.wrap_key_data(
-      restored, impl=jax.random.key_impl(like)
-    )
-  return jax.device_put(restored, like.sharding)
+def _placed(arrays: Any, like: Any) -> Any:
+  """The devices' own copies of restored arrays, placed as `like` is."""
+
+  def own(array: Any, leaf: jax.Array) -> jax.Array:
+    # A device may share NumPy's memory; a donated buffer must be its own.
+    restored = jnp.array(array, copy=True)
+    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+      restored = jax.random.wrap_key_data(
+        restored, impl=jax.random.key_impl(leaf)
+      )
+    return restored
+
+  shardings = jax.tree.map(lambda leaf: leaf.sharding, like)
+  return place(jax.tree.map(own, arrays, like), shardings)
+
+
+def _alone() -> ocp.options.MultiprocessingOptions:
+  """Keeps orbax in this process from waiting for the others."""
+  if jax.process_count() == 1:
+    return ocp.options.MultiprocessingOptions()
+  return ocp.options.MultiprocessingOptions(
+    primary_host=0, active_processes={0}, barrier_sync_key_prefix="forgetsam"
+  )

@@ -6,6 +6,7 @@ from typing import Any
 
 import flax.linen as nn
 import jax
+import numpy as np
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Key
@@ -13,6 +14,7 @@ from ml_collections import config_dict
 
 import forgetsam as fs
 from forgetsam import data, models
+from forgetsam._processes import num_devices
 from forgetsam.builders._images import (
   Batches,
   build_eval_batches,
@@ -83,12 +85,18 @@ class Experiment:
 
 
 def build_mesh() -> Mesh | None:
-  """All local devices along the axis "data"; None where there is one."""
-  count = jax.local_device_count()
+  """All processes' devices along the axis "data"; None where there is one.
+
+  In the order of the processes: each has a consecutive part of a batch.
+  """
+  count = num_devices()
   if count == 1:
     return None
-  return jax.make_mesh(
-    (count,), ("data",), axis_types=(jax.sharding.AxisType.Auto,)
+  devices = sorted(jax.devices(), key=lambda d: (d.process_index, d.id))
+  return Mesh(
+    np.asarray(devices[:count]),
+    ("data",),
+    axis_types=(jax.sharding.AxisType.Auto,),
   )
 
 

@@ -7,6 +7,7 @@ from jax.sharding import NamedSharding
 from ml_collections import config_dict
 
 from forgetsam import data
+from forgetsam._processes import process_shard
 from forgetsam.builders._crops import build_stream_options
 from forgetsam.config import ConfigError
 from forgetsam.config._errors import refusal
@@ -137,6 +138,7 @@ def build_train_batches(
       seed=config.seed,
       start_step=start,
       num_steps=stop - start,
+      shard=process_shard(),
     )
     return data.prefetch_to_device(host, sharding)
 
@@ -150,7 +152,7 @@ def build_eval_batches(
   batch_size = config.evaluation.batch_size
 
   def batches(source: data.BatchSource) -> Batches:
-    host = source.eval_batches(batch_size=batch_size)
+    host = source.eval_batches(batch_size=batch_size, shard=process_shard())
     return data.prefetch_to_device(host, sharding)
 
   return batches

@@ -10,6 +10,11 @@ from absl import flags
 from ml_collections import config_dict, config_flags
 
 from forgetsam.config._errors import ConfigError, closest, refusal
+from forgetsam.config._process_flags import (
+  ProcessFlags,
+  define_process_flags,
+  read_process_flags,
+)
 from forgetsam.config._schema import SCHEMA, is_optional, leaves
 from forgetsam.config._sweep_flags import (
   SweepFlags,
@@ -30,6 +35,7 @@ class Command(NamedTuple):
   file: str | None = None  # --config as given
   sweep: SweepFlags | None = None  # of the sweep, which loads many configs
   arms: tuple[str, ...] = ()  # of the study
+  processes: ProcessFlags = ProcessFlags()
 
 
 def parse_command_line(argv: Sequence[str], jobs: Sequence[str]) -> Command:
@@ -56,6 +62,7 @@ def parse_command_line(argv: Sequence[str], jobs: Sequence[str]) -> Command:
   flags.DEFINE_string("workdir", None, "The run's folder.", flag_values=values)
   flags.DEFINE_string("config", None, "FILE:VARIANT", flag_values=values)
   define_sweep_flags(values)
+  define_process_flags(values)
   flags.DEFINE_list("arms", [], "The study's, or all.", flag_values=values)
   try:
     rest = values(["main.py", *(a for a in argv if a not in overrides)])[1:]
@@ -63,7 +70,8 @@ def parse_command_line(argv: Sequence[str], jobs: Sequence[str]) -> Command:
     raise ConfigError(
       f"{error}\n  allowed: --config=FILE:VARIANT --workdir=DIR --job=JOB "
       "--config.KEY=VALUE, and --variants --seeds --first_seed --grid --tune "
-      "--settings with --job=sweep, --arms with --job=study"
+      "--settings with --job=sweep, --arms with --job=study, and --coordinator "
+      "--num_processes --process_id --connect_seconds with several processes"
     ) from error
   if rest:
     raise ConfigError(
@@ -76,6 +84,7 @@ def parse_command_line(argv: Sequence[str], jobs: Sequence[str]) -> Command:
       "--workdir is missing\n  allowed: a folder for the run's files, such as "
       "--workdir=/tmp/run"
     )
+  processes = read_process_flags(values)
   sweep = read_sweep_flags(values)
   if values.arms and values.job != "study":
     text = "with --job=study only"
@@ -91,6 +100,7 @@ def parse_command_line(argv: Sequence[str], jobs: Sequence[str]) -> Command:
     values.config,
     sweep,
     tuple(values.arms),
+    processes,
   )
 
 

@@ -19,13 +19,22 @@ def run_job(command: Command, started: float) -> None:
   Raises:
     ConfigError: the command or its configuration cannot run.
   """
+  from forgetsam.jobs._distributed import joined
+
+  with joined(command.processes, command.job, command.workdir):
+    _run(command, started)
+
+
+def _run(command: Command, started: float) -> None:
+  from forgetsam._processes import on_main
   from forgetsam.config import apply_overrides
   from forgetsam.jobs._run_files import load_config
 
   if command.job in ("evaluate", "sharpness", "forgetting"):
     config = command.config
     if config is None:
-      config = apply_overrides(load_config(command.workdir), command.overrides)
+      saved = on_main(lambda: load_config(command.workdir))
+      config = apply_overrides(saved, command.overrides)
     _measure(command.job, config, command.workdir)
     return
   if command.sweep is not None:

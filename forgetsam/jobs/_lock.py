@@ -5,37 +5,42 @@ import os
 from pathlib import Path
 from typing import IO
 
+from forgetsam._processes import on_main
 from forgetsam.config import ConfigError
 from forgetsam.config._errors import refusal
 
 
 class WorkdirLock:
-  """Holds a folder for this process; the system lets go when it dies.
+  """Holds a folder for this run; the system lets go when its holder dies.
 
-  Where the file system knows no locks, nothing is held, and nothing refused.
+  Of several processes, process 0 holds it for all. Where the file system knows
+  no locks, nothing is held, and nothing refused.
 
   Args:
     workdir: a folder that exists and can be written to.
 
   Raises:
-    ConfigError: another process holds it.
+    ConfigError: another run holds it.
   """
 
   def __init__(self, workdir: Path):
-    path = workdir / ".lock"
+    self._file: IO[str] | None = None
+    on_main(lambda: self._take(workdir))
+
+  def _take(self, workdir: Path) -> None:
     try:
-      self._file: IO[str] = path.open("a+")
+      file = (workdir / ".lock").open("a+")
     except OSError as error:
       raise ConfigError(
         f"--workdir={workdir} is refused: {error}\n"
         "  allowed: a folder that can be written to"
       ) from error
     try:
-      fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+      fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
-      self._file.seek(0)
-      holder = self._file.read().strip() or "unknown"
-      self._file.close()
+      file.seek(0)
+      holder = file.read().strip() or "unknown"
+      file.close()
       raise ConfigError(
         refusal(
           "--workdir",
@@ -44,13 +49,16 @@ class WorkdirLock:
         )
       ) from error
     except OSError:  # no locks here
+      file.close()
       return
-    self._file.truncate(0)
-    self._file.write(f"{os.getpid()}")
-    self._file.flush()
+    file.truncate(0)
+    file.write(f"{os.getpid()}")
+    file.flush()
+    self._file = file
 
   def __enter__(self) -> "WorkdirLock":
     return self
 
   def __exit__(self, *_: object) -> None:
-    self._file.close()
+    if self._file is not None:
+      self._file.close()

@@ -28,6 +28,7 @@ class _Pending(NamedTuple):
   step: int
   metrics: dict[str, Array]
   probe: dict[str, Array]  # of the weights after it, or empty
+  votes: Array | None  # of the processes, on ending here
 
 
 class Loop:
@@ -70,7 +71,8 @@ class Loop:
       # The device works on this step while the host reads the one before.
       if pending is not None:
         self._settle(pending, state)
-      pending = _Pending(step, metrics, self._probe(step + 1, state))
+      probe = self._probe(step + 1, state)
+      pending = _Pending(step, metrics, probe, self._preemption.ask())
       profile.after(step + 1, state)
       if self._pauses(step + 1):
         self._settle(pending, state)
@@ -106,6 +108,7 @@ class Loop:
   def _settle(self, pending: _Pending, state: fs.TrainState) -> None:
     """Reads a step's metrics; stops the run if it was not finite."""
     step, values = pending.step, jax.device_get(pending.metrics)
+    self._preemption.hear(pending.votes)
     metrics = {name: float(value) for name, value in values.items()}
     if metrics.pop("skipped"):
       self._stop_at(step, metrics, state)

@@ -5,6 +5,11 @@ import threading
 from types import FrameType
 from typing import Any
 
+import jax
+from jaxtyping import Array
+
+from forgetsam._processes import Votes
+
 
 class PreemptedError(Exception):
   """The run was asked to end, and has saved its state."""
@@ -13,13 +18,31 @@ class PreemptedError(Exception):
 class Preemption:
   """Notes SIGTERM, which schedulers send before they take a machine away.
 
-  Signals reach a program's main thread only; elsewhere nothing is noted.
+  Signals reach a program's main thread only; elsewhere nothing is noted. With
+  several processes, of which any may get the signal, they vote beside every
+  step, and all learn the result where they read that step's metrics.
   """
 
   def __init__(self) -> None:
-    self.requested = False
+    self._noted = False
+    self._agreed = False
+    self._votes = Votes() if jax.process_count() > 1 else None
     self._before: Any = None
     self._listens = threading.current_thread() is threading.main_thread()
+
+  @property
+  def requested(self) -> bool:
+    """Whether to save and end; the same in all processes."""
+    return self._noted if self._votes is None else self._agreed
+
+  def ask(self) -> Array | None:
+    """Dispatches a vote, once a step; None where there is no one to ask."""
+    return None if self._votes is None else self._votes.cast(self._noted)
+
+  def hear(self, votes: Array | None) -> None:
+    """Reads a vote; it waits for the step that was dispatched before it."""
+    if votes is not None and int(votes):
+      self._agreed = True
 
   def __enter__(self) -> "Preemption":
     if self._listens:
@@ -32,4 +55,4 @@ class Preemption:
 
   def _note(self, number: int, frame: FrameType | None) -> None:
     del number, frame
-    self.requested = True
+    self._noted = True

@@ -8,9 +8,13 @@ from typing import Any
 
 from tqdm import tqdm
 
+from forgetsam._processes import is_main
+
 
 class Reporter:
   """Writes metrics to TensorBoard and to the terminal or the log.
+
+  Process 0 does so; in the others nothing is written.
 
   Args:
     folder: where TensorBoard's events go.
@@ -23,10 +27,12 @@ class Reporter:
     # TensorFlow, which writes the events, takes seconds to import.
     from clu import metric_writers
 
-    terminal = sys.stderr.isatty()
-    writers: list[Any] = [metric_writers.SummaryWriter(str(folder))]
-    if not terminal:
-      writers.append(metric_writers.LoggingWriter())
+    terminal = sys.stderr.isatty() and is_main()
+    writers: list[Any] = []
+    if is_main():
+      writers.append(metric_writers.SummaryWriter(str(folder)))
+      if not terminal:
+        writers.append(metric_writers.LoggingWriter())
     self._writer = metric_writers.MultiWriter(writers)
     self._bar = tqdm(
       total=stop, initial=start, unit="step", disable=not terminal

@@ -4,11 +4,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import jax
 from ml_collections import config_dict
 from tqdm import tqdm
 
 from forgetsam import data
+from forgetsam._processes import is_main, num_devices, on_main
 from forgetsam.builders import (
   EvaluationSet,
   build_eval_batches,
@@ -57,14 +57,8 @@ def evaluate_run(
       set is not there.
     CheckpointError: the checkpoints are damaged.
   """
-  check_config(config, jax.local_device_count())
-  old = config_to_dict(load_config(workdir))
-  refuse_other_config(workdir, old, config_to_dict(config))
-  if not (workdir / CHECKPOINTS).is_dir():
-    raise ConfigError(
-      f"--workdir={workdir} is refused: it has no checkpoint yet\n"
-      "  allowed: the folder of a run that has saved one"
-    )
+  check_config(config, num_devices())
+  on_main(lambda: _check_run(workdir, config))
   results: dict[str, Any] = {}
   with Checkpoints(workdir / CHECKPOINTS, read_only=True) as checkpoints:
     last = checkpoints.variables(checkpoints.steps()[::-1])
@@ -92,9 +86,19 @@ def evaluate_run(
       summary = _corruption_summary(scores)
       results |= {f"{name}/{key}": value for key, value in summary.items()}
       _print(f"{name}, step {checkpoint.step}", scores, summary)
-  write_json(workdir / EVALUATION, results)
+  on_main(lambda: write_json(workdir / EVALUATION, results))
   print(f"\nWritten to {workdir / EVALUATION}")
   return results
+
+
+def _check_run(workdir: Path, config: config_dict.ConfigDict) -> None:
+  old = config_to_dict(load_config(workdir))
+  refuse_other_config(workdir, old, config_to_dict(config))
+  if not (workdir / CHECKPOINTS).is_dir():
+    raise ConfigError(
+      f"--workdir={workdir} is refused: it has no checkpoint yet\n"
+      "  allowed: the folder of a run that has saved one"
+    )
 
 
 def _score(
@@ -105,7 +109,8 @@ def _score(
 ) -> Results:
   """One pass over each set."""
   results: Results = {}
-  for one in tqdm(sets, desc=name, unit="set", disable=None):
+  hidden = None if is_main() else True  # None: unless on a terminal
+  for one in tqdm(sets, desc=name, unit="set", disable=hidden):
     model_state = dict(variables[one.source.eval_shape])
     params = model_state.pop("params")
     results |= evaluate_each(

@@ -8,9 +8,11 @@ import jax
 from ml_collections import config_dict
 
 import forgetsam as fs
+from forgetsam._mesh import place
+from forgetsam._processes import is_main, num_devices, on_main
 from forgetsam._tree_hash import tree_sha256
 from forgetsam.builders import Experiment, build_experiment
-from forgetsam.checkpoint import Checkpoints
+from forgetsam.checkpoint import Checkpoints, Variables
 from forgetsam.config import check_config, config_hash, config_to_dict
 from forgetsam.jobs._clock import Clock
 from forgetsam.jobs._evaluate_split import evaluate_split
@@ -50,9 +52,9 @@ def train(
     CheckpointError: the folder's checkpoints are all damaged.
   """
   clock = Clock(time.monotonic() if started is None else started)
-  check_config(config, jax.local_device_count())
-  check_workdir(workdir, config)
-  done = read_json(workdir / SUMMARY)
+  check_config(config, num_devices())
+  on_main(lambda: check_workdir(workdir, config))
+  done = on_main(lambda: read_json(workdir / SUMMARY))
   if done is not None:
     print(f"The run in {workdir} is complete.")
     print_summary(workdir, done)
@@ -68,8 +70,7 @@ def _train(
   preemption: Preemption,
 ) -> dict[str, Any]:
   experiment = build_experiment(config)
-  if not (workdir / CONFIG).exists():
-    claim_workdir(workdir, config)
+  on_main(lambda: _claim(workdir, config))
   with Checkpoints(workdir / CHECKPOINTS, experiment.keep) as checkpoints:
     state, means = _start(experiment, checkpoints, clock)
     with Reporter(
@@ -79,7 +80,8 @@ def _train(
       experiment.intervals.log,
     ) as reporter:
       loop = Loop(experiment, checkpoints, reporter, means, clock, preemption)
-      profile = workdir / "profile" if experiment.profile else None
+      profiles = experiment.profile and is_main()
+      profile = workdir / "profile" if profiles else None
       state = loop.run(state, profile)
       results = _final_results(experiment, checkpoints, state, reporter)
   summary = {
@@ -92,9 +94,14 @@ def _train(
     **results,
     "params_sha256": tree_sha256(state.params),
   }
-  write_json(workdir / SUMMARY, summary)
+  on_main(lambda: write_json(workdir / SUMMARY, summary))
   print_summary(workdir, summary)
   return summary
+
+
+def _claim(workdir: Path, config: config_dict.ConfigDict) -> None:
+  if not (workdir / CONFIG).exists():
+    claim_workdir(workdir, config)
 
 
 def _start(
@@ -130,8 +137,17 @@ def _final_results(
       reporter.evaluation(step, split, result)
   ranked = checkpoints.best_steps()
   if ranked:
-    best = checkpoints.variables(ranked)
+    best = _placed_as(state, checkpoints.variables(ranked))
     test = evaluate_split(experiment, best, "test")
     results |= {f"best/test/{name}": value for name, value in test.items()}
     results["best/step"] = best.step
   return results
+
+
+def _placed_as(state: fs.TrainState, variables: Variables) -> Variables:
+  """Restored variables where the state's lie, once for all batches."""
+  params, model_state = place(
+    (variables.params, variables.model_state),
+    jax.tree.map(lambda x: x.sharding, (state.params, state.model_state)),
+  )
+  return variables._replace(params=params, model_state=model_state)

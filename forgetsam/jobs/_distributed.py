@@ -1,0 +1,226 @@
+"""Many processes as one run: how they find each other, and how they end."""
+
+import contextlib
+import ctypes
+import logging
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NoReturn
+
+import jax
+
+from forgetsam._errors import CheckpointError
+from forgetsam._processes import is_main, num_devices, process_shard
+from forgetsam.config import ConfigError
+from forgetsam.config._errors import refusal
+from forgetsam.config._process_flags import ProcessFlags
+from forgetsam.jobs._run_files import CHECKPOINTS
+
+# The jobs that several processes can share.
+SHARED = ("train", "evaluate")
+
+# A process that dies is noticed after the first; one that ends with an error
+# waits the second for the others to end likewise, and then ends them too.
+_HEARTBEAT_SECONDS = 30
+_FAREWELL_SECONDS = 15
+
+_LOST = (
+  "Process {} of {} was ended because another process of this run died, ended "
+  "with an error of its own (see its output) or can no longer be reached; "
+  "JAX's message is above."
+)
+
+
+@contextlib.contextmanager
+def joined(flags: ProcessFlags, job: str, workdir: Path) -> Iterator[None]:
+  """Makes this process one of a run's, where the launcher started several.
+
+  This comes before anything that touches devices. Where there is one process,
+  nothing happens.
+
+  Args:
+    flags: what the command line says of it.
+    job: the job to run.
+    workdir: the run's folder.
+
+  Raises:
+    ConfigError: the job cannot be shared, or the processes differ.
+  """
+  arguments = _arguments(flags, os.environ)
+  if arguments is None:
+    yield
+    return
+  if job not in SHARED:
+    raise ConfigError(
+      refusal(
+        "--job",
+        job,
+        f"{' or '.join(SHARED)} where there are several processes; "
+        "--num_processes=1 runs this one alone",
+      )
+    )
+  _connect(arguments, flags.connect_seconds)
+  try:
+    _say_at_abort(_LOST.format(*process_shard()), workdir)
+    if not is_main():
+      _silence()
+    _check_devices()
+    yield
+  except BaseException as error:
+    _end_with(error)
+  jax.distributed.shutdown()
+
+
+def _connect(arguments: dict[str, Any], seconds: int) -> None:
+  """Waits until all processes are there.
+
+  Raises:
+    ConfigError: process 0 cannot listen where it should.
+  """
+  where = arguments.get("coordinator_address", "the launcher's first host")
+  _say_at_abort(
+    f"Not all processes of this run found each other at {where} within "
+    f"--connect_seconds={seconds}: one did not start, or cannot be reached."
+  )
+  # This project's own agreement on SIGTERM also lets jobs end that have none.
+  jax.config.update("jax_enable_preemption_service", False)
+  try:
+    jax.distributed.initialize(
+      **arguments,
+      initialization_timeout=seconds,
+      heartbeat_timeout_seconds=_HEARTBEAT_SECONDS,
+      shutdown_timeout_seconds=_FAREWELL_SECONDS,
+    )
+  except RuntimeError as error:
+    text = f"a host that all reach and a free port there; {error}"
+    raise ConfigError(refusal("--coordinator", where, text)) from error
+
+
+def _check_devices() -> None:
+  if jax.device_count() != num_devices():
+    raise ConfigError(
+      f"process {jax.process_index()} has {jax.local_device_count()} of "
+      f"{jax.device_count()} devices\n  allowed: as many devices in each of "
+      f"the {jax.process_count()} processes"
+    )
+
+
+def _end_with(error: BaseException) -> NoReturn:
+  """Ends this process, and the others, which may wait for it forever.
+
+  Those that met the same error say farewell as this one does, and process 0
+  has told of it. Otherwise JAX ends all after some seconds, in an abort.
+  """
+  code, text = 1, "".join(traceback.format_exception(error))
+  if isinstance(error, (ConfigError, CheckpointError, FloatingPointError)):
+    code, text = 2 if isinstance(error, ConfigError) else 1, f"\n{error}"
+  if is_main():
+    print(text, file=sys.stderr, flush=True)
+    _say_at_abort("Process 0 has ended the others.", code=code)
+  else:
+    index, count = process_shard()
+    _say_at_abort(f"Process {index} of {count}: {text}", code=code)
+  sys.stdout.flush()
+  with contextlib.suppress(RuntimeError):
+    jax.distributed.shutdown()
+  os._exit(code)  # Python's own end would wait for steps that never come
+
+
+def _arguments(
+  flags: ProcessFlags, environment: Mapping[str, str]
+) -> dict[str, Any] | None:
+  """What to hand to `jax.distributed.initialize`; None for one process.
+
+  Raises:
+    ConfigError: a launcher started several, and does not say where they meet.
+  """
+  if flags.num_processes == 1:
+    return None
+  if flags.coordinator is not None:
+    return {
+      "coordinator_address": flags.coordinator,
+      "num_processes": flags.num_processes,
+      "process_id": flags.process_id,
+      "cluster_detection_method": "deactivate",
+    }
+  method = _detected(environment)
+  return None if method is None else {"cluster_detection_method": method}
+
+
+def _detected(environment: Mapping[str, str]) -> str | None:
+  """JAX's name for the launcher that started several processes, if one did.
+
+  JAX itself takes an allocation for a launch, and a pod for a job: it would
+  wait in a shell for tasks that no one started.
+  """
+  if int(environment.get("OMPI_COMM_WORLD_SIZE", 1)) > 1:
+    if "OMPI_MCA_orte_hnp_uri" in environment:
+      return "ompi"
+    raise ConfigError(
+      "--coordinator is missing\n  allowed: --coordinator=HOST:PORT, a free "
+      "port on the first host; this release of Open MPI does not tell JAX"
+    )
+  # Set by srun alone, and 1 in an interactive shell of salloc.
+  if int(environment.get("SLURM_STEP_NUM_TASKS", 1)) > 1:
+    return "slurm"
+  if "JOB_COMPLETION_INDEX" in environment and _kubernetes_can_tell():
+    return "k8s"
+  return _tpu_pod()
+
+
+def _kubernetes_can_tell() -> bool:
+  from jax._src.clusters import K8sCluster
+
+  return K8sCluster.is_env_present() and K8sCluster.get_process_count() > 1
+
+
+def _tpu_pod() -> str | None:
+  from jax._src import clusters
+
+  for kind in (clusters.GkeTpuCluster, clusters.GceTpuCluster):
+    if kind.is_env_present() and kind.get_process_count() > 1:
+      return kind.name
+  return None
+
+
+def _say_at_abort(
+  text: str, workdir: Path | None = None, code: int = 1
+) -> None:
+  """Prints a sentence and exits where JAX's runtime aborts.
+
+  It aborts from a thread of its own, where no Python exception can be raised;
+  a callback that it offers crashes. Python's `signal` cannot be used either:
+  its handlers run in the main thread, which waits for a dead process.
+  """
+
+  def say(number: int) -> None:
+    del number
+    saved = "" if workdir is None else f" {_goes_on(workdir)}"
+    os.write(2, f"\n{text}{saved}\n".encode())
+    os._exit(code)
+
+  _kept.append(ctypes.CFUNCTYPE(None, ctypes.c_int)(say))
+  ctypes.CDLL(None).signal(signal.SIGABRT, _kept[-1])
+
+
+_kept: list[Any] = []  # C holds no reference to its handlers
+
+
+def _goes_on(workdir: Path) -> str:
+  """Where the same command goes on."""
+  folder = workdir / CHECKPOINTS
+  names = os.listdir(folder) if folder.is_dir() else []
+  steps = [int(name) for name in names if name.isdigit()]
+  if not steps:
+    return "No checkpoint is saved: the same command begins anew."
+  return f"The same command goes on from checkpoint {max(steps)}."
+
+
+def _silence() -> None:
+  """Leaves a process its errors alone; process 0 speaks for all."""
+  logging.disable(logging.WARNING)
+  os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # also what libraries print
