@@ -5,12 +5,16 @@ from collections.abc import Iterator
 from typing import Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Int32
+from jaxtyping import Int32, Int64
 
 from forgetsam.data._eval_batches import eval_batches, pad
 from forgetsam.data._normalization import PerChannel
 from forgetsam.data._split import ImageData, Split
-from forgetsam.data._train_batches import check_shard, train_batches
+from forgetsam.data._train_batches import (
+  check_shard,
+  train_batches,
+  train_indices,
+)
 
 Batches = Iterator[dict[str, np.ndarray]]
 
@@ -48,6 +52,20 @@ class BatchSource(Protocol):
     shard: tuple[int, int] = (0, 1),
   ) -> Batches:
     """Shuffled and augmented batches, as `data.train_batches`."""
+
+  def train_indices(
+    self, *, batch_size: int, seed: int, step: int
+  ) -> Int64[np.ndarray, " b"]:
+    """Which examples a training batch holds, row by row, of all shards.
+
+    Args:
+      batch_size: as in `train_batches`.
+      seed: as in `train_batches`.
+      step: the batch's step, counted from the start of training.
+
+    Returns:
+      Positions in TFDS's split, in the order of its files, counted from 0.
+    """
 
   def eval_batches(
     self, *, batch_size: int, shard: tuple[int, int] = (0, 1)
@@ -141,6 +159,14 @@ class MemorySource:
       flip=self.flip,
       crop_padding=self.crop_padding,
       shard=shard,
+    )
+
+  def train_indices(
+    self, *, batch_size: int, seed: int, step: int
+  ) -> Int64[np.ndarray, " b"]:
+    """See `BatchSource`."""
+    return train_indices(
+      self.split, batch_size=batch_size, seed=seed, step=step
     )
 
   def eval_batches(

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from jaxtyping import Int64
 
 from forgetsam.data import _augmentation
 from forgetsam.data._normalization import PerChannel, channel_statistics
@@ -101,6 +102,26 @@ def train_batches(
   options.threading.max_intra_op_parallelism = 1
   batches = batches.prefetch(_BATCHES_AHEAD).with_options(options)
   return iter(batches.as_numpy_iterator())
+
+
+def train_indices(
+  split: Split, *, batch_size: int, seed: int, step: int
+) -> Int64[np.ndarray, " b"]:
+  """The ids of a training batch's examples, row by row.
+
+  Args:
+    split: the examples.
+    batch_size: as in `train_batches`.
+    seed: as in `train_batches`.
+    step: the batch's step, counted from the start of training.
+
+  Raises:
+    ValueError: where an argument does not fit.
+  """
+  check_plan(len(split), batch_size, seed, step, 1, (0, 1))
+  plan = _plan(split, batch_size, seed, step, 0, (0, 1))
+  positions, _ = next(plan.take(1).as_numpy_iterator())
+  return split.ids[positions]
 
 
 def _plan(

@@ -6,6 +6,7 @@ epoch, lane) alone, so that processes can share the lanes out among them, each
 reading only its own records, and together still make the same batches.
 """
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -67,7 +68,25 @@ def in_order(records: Records) -> "tf.data.Dataset":
   tf = import_tensorflow()
   as_written = tf.autograph.experimental.do_not_convert
   runs = tf.data.Dataset.from_tensor_slices(tuple(records))
-  return runs.flat_map(as_written(_read))
+  return runs.flat_map(as_written(serialised))
+
+
+def serialised(
+  path: "tf.Tensor", skip: "tf.Tensor", take: "tf.Tensor", first: "tf.Tensor"
+) -> "tf.data.Dataset":
+  """The records of one run."""
+  tf = import_tensorflow()
+  records = tf.data.TFRecordDataset(path).skip(skip).take(take)
+  # Fewer records than TFDS counted would silently repeat others.
+  return records.apply(tf.data.experimental.assert_cardinality(take))
+
+
+def positions(
+  path: "tf.Tensor", skip: "tf.Tensor", take: "tf.Tensor", first: "tf.Tensor"
+) -> "tf.data.Dataset":
+  """Their positions in the split; reads no file."""
+  del path, skip
+  return import_tensorflow().data.Dataset.range(first, first + take)
 
 
 def shuffled(
@@ -82,6 +101,7 @@ def shuffled(
   rows_per_lane: int,
   shuffle_buffer: int,
   num_draws: int,
+  read_run: "Callable[..., tf.data.Dataset] | None" = None,
 ) -> "tf.data.Dataset":
   """(draws, serialised example), epoch after epoch, without end.
 
@@ -103,8 +123,11 @@ def shuffled(
     rows_per_lane: examples of a part.
     shuffle_buffer: records in the windows of all lanes together.
     num_draws: random numbers for each example.
+    read_run: what to give for the records of a run, as `serialised` does, or
+      `positions` in their stead.
   """
   tf = import_tensorflow()
+  read_run = serialised if read_run is None else read_run
   # There is no Python control flow for AutoGraph to rewrite, in seconds.
   as_written = tf.autograph.experimental.do_not_convert
   window = max(1, shuffle_buffer // num_lanes)
@@ -141,8 +164,8 @@ def shuffled(
       order = _permutation(
         tf.size(records[1]), _key(seed, epoch, _WINDOW, lane, number)
       )
-      draws, serialised = (tf.gather(field, order) for field in records)
-      return draws, serialised
+      draws, contents = (tf.gather(field, order) for field in records)
+      return draws, contents
 
     @as_written
     def read(
@@ -151,14 +174,10 @@ def shuffled(
       take: "tf.Tensor",
       first: "tf.Tensor",
     ) -> "tf.data.Dataset":
-      draws = _draws(
-        _key(seed, epoch, _CROP),
-        (first - begin) % count + begin,
-        take,
-        num_draws,
-      )
+      position = (first - begin) % count + begin
+      draws = _draws(_key(seed, epoch, _CROP), position, take, num_draws)
       rows = tf.data.Dataset.from_tensor_slices(draws)
-      return tf.data.Dataset.zip(rows, _read(path, skip, take, first))
+      return tf.data.Dataset.zip(rows, read_run(path, skip, take, position))
 
     windows = files.interleave(read, cycle_length=_FILES_AT_ONCE).batch(window)
     examples = windows.enumerate().map(permuted).unbatch().repeat()
@@ -198,16 +217,6 @@ def _part(
   return Records(
     *(tf.boolean_mask(field, last > first) for field in (*part, first))
   )
-
-
-def _read(
-  path: "tf.Tensor", skip: "tf.Tensor", take: "tf.Tensor", first: "tf.Tensor"
-) -> "tf.data.Dataset":
-  """The records of one run."""
-  tf = import_tensorflow()
-  records = tf.data.TFRecordDataset(path).skip(skip).take(take)
-  # Fewer records than TFDS counted would silently repeat others.
-  return records.apply(tf.data.experimental.assert_cardinality(take))
 
 
 def _draws(

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import Int32
+from jaxtyping import Int32, Int64
 
 from forgetsam.data import _sources
 from forgetsam.data._train_batches import check_plan, steps_per_epoch
@@ -97,28 +97,8 @@ class StreamedSplit:
       ValueError: where an argument does not fit.
     """
     check_plan(len(self), batch_size, seed, start_step, num_steps, shard)
-    index, count = shard
-    lanes = math.gcd(batch_size, _MOST_LANES)
-    if lanes % count:
-      raise ValueError(
-        f"shard={shard}: {count} processes cannot share a batch of"
-        f" {batch_size}; their number must divide {lanes}"
-      )
-    steps = steps_per_epoch(len(self), batch_size)
-    epoch, step = divmod(start_step, steps)
-    share = batch_size // count
-    examples = _records.shuffled(
-      self.records,
-      seed=seed,
-      first_epoch=epoch,
-      first_example=step * batch_size // lanes,
-      examples_per_lane=steps * batch_size // lanes,
-      num_lanes=lanes,
-      lanes=range(index * lanes // count, (index + 1) * lanes // count),
-      rows_per_lane=batch_size // lanes,
-      shuffle_buffer=self.options.shuffle_buffer,
-      num_draws=_crops.NUM_DRAWS,
-    )
+    share = batch_size // shard[1]
+    examples = self._examples(batch_size, seed, start_step, shard)
     if num_steps is not None:
       examples = examples.take(num_steps * share)
     channels, normalise = self._normaliser()
@@ -137,6 +117,49 @@ class StreamedSplit:
 
     return _pipeline.run(
       examples, example, rows=share, threads=self.options.num_threads
+    )
+
+  def train_indices(
+    self, *, batch_size: int, seed: int, step: int
+  ) -> Int64[np.ndarray, " b"]:
+    """See `BatchSource`: the order is drawn again, and no file is read."""
+    check_plan(len(self), batch_size, seed, step, 1, (0, 1))
+    examples = self._examples(
+      batch_size, seed, step, (0, 1), read_run=_records.positions
+    )
+    rows = examples.take(batch_size).as_numpy_iterator()
+    return np.array([position for _, position in rows], np.int64)
+
+  def _examples(
+    self,
+    batch_size: int,
+    seed: int,
+    start_step: int,
+    shard: tuple[int, int],
+    **options: Any,
+  ) -> "tf.data.Dataset":
+    """A shard's examples from a step on, in the order of its batches' rows."""
+    index, count = shard
+    lanes = math.gcd(batch_size, _MOST_LANES)
+    if lanes % count:
+      raise ValueError(
+        f"shard={shard}: {count} processes cannot share a batch of"
+        f" {batch_size}; their number must divide {lanes}"
+      )
+    steps = steps_per_epoch(len(self), batch_size)
+    epoch, step = divmod(start_step, steps)
+    return _records.shuffled(
+      self.records,
+      seed=seed,
+      first_epoch=epoch,
+      first_example=step * batch_size // lanes,
+      examples_per_lane=steps * batch_size // lanes,
+      num_lanes=lanes,
+      lanes=range(index * lanes // count, (index + 1) * lanes // count),
+      rows_per_lane=batch_size // lanes,
+      shuffle_buffer=self.options.shuffle_buffer,
+      num_draws=_crops.NUM_DRAWS,
+      **options,
     )
 
   def eval_batches(
