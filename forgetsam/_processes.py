@@ -4,6 +4,7 @@ Process 0 alone reads and writes the run's folder. What it finds there, and
 what goes wrong, all processes learn from it, so that they go on or end alike.
 """
 
+import functools
 import itertools
 import pickle
 from collections.abc import Callable
@@ -116,19 +117,19 @@ def from_main(arrays: PyTree, like: PyTree) -> PyTree:
   return jax.tree.unflatten(structure, received)
 
 
-def gathered(tree: PyTree) -> PyTree:
-  """The tree with whole arrays where processes hold parts of them."""
+def gathered(leaf: Any) -> Any:
+  """A whole array where processes hold parts of it; all must ask together."""
+  if not isinstance(leaf, jax.Array) or leaf.is_fully_addressable:
+    return leaf
+  if leaf.is_fully_replicated:
+    return leaf
+  assert isinstance(leaf.sharding, NamedSharding)
+  return _copied(NamedSharding(leaf.sharding.mesh, PartitionSpec()))(leaf)
 
-  def whole(leaf: Any) -> Any:
-    if not isinstance(leaf, jax.Array) or leaf.is_fully_addressable:
-      return leaf
-    if leaf.is_fully_replicated:
-      return leaf
-    assert isinstance(leaf.sharding, NamedSharding)
-    everywhere = NamedSharding(leaf.sharding.mesh, PartitionSpec())
-    return jax.jit(lambda x: x, out_shardings=everywhere)(leaf)
 
-  return jax.tree.map(whole, tree)
+@functools.cache
+def _copied(sharding: NamedSharding) -> Callable[[jax.Array], jax.Array]:
+  return jax.jit(lambda array: array, out_shardings=sharding)
 
 
 class Votes:

@@ -6,11 +6,17 @@ from typing import Any
 import jax
 import numpy as np
 
+from forgetsam._processes import gathered
+
 
 def to_host(tree: Any) -> Any:
-  """Copies of a tree's leaves as NumPy arrays; typed keys as their words."""
+  """Copies of a tree's leaves as NumPy arrays; typed keys as their words.
+
+  Where processes hold parts of arrays, all must call this together.
+  """
 
   def copy(leaf: Any) -> np.ndarray:
+    leaf = gathered(leaf)
     if isinstance(leaf, jax.Array) and jax.dtypes.issubdtype(
       leaf.dtype, jax.dtypes.prng_key
     ):

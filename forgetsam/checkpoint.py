@@ -15,13 +15,18 @@ import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
+from forgetsam._checkpoint_parts import (
+  Best,
+  Rank,
+  alone,
+  by_rank,
+  placed,
+  state_parts,
+)
 from forgetsam._errors import CheckpointError
-from forgetsam._mesh import place
-from forgetsam._processes import from_main, gathered, on_main
+from forgetsam._processes import from_main, on_main
 from forgetsam._train_state import TrainState
 from forgetsam._tree_hash import leaf_checksums, to_host
-
-Rank = tuple[float, ...]
 
 
 class Variables(NamedTuple):
@@ -31,26 +36,6 @@ class Variables(NamedTuple):
   params: Any
   model_state: Any
   record: dict[str, Any]
-
-
-class _Best(preservation_policy.PreservationPolicy):
-  """Preserves the checkpoint of the highest rank."""
-
-  def __init__(self, ranks: dict[int, Rank]):
-    self._ranks = ranks
-
-  def should_preserve(
-    self, checkpoints: Sequence[Any], *, context: Any
-  ) -> Sequence[bool]:
-    del context
-    ranked = by_rank(self._ranks, [info.step for info in checkpoints])
-    return [info.step in ranked[:1] for info in checkpoints]
-
-
-def by_rank(ranks: Mapping[int, Rank], steps: Sequence[int]) -> list[int]:
-  """The ranked steps, best first; of equals the earlier one is better."""
-  ranked = [step for step in steps if step in ranks]
-  return sorted(ranked, key=lambda step: (ranks[step], -step), reverse=True)
 
 
 class Checkpoints:
@@ -83,12 +68,12 @@ class Checkpoints:
       self._folder,
       options=ocp.CheckpointManagerOptions(
         preservation_policy=preservation_policy.AnyPreservationPolicy(
-          [latest, _Best(self._ranks)]
+          [latest, Best(self._ranks)]
         ),
         # orbax's own `read_only` warns of what it implies, three times.
         create=False,
         cleanup_tmp_directories=not read_only,
-        multiprocessing_options=_alone(),
+        multiprocessing_options=alone(),
       ),
     )
     for step in self._steps():
@@ -123,6 +108,8 @@ class Checkpoints:
     state: TrainState,
     record: Mapping[str, Any],
     rank: Rank | None = None,
+    *,
+    step: int | None = None,
   ) -> None:
     """Saves a state under its step; files are written in the background.
 
@@ -130,10 +117,11 @@ class Checkpoints:
       state: the state, finite and at rest; it is copied before this returns.
       record: what else the run needs, as JSON can hold it.
       rank: how good the state is, larger being better, or None if unknown.
+      step: the checkpoint's number; None takes `state.step`.
     """
-    step = int(state.step)
-    parts = gathered(_parts(state))
-    on_main(lambda: self._save(step, to_host(parts), record, rank))
+    step = int(state.step) if step is None else step
+    host = to_host(state_parts(state))
+    on_main(lambda: self._save(step, host, record, rank))
 
   def _save(
     self, step: int, host: Any, record: Mapping[str, Any], rank: Rank | None
@@ -175,7 +163,7 @@ class Checkpoints:
     Raises:
       CheckpointError: there are checkpoints, and all are damaged.
     """
-    like = to_host(gathered(_parts(target)))
+    like = to_host(state_parts(target))
     arrays: Any = None
 
     def read() -> dict[str, Any] | None:
@@ -191,7 +179,7 @@ class Checkpoints:
     record = on_main(read)
     if record is None:
       return None
-    parts = _placed(from_main(arrays, like), _parts(target))
+    parts = placed(from_main(arrays, like), state_parts(target))
     return target.replace(**parts["variables"], **parts["training"]), record
 
   def variables(self, steps: Sequence[int]) -> Variables:
@@ -276,40 +264,3 @@ class Checkpoints:
 class _Restored(NamedTuple):
   arrays: dict[str, Any]
   record: dict[str, Any]
-
-
-def _parts(state: TrainState) -> dict[str, Any]:
-  """What models need apart from what only training needs."""
-  return {
-    "variables": {"params": state.params, "model_state": state.model_state},
-    "training": {
-      "step": state.step,
-      "opt_state": state.opt_state,
-      "perturb_state": state.perturb_state,
-    },
-  }
-
-
-def _placed(arrays: Any, like: Any) -> Any:
-  """The devices' own copies of restored arrays, placed as `like` is."""
-
-  def own(array: Any, leaf: jax.Array) -> jax.Array:
-    # A device may share NumPy's memory; a donated buffer must be its own.
-    restored = jnp.array(array, copy=True)
-    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-      restored = jax.random.wrap_key_data(
-        restored, impl=jax.random.key_impl(leaf)
-      )
-    return restored
-
-  shardings = jax.tree.map(lambda leaf: leaf.sharding, like)
-  return place(jax.tree.map(own, arrays, like), shardings)
-
-
-def _alone() -> ocp.options.MultiprocessingOptions:
-  """Keeps orbax in this process from waiting for the others."""
-  if jax.process_count() == 1:
-    return ocp.options.MultiprocessingOptions()
-  return ocp.options.MultiprocessingOptions(
-    primary_host=0, active_processes={0}, barrier_sync_key_prefix="forgetsam"
-  )

@@ -33,6 +33,8 @@ _LOST = (
   "with an error of its own (see its output) or can no longer be reached; "
   "JAX's message is above."
 )
+# In the errors of a collective, or of JAX's table, when a peer is gone.
+_SIGNS_OF_A_LOSS = ("unavailable", "deadline_exceeded", "gloo", "peer", "nccl")
 
 
 @contextlib.contextmanager
@@ -71,7 +73,7 @@ def joined(flags: ProcessFlags, job: str, workdir: Path) -> Iterator[None]:
     _check_devices()
     yield
   except BaseException as error:
-    _end_with(error)
+    _end_with(error, workdir)
   jax.distributed.shutdown()
 
 
@@ -109,15 +111,20 @@ def _check_devices() -> None:
     )
 
 
-def _end_with(error: BaseException) -> NoReturn:
+def _end_with(error: BaseException, workdir: Path) -> NoReturn:
   """Ends this process, and the others, which may wait for it forever.
 
   Those that met the same error say farewell as this one does, and process 0
   has told of it. Otherwise JAX ends all after some seconds, in an abort.
   """
-  code, text = 1, "".join(traceback.format_exception(error))
+  code = 2 if isinstance(error, ConfigError) else 1
   if isinstance(error, (ConfigError, CheckpointError, FloatingPointError)):
-    code, text = 2 if isinstance(error, ConfigError) else 1, f"\n{error}"
+    text = f"\n{error}"
+  else:
+    text = "".join(traceback.format_exception(error))
+    if any(sign in str(error).lower() for sign in _SIGNS_OF_A_LOSS):
+      text += "\n" + _LOST.format(*process_shard())
+    text += f" {_goes_on(workdir)}"
   if is_main():
     print(text, file=sys.stderr, flush=True)
     _say_at_abort("Process 0 has ended the others.", code=code)
