@@ -41,7 +41,6 @@ def make_run(optimizer, *, shard, perturbation=None):
     loss=fs.softmax_cross_entropy(),
     optimizer=optimizer,
     perturb=perturb,
-    micro_batch_size=1,
     mesh=mesh,
     shard_opt_state=shard,
   )
