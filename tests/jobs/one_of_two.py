@@ -1,0 +1,78 @@
+"""One of two processes that do what the tests ask: python one_of_two.py PLAN I.
+
+What each then knows goes into a JSON file of its own, and arrays beside it.
+"""
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from forgetsam.builders import build_experiment
+from forgetsam.config import ConfigError, parse_command_line
+from forgetsam.config._process_flags import ProcessFlags
+from forgetsam.jobs import JOBS
+from forgetsam.jobs._distributed import joined
+from forgetsam.jobs._preemption import PreemptedError
+from forgetsam.jobs._reporting import Reporter
+from forgetsam.jobs.evaluate import evaluate_run
+from forgetsam.jobs.train import train
+
+NUM_PROCESSES = 2
+
+
+def end_after(done: int) -> Any:
+  """Has SIGTERM come once a run's `done` steps are read; gives the original."""
+  advance = Reporter.advance
+
+  def ending(self: Reporter, now: int) -> None:
+    advance(self, now)
+    if now == done:
+      os.kill(os.getpid(), signal.SIGTERM)
+
+  Reporter.advance = ending  # type: ignore[method-assign]
+  return advance
+
+
+def do(action: str, arguments: list[str], index: int, folder: Path) -> Any:
+  """Carries out one action of the plan; its result is to be JSON."""
+  command = parse_command_line(arguments, JOBS)
+  assert command.config is not None
+  if action == "evaluate":
+    return evaluate_run(command.config, command.workdir)
+  if action == "batches":
+    batches = build_experiment(command.config).train_batches(0, 3)
+    for step, batch in enumerate(batches):
+      for name, array in batch.items():
+        mine = {s.index[0].start: s.data for s in array.addressable_shards}
+        rows = np.concatenate([mine[start] for start in sorted(mine)])
+        np.save(folder / f"{name}_{step}_{index}.npy", rows)
+    return None
+  advance = end_after(6) if action == "train, SIGTERM to 1" and index else None
+  try:
+    return train(command.config, command.workdir)
+  except (ConfigError, PreemptedError) as error:
+    return f"{type(error).__name__}: {error}"
+  finally:
+    if advance is not None:
+      Reporter.advance = advance  # type: ignore[method-assign]
+
+
+def main(plan_file: str, index: int) -> None:
+  plan = json.loads(Path(plan_file).read_text())
+  folder = Path(plan_file).parent
+  flags = ProcessFlags(plan["coordinator"], NUM_PROCESSES, index, 60)
+  with joined(flags, "train", folder):
+    results = {
+      name: do(action, arguments, index, folder)
+      for name, (action, arguments) in plan["actions"].items()
+    }
+    (folder / f"results_{index}.json").write_text(json.dumps(results))
+
+
+if __name__ == "__main__":
+  main(sys.argv[1], int(sys.argv[2]))
