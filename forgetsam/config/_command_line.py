@@ -36,6 +36,7 @@ class Command(NamedTuple):
   sweep: SweepFlags | None = None  # of the sweep, which loads many configs
   arms: tuple[str, ...] = ()  # of the study
   processes: ProcessFlags = ProcessFlags()
+  compilation_cache: str | None = None  # a folder, "none", or JAX's default
 
 
 def parse_command_line(argv: Sequence[str], jobs: Sequence[str]) -> Command:
@@ -63,6 +64,9 @@ def parse_command_line(argv: Sequence[str], jobs: Sequence[str]) -> Command:
   flags.DEFINE_string("config", None, "FILE:VARIANT", flag_values=values)
   define_sweep_flags(values)
   define_process_flags(values)
+  flags.DEFINE_string(
+    "compilation_cache", None, "A folder, or none.", flag_values=values
+  )
   flags.DEFINE_list("arms", [], "The study's, or all.", flag_values=values)
   try:
     rest = values(["main.py", *(a for a in argv if a not in overrides)])[1:]
@@ -71,7 +75,8 @@ def parse_command_line(argv: Sequence[str], jobs: Sequence[str]) -> Command:
       f"{error}\n  allowed: --config=FILE:VARIANT --workdir=DIR --job=JOB "
       "--config.KEY=VALUE, and --variants --seeds --first_seed --grid --tune "
       "--settings with --job=sweep, --arms with --job=study, and --coordinator "
-      "--num_processes --process_id --connect_seconds with several processes"
+      "--num_processes --process_id --connect_seconds with several processes, "
+      "and --compilation_cache=DIR (or none) for compiled programs"
     ) from error
   if rest:
     raise ConfigError(
@@ -101,6 +106,7 @@ def parse_command_line(argv: Sequence[str], jobs: Sequence[str]) -> Command:
     sweep,
     tuple(values.arms),
     processes,
+    values.compilation_cache,
   )
 
 

@@ -14,8 +14,14 @@ def import_tensorflow() -> ModuleType:
   """
   os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
   os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # or it announces itself
+  # With its older version chosen, which is not installed, TensorFlow does not
+  # import Keras: half of its start, for what nothing here uses.
+  chosen = "TF_USE_LEGACY_KERAS" in os.environ
+  os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
   import tensorflow as tf
 
+  if not chosen:
+    del os.environ["TF_USE_LEGACY_KERAS"]
   if tf.config.get_visible_devices("GPU"):
     tf.config.set_visible_devices([], "GPU")
   return tf

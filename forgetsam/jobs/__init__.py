@@ -19,8 +19,10 @@ def run_job(command: Command, started: float) -> None:
   Raises:
     ConfigError: the command or its configuration cannot run.
   """
+  from forgetsam.jobs._compilation_cache import keep_compiled_programs
   from forgetsam.jobs._distributed import joined
 
+  keep_compiled_programs(command.compilation_cache)
   with joined(command.processes, command.job, command.workdir):
     _run(command, started)
 

@@ -1,0 +1,61 @@
+"""Compiled programs that outlive the process: the second start is faster."""
+
+import hashlib
+import importlib.util
+import logging
+import os
+import platform
+from pathlib import Path
+
+import jax
+
+_MOST_BYTES = 2**31
+_CPU_INFO = Path("/proc/cpuinfo")
+
+
+def keep_compiled_programs(place: str | None = None) -> None:
+  """Lets JAX keep what it compiles in a folder, and look there first.
+
+  Args:
+    place: the folder; "none" keeps nothing; None takes JAX's own
+      `JAX_COMPILATION_CACHE_DIR` where it is set, and else `default_place()`.
+      A folder that cannot be written to is no error: programs are compiled.
+  """
+  if place == "none":
+    jax.config.update("jax_enable_compilation_cache", False)
+    return
+  chosen: str | None = getattr(jax.config, "jax_compilation_cache_dir", None)
+  if place is None and chosen:
+    return  # the environment, or the caller, has chosen
+  folder = default_place() if place is None else Path(place)
+  try:
+    folder.mkdir(parents=True, exist_ok=True)
+  except OSError as error:
+    logging.warning("Compiled programs are not kept: %s", error)
+    return
+  jax.config.update("jax_compilation_cache_dir", str(folder))
+  # Small programs too: a start compiles some forty of them.
+  jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+  jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+  if importlib.util.find_spec("filelock") is not None:
+    jax.config.update("jax_compilation_cache_max_size", _MOST_BYTES)
+
+
+def default_place() -> Path:
+  """`forgetsam/compiled/` in the user's cache, a folder for each kind of CPU.
+
+  A home that machines share may hold programs for other instruction sets, of
+  which JAX's own key knows nothing on a CPU.
+  """
+  home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+  digest = hashlib.sha256(_instruction_set().encode()).hexdigest()[:12]
+  return Path(home).expanduser() / "forgetsam" / "compiled" / digest
+
+
+def _instruction_set() -> str:
+  try:
+    lines = _CPU_INFO.read_text().splitlines()
+  except OSError:
+    return platform.processor() or platform.machine()
+  flags = (line for line in lines if line.startswith(("flags", "Features")))
+  return next(flags, platform.machine())
