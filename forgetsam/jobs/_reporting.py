@@ -1,5 +1,6 @@
 """What a user sees of a run: TensorBoard, and a progress bar or log lines."""
 
+import functools
 import sys
 import time
 from collections.abc import Mapping
@@ -24,16 +25,8 @@ class Reporter:
   """
 
   def __init__(self, folder: Path, start: int, stop: int, every: int):
-    # TensorFlow, which writes the events, takes seconds to import.
-    from clu import metric_writers
-
     terminal = sys.stderr.isatty() and is_main()
-    writers: list[Any] = []
-    if is_main():
-      writers.append(metric_writers.SummaryWriter(str(folder)))
-      if not terminal:
-        writers.append(metric_writers.LoggingWriter())
-    self._writer = metric_writers.MultiWriter(writers)
+    self._folder, self._logs = folder, not terminal
     self._bar = tqdm(
       total=stop, initial=start, unit="step", disable=not terminal
     )
@@ -45,7 +38,20 @@ class Reporter:
 
   def __exit__(self, *_: object) -> None:
     self._bar.close()
-    self._writer.close()
+    if "_writer" in self.__dict__:
+      self._writer.close()
+
+  @functools.cached_property
+  def _writer(self) -> Any:
+    # The writers import Keras, in seconds: not before the first step runs.
+    from clu import metric_writers
+
+    writers: list[Any] = []
+    if is_main():
+      writers.append(metric_writers.SummaryWriter(str(self._folder)))
+      if self._logs:
+        writers.append(metric_writers.LoggingWriter())
+    return metric_writers.MultiWriter(writers)
 
   def due(self, done: int) -> bool:
     """Whether the metrics of the step that ends at `done` are written."""
@@ -90,7 +96,9 @@ class Reporter:
 
 def print_summary(workdir: Path, summary: Mapping[str, Any]) -> None:
   """The end of a run in a few lines."""
-  print(f"\nFinished {summary['steps']} steps.")
+  skipped = summary.get("skipped_steps", 0)
+  more = f", and passed over {skipped} that were not finite" if skipped else ""
+  print(f"\nFinished {summary['steps']} steps{more}.")
   rows = [
     ("test accuracy", "test/accuracy"),
     ("test accuracy of the best checkpoint", "best/test/accuracy"),
