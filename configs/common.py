@@ -30,6 +30,8 @@ def base() -> config_dict.ConfigDict:
   return config_dict.ConfigDict(
     {
       "seed": 0,
+      # A step that is not finite ends the run, or its batch is passed over.
+      "on_nonfinite": "stop",
       # A run's folder or a PyTorch file to start from, for fine-tuning.
       "init_from": config_dict.placeholder(str),
       "epochs": 10,

@@ -21,11 +21,15 @@ class EpochMeans:
 
   def add(self, step: int, metrics: Mapping[str, float]) -> None:
     """Adds the metrics of one step, counted from 0."""
-    if step % self._steps_per_epoch == 0:
-      self._sums, self._count = {}, 0
+    self.skip(step)
     for name, value in metrics.items():
       self._sums[name] = self._sums.get(name, 0.0) + value
     self._count += 1
+
+  def skip(self, step: int) -> None:
+    """Passes over a step, which has no metrics."""
+    if step % self._steps_per_epoch == 0:
+      self._sums, self._count = {}, 0
 
   def means(self) -> dict[str, float]:
     """The means over this epoch's steps."""

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Array, Key
+from jaxtyping import Array, Int64, Key
 from ml_collections import config_dict
 
 import forgetsam as fs
@@ -20,6 +20,7 @@ from forgetsam.builders._images import (
   build_eval_batches,
   build_sources,
   build_train_batches,
+  build_train_indices,
 )
 from forgetsam.builders._initial_weights import build_start
 from forgetsam.builders._model import build_model
@@ -54,6 +55,7 @@ class Experiment:
     train_step: `(state, batch, key) -> (state, metrics)`.
     eval_step: `(params, model_state, batch) -> sums`.
     train_batches: `(start, stop) -> batches` of these steps.
+    train_indices: `step -> positions` of its batch's examples in the split.
     eval_batches: `split -> batches` that count every example once.
     key: the run's key, the same at every step.
     steps_per_epoch: updates in an epoch.
@@ -61,6 +63,7 @@ class Experiment:
     schedules: learning_rate, and rho where weights are perturbed, of the step.
     intervals: when to evaluate, save and log.
     keep: number of latest checkpoints to keep.
+    skip_non_finite: whether to pass over steps that are not finite.
     watch_test: whether the loop also scores the test split, to be seen only.
     probe: `(params, model_state) -> scalars`, or None; see `build_probe`.
     profile: whether to trace a few steps.
@@ -72,6 +75,7 @@ class Experiment:
   train_step: Callable[..., tuple[fs.TrainState, dict[str, Array]]]
   eval_step: Callable[..., dict[str, Array]]
   train_batches: Callable[[int, int], Batches]
+  train_indices: Callable[[int], Int64[np.ndarray, " b"]]
   eval_batches: Callable[[data.BatchSource], Batches]
   key: Key[Array, ""]
   steps_per_epoch: int
@@ -79,6 +83,7 @@ class Experiment:
   schedules: dict[str, optax.Schedule]
   intervals: Intervals
   keep: int
+  skip_non_finite: bool
   watch_test: bool
   probe: Probe | None
   profile: bool
@@ -164,6 +169,7 @@ def build_experiment(
     ),
     eval_step=fs.make_eval_step(forward, mesh=mesh),
     train_batches=build_train_batches(config, sources.train, sharding),
+    train_indices=build_train_indices(config, sources.train),
     eval_batches=build_eval_batches(config, sharding),
     key=run_key,
     steps_per_epoch=per_epoch,
@@ -176,6 +182,7 @@ def build_experiment(
       probe=config.probe.every_steps,
     ),
     keep=config.checkpoint.keep,
+    skip_non_finite=config.on_nonfinite == "skip",
     watch_test=config.evaluation.watch_test,
     probe=build_probe(config, sources, forward),
     profile=config.log.profile,

@@ -3,7 +3,9 @@
 from collections.abc import Callable, Iterator
 
 import jax
+import numpy as np
 from jax.sharding import NamedSharding
+from jaxtyping import Int64
 from ml_collections import config_dict
 
 from forgetsam import data
@@ -143,6 +145,19 @@ def build_train_batches(
     return data.prefetch_to_device(host, sharding)
 
   return batches
+
+
+def build_train_indices(
+  config: config_dict.ConfigDict, source: data.BatchSource
+) -> Callable[[int], Int64[np.ndarray, " b"]]:
+  """Which examples a training step's batch holds."""
+
+  def indices(step: int) -> Int64[np.ndarray, " b"]:
+    return source.train_indices(
+      batch_size=config.batch_size, seed=config.seed, step=step
+    )
+
+  return indices
 
 
 def build_eval_batches(

@@ -109,6 +109,7 @@ PROBES = ("sam", "obf", "random")
 # its constructor checks them.
 SCHEMA: Mapping[str, Rule] = {
   "seed": _seed(),
+  "on_nonfinite": _choice("stop", "skip"),
   "init_from": _text("the folder of a run, or a PyTorch model's file", True),
   "epochs": _integer(1),
   "batch_size": _integer(1),

@@ -119,9 +119,12 @@ def train_indices(
     ValueError: where an argument does not fit.
   """
   check_plan(len(split), batch_size, seed, step, 1, (0, 1))
-  plan = _plan(split, batch_size, seed, step, 0, (0, 1))
-  positions, _ = next(plan.take(1).as_numpy_iterator())
-  return split.ids[positions]
+  epoch, step = divmod(step, steps_per_epoch(len(split), batch_size))
+  order = _augmentation.shuffled(
+    len(split), seed=seed, epoch=import_tensorflow().constant(epoch, "int64")
+  )
+  rows = np.arange(step * batch_size, (step + 1) * batch_size)
+  return split.ids[order.numpy()[rows % len(split)]]
 
 
 def _plan(

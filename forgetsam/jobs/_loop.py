@@ -12,14 +12,16 @@ from forgetsam.builders import Experiment
 from forgetsam.checkpoint import Checkpoints
 from forgetsam.jobs._clock import Clock
 from forgetsam.jobs._evaluate_split import evaluate_split
+from forgetsam.jobs._non_finite import (
+  NonFiniteStepError,
+  NonFiniteSteps,
+  advice,
+  in_words,
+)
 from forgetsam.jobs._preemption import PreemptedError, Preemption
 from forgetsam.jobs._profile import Profile
 from forgetsam.jobs._reporting import Reporter
 from forgetsam.metrics import EpochMeans
-
-
-class NonFiniteStepError(FloatingPointError):
-  """A step's loss or gradient was not finite; the state before it is saved."""
 
 
 class _Pending(NamedTuple):
@@ -32,7 +34,11 @@ class _Pending(NamedTuple):
 
 
 class Loop:
-  """The steps, and what happens between them."""
+  """The steps, and what happens between them.
+
+  Steps are counted by the batches that they took: where bad ones were passed
+  over, `state.step`, which counts updates, is so much smaller.
+  """
 
   def __init__(
     self,
@@ -42,6 +48,7 @@ class Loop:
     means: EpochMeans,
     clock: Clock,
     preemption: Preemption,
+    non_finite: NonFiniteSteps,
   ):
     self._experiment = experiment
     self._checkpoints = checkpoints
@@ -49,6 +56,7 @@ class Loop:
     self._means = means
     self._clock = clock
     self._preemption = preemption
+    self._non_finite = non_finite
 
   def run(self, state: fs.TrainState, trace: Path | None) -> fs.TrainState:
     """Runs all steps that are left; the last state is saved.
@@ -58,13 +66,16 @@ class Loop:
       PreemptedError: the run was asked to end before its last step.
     """
     experiment = self._experiment
-    start, stop = int(state.step), experiment.num_steps
+    start = int(state.step) + self._non_finite.skipped
+    stop = experiment.num_steps
+    self._non_finite.forget_from(start)
     profile = Profile(trace, start, stop)
     batches = experiment.train_batches(start, stop)
     pending: _Pending | None = None
     for step, batch in zip(range(start, stop), batches, strict=True):
       profile.before(step)
-      batch["image"] = _hold_back(batch["image"], state.step, step)
+      if not self._non_finite.skips:
+        batch["image"] = _hold_back(batch["image"], state.step, step)
       state, metrics = experiment.train_step(state, batch, experiment.key)
       if step == start:
         self._clock.first_step()
@@ -77,10 +88,10 @@ class Loop:
       if self._pauses(step + 1):
         self._settle(pending, state)
         pending = None
-        self._pause(state)
+        self._pause(step + 1, state)
       elif self._preemption.requested:
         self._settle(pending, state)
-        self._save(state, None)
+        self._save(step + 1, state, None)
       if self._preemption.requested and step + 1 < stop:
         self._checkpoints.wait()
         raise PreemptedError(
@@ -106,19 +117,30 @@ class Loop:
     )
 
   def _settle(self, pending: _Pending, state: fs.TrainState) -> None:
-    """Reads a step's metrics; stops the run if it was not finite."""
+    """Reads a step's metrics; stops or goes on where it was not finite."""
     step, values = pending.step, jax.device_get(pending.metrics)
     self._preemption.hear(pending.votes)
     metrics = {name: float(value) for name, value in values.items()}
     if metrics.pop("skipped"):
-      self._stop_at(step, metrics, state)
+      self._non_finite.bad(step, metrics)
+      if not self._non_finite.skips:
+        self._stop_at(step, metrics, state)
+      self._means.skip(step)
+      self._reporter.advance(step + 1)
+      return
+    self._non_finite.good()
     if pending.probe:
       self._reporter.probe(step + 1, jax.device_get(pending.probe))
     self._means.add(step, metrics)
     self._reporter.advance(step + 1)
     if self._reporter.due(step + 1):
       schedules = self._experiment.schedules.items()
-      rates = {name: float(schedule(step)) for name, schedule in schedules}
+      skipped = self._non_finite.skipped
+      rates = {
+        name: float(schedule(step - skipped)) for name, schedule in schedules
+      }
+      if self._non_finite.skips:
+        rates["skipped_steps"] = float(skipped)
       self._reporter.training(step + 1, {**metrics, **rates})
 
   def _stop_at(
@@ -126,20 +148,19 @@ class Loop:
   ) -> None:
     """Saves the state before a non-finite step and ends the run."""
     if step not in self._checkpoints.steps():
-      self._save(state, None)
+      self._save(step, state, None)
     self._checkpoints.wait()
-    values = ", ".join(f"{name}={value:g}" for name, value in metrics.items())
     raise NonFiniteStepError(
-      f"step {step} is not finite: {values}\n"
-      f"The state before it is saved as checkpoint {step}. A smaller "
-      "config.optimizer.learning_rate or config.perturbation.rho, a longer "
-      "config.schedule.warmup_epochs or config.optimizer.clip may help; each "
-      "needs another --workdir."
+      f"step {step} is not finite: {in_words(metrics)}\n"
+      f"The state before it is saved as checkpoint {step}; which examples its "
+      "batch held, by position in the training split, is in "
+      f"{self._non_finite.file}. {advice()} Or config.on_nonfinite=skip passes "
+      "over such batches."
     )
 
-  def _pause(self, state: fs.TrainState) -> None:
+  def _pause(self, done: int, state: fs.TrainState) -> None:
     """Evaluates where it is time to, and saves."""
-    experiment, done = self._experiment, int(state.step)
+    experiment = self._experiment
     rank = None
     evaluates = done % experiment.intervals.evaluate == 0
     scores = evaluates or done == experiment.num_steps
@@ -150,17 +171,20 @@ class Loop:
     if evaluates and experiment.watch_test and done < experiment.num_steps:
       result = evaluate_split(experiment, state, "test")
       self._reporter.evaluation(done, "test", result)
-    self._save(state, rank)
+    self._save(done, state, rank)
 
-  def _save(self, state: fs.TrainState, rank: tuple[float, ...] | None) -> None:
+  def _save(
+    self, done: int, state: fs.TrainState, rank: tuple[float, ...] | None
+  ) -> None:
     sources = self._experiment.sources
     record = {
       "wall_seconds": self._clock.wall(),
       "means": self._means.record(),
+      "non_finite": self._non_finite.record(),
       "num_classes": sources.num_classes,
       "image_shape": list(sources.image_shape),
     }
-    self._checkpoints.save(state, record, rank)
+    self._checkpoints.save(state, record, rank, step=done)
 
 
 @jax.jit

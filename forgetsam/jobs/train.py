@@ -18,6 +18,7 @@ from forgetsam.jobs._clock import Clock
 from forgetsam.jobs._evaluate_split import evaluate_split
 from forgetsam.jobs._lock import WorkdirLock
 from forgetsam.jobs._loop import Loop
+from forgetsam.jobs._non_finite import NonFiniteSteps
 from forgetsam.jobs._preemption import Preemption
 from forgetsam.jobs._reporting import Reporter, print_summary
 from forgetsam.jobs._run_files import (
@@ -72,14 +73,22 @@ def _train(
   experiment = build_experiment(config)
   on_main(lambda: _claim(workdir, config))
   with Checkpoints(workdir / CHECKPOINTS, experiment.keep) as checkpoints:
-    state, means = _start(experiment, checkpoints, clock)
+    state, means, non_finite = _start(experiment, checkpoints, clock, workdir)
     with Reporter(
       workdir,
-      int(state.step),
+      int(state.step) + non_finite.skipped,
       experiment.num_steps,
       experiment.intervals.log,
     ) as reporter:
-      loop = Loop(experiment, checkpoints, reporter, means, clock, preemption)
+      loop = Loop(
+        experiment,
+        checkpoints,
+        reporter,
+        means,
+        clock,
+        preemption,
+        non_finite,
+      )
       profiles = experiment.profile and is_main()
       profile = workdir / "profile" if profiles else None
       state = loop.run(state, profile)
@@ -88,6 +97,7 @@ def _train(
     "job": "train",
     "config_hash": config_hash(config_to_dict(config)),
     "steps": int(state.step),
+    "skipped_steps": non_finite.skipped,
     "wall_seconds": clock.wall(),
     "startup_seconds": clock.startup,
     **{f"train/{name}": value for name, value in means.means().items()},
@@ -105,17 +115,30 @@ def _claim(workdir: Path, config: config_dict.ConfigDict) -> None:
 
 
 def _start(
-  experiment: Experiment, checkpoints: Checkpoints, clock: Clock
-) -> tuple[fs.TrainState, EpochMeans]:
-  """The state to go on from: a new one, or the newest checkpoint's."""
+  experiment: Experiment,
+  checkpoints: Checkpoints,
+  clock: Clock,
+  workdir: Path,
+) -> tuple[fs.TrainState, EpochMeans, NonFiniteSteps]:
+  """What to go on from: a new state, or the newest checkpoint's."""
   state = experiment.create_state()
+  record: dict[str, Any] = {}
   restored = checkpoints.restore_latest(state)
-  if restored is None:
-    return state, EpochMeans(experiment.steps_per_epoch)
-  state, record = restored
-  clock.before = record["wall_seconds"]
-  print(f"Resuming at step {int(state.step)} of {experiment.num_steps}.")
-  return state, EpochMeans(experiment.steps_per_epoch, record["means"])
+  if restored is not None:
+    state, record = restored
+    clock.before = record["wall_seconds"]
+  means = EpochMeans(experiment.steps_per_epoch, record.get("means"))
+  non_finite = NonFiniteSteps(
+    workdir,
+    experiment.skip_non_finite,
+    experiment.num_steps,
+    experiment.train_indices,
+    record.get("non_finite"),
+  )
+  if restored is not None:
+    done = int(state.step) + non_finite.skipped
+    print(f"Resuming at step {done} of {experiment.num_steps}.")
+  return state, means, non_finite
 
 
 def _final_results(
@@ -126,7 +149,7 @@ def _final_results(
 ) -> dict[str, Any]:
   """Validation and test of the last state, and test of the best one."""
   checkpoints.wait()
-  step = int(state.step)
+  step = experiment.num_steps
   held_out = experiment.sources.validation
   splits = ["test"] if held_out is None else ["validation", "test"]
   results: dict[str, Any] = {}

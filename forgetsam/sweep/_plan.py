@@ -155,6 +155,9 @@ def check_trials(
       if "validation" in splits and trial.config.data.validation == 0:
         allowed = "above 0 where settings are chosen: they are on held-out data"
         raise ConfigError(refusal("config.data.validation", 0, allowed))
+      if trial.config.on_nonfinite != "stop":
+        allowed = "stop: a sweep counts a run that is not finite as diverged"
+        raise ConfigError(refusal("config.on_nonfinite", "skip", allowed))
     except ConfigError as error:
       name = f"{trial.variant} {trial.label}".strip()
       raise ConfigError(f"In the sweep's {name}:\n{error}") from error

@@ -47,7 +47,8 @@ def test_summary(finished: tuple[Path, dict[str, Any]]):
   names = ("loss", "accuracy")
   scores = (*names, "top5_accuracy", "ece", "count")
   assert set(summary) == {
-    *("job", "config_hash", "steps", "wall_seconds", "startup_seconds"),
+    *("job", "config_hash", "steps", "skipped_steps"),
+    *("wall_seconds", "startup_seconds"),
     *(f"train/{n}" for n in (*names, "grad_norm", "ascent_grad_norm")),
     *("train/perturbed_loss", "train/perturbation_norm"),
     *(f"{s}/{n}" for s in ("validation", "test", "best/test") for n in scores),
@@ -171,8 +172,10 @@ def test_wall_seconds_add_up_over_sessions(
 ):
   save = checkpoint.Checkpoints.save
 
-  def earlier(self: Any, state: Any, record: Any, rank: Any) -> None:
-    save(self, state, {**record, "wall_seconds": 1000.0}, rank)
+  def earlier(
+    self: Any, state: Any, record: Any, *rest: Any, **on: Any
+  ) -> None:
+    save(self, state, {**record, "wall_seconds": 1000.0}, *rest, **on)
     raise Killed
 
   with monkeypatch.context() as patch:
