@@ -12,7 +12,7 @@ from PIL import Image
 
 from forgetsam import data
 from forgetsam.data._tensorflow import import_tensorflow
-from forgetsam.data.streaming import _crops, _decode
+from forgetsam.data.streaming import _crops, _decode, _records
 
 N = 23
 CROP = data.RandomResizedCrop(size=8)
@@ -144,6 +144,30 @@ def test_resuming_does_not_decode_what_it_passes_over(split, monkeypatch):
 def test_never_ends_by_default(split):
   endless = split.train_batches(batch_size=6, seed=3)
   assert_same(list(itertools.islice(endless, 9)), batches(split, 9))
+
+
+def test_a_process_of_64_reads_its_own_records_alone(numbered_set, monkeypatch):
+  split = source(numbered_set(512, num_shards=8), shuffle_buffer=512)
+  read = []
+  original = _records.serialised
+
+  def counted(*run):
+    def note(record):
+      read.append(1)
+      return record
+
+    tf = import_tensorflow()
+    return original(*run).map(lambda r: tf.py_function(note, [r], tf.string))
+
+  whole = labels(batches(split, 1, batch_size=512))[0]
+  assert len(np.unique(whole)) == 512
+  monkeypatch.setattr(_records, "serialised", counted)
+  for index in (0, 17, 63):
+    read.clear()
+    part = labels(batches(split, 1, batch_size=512, shard=(index, 64)))[0]
+    np.testing.assert_array_equal(part, whole[8 * index : 8 * index + 8])
+    # The lane's own 8, and as many again that it reads ahead.
+    assert 8 <= len(read) <= 16
 
 
 @pytest.mark.parametrize("count", [2, 4])

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 # Streams of random numbers within an epoch.
 _OFFSET, _FILES, _WINDOW, _CROP = 0, 1, 2, 3
-_FILES_AT_ONCE = 4
+# Open at once by all lanes together, and by one.
+_FILES_AT_ONCE, _FILES_OF_A_LANE = 64, 4
 _NUMBERS_A_STEP = 4  # Philox gives four float32 for each step of its counter.
 
 
@@ -108,9 +109,10 @@ def shuffled(
   Draws are uniform in [0, 1), functions of (seed, epoch, position) alone.
 
   Each epoch deals the split anew to the lanes, in ranges that begin at a random
-  position. A lane reads its range's files in a random order, several at once,
-  and permutes windows of consecutive records. At the epoch's end it begins its
-  range again, as far as its part of the last batch needs.
+  position. A lane reads its range's files in a random order, several at once
+  where lanes are few, and permutes windows of consecutive records. At the
+  epoch's end it begins its range again, as far as its part of the last batch
+  needs.
 
   Args:
     records: where the examples are.
@@ -131,6 +133,7 @@ def shuffled(
   # There is no Python control flow for AutoGraph to rewrite, in seconds.
   as_written = tf.autograph.experimental.do_not_convert
   window = max(1, shuffle_buffer // num_lanes)
+  files_at_once = min(max(1, _FILES_AT_ONCE // num_lanes), _FILES_OF_A_LANE)
   count = int(np.sum(records.take))
   # Twice around the circle: a range may pass the end of the split.
   around = Records(
@@ -179,7 +182,7 @@ def shuffled(
       rows = tf.data.Dataset.from_tensor_slices(draws)
       return tf.data.Dataset.zip(rows, read_run(path, skip, take, position))
 
-    windows = files.interleave(read, cycle_length=_FILES_AT_ONCE).batch(window)
+    windows = files.interleave(read, cycle_length=files_at_once).batch(window)
     examples = windows.enumerate().map(permuted).unbatch().repeat()
     done = tf.where(epoch == first_epoch, tf.cast(first_example, tf.int64), 0)
     return examples.skip(done).take(examples_per_lane - done)

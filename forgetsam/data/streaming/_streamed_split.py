@@ -16,8 +16,20 @@ from forgetsam.data.streaming._options import StreamOptions
 if TYPE_CHECKING:
   import tensorflow as tf
 
-# The most processes that can share a batch and together still make the same.
-_MOST_LANES = 16
+# As many processes as a batch has lanes can share it and still make the same.
+# More lanes than 16 keep at least 8 rows each, for one process is a GPU's.
+_FEW_LANES, _MOST_LANES, _ROWS_OF_A_LANE = 16, 512, 8
+
+
+def num_lanes(batch_size: int) -> int:
+  """The parts that a batch is made of, a function of its size alone.
+
+  Example:
+    >>> num_lanes(64), num_lanes(1024), num_lanes(4096)
+    (16, 128, 512)
+  """
+  many = min(batch_size // _ROWS_OF_A_LANE, _MOST_LANES)
+  return math.gcd(batch_size, max(many, _FEW_LANES))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -140,7 +152,7 @@ class StreamedSplit:
   ) -> "tf.data.Dataset":
     """A shard's examples from a step on, in the order of its batches' rows."""
     index, count = shard
-    lanes = math.gcd(batch_size, _MOST_LANES)
+    lanes = num_lanes(batch_size)
     if lanes % count:
       raise ValueError(
         f"shard={shard}: {count} processes cannot share a batch of"
