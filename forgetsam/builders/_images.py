@@ -135,13 +135,18 @@ def build_train_batches(
   """The training batches from one step to another, as a function of both."""
 
   def batches(start: int, stop: int) -> Batches:
-    host = source.train_batches(
-      batch_size=config.batch_size,
-      seed=config.seed,
-      start_step=start,
-      num_steps=stop - start,
-      shard=process_shard(),
-    )
+    try:
+      host = source.train_batches(
+        batch_size=config.batch_size,
+        seed=config.seed,
+        start_step=start,
+        num_steps=stop - start,
+        shard=process_shard(),
+      )
+    except ValueError as error:  # as many processes cannot share a batch
+      raise ConfigError(
+        f"config.batch_size={config.batch_size} is refused\n  {error}"
+      ) from error
     return data.prefetch_to_device(host, sharding)
 
   return batches

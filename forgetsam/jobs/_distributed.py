@@ -155,7 +155,11 @@ def _arguments(
       "cluster_detection_method": "deactivate",
     }
   method = _detected(environment)
-  return None if method is None else {"cluster_detection_method": method}
+  if method is None:
+    return None
+  if method == "slurm" and _one_per_host(environment):
+    return _whole_hosts(environment)
+  return {"cluster_detection_method": method}
 
 
 def _detected(environment: Mapping[str, str]) -> str | None:
@@ -177,6 +181,24 @@ def _detected(environment: Mapping[str, str]) -> str | None:
   if "JOB_COMPLETION_INDEX" in environment and _kubernetes_can_tell():
     return "k8s"
   return _tpu_pod()
+
+
+def _one_per_host(environment: Mapping[str, str]) -> bool:
+  hosts = environment.get("SLURM_STEP_NUM_NODES")
+  return hosts == environment["SLURM_STEP_NUM_TASKS"]
+
+
+def _whole_hosts(environment: Mapping[str, str]) -> dict[str, Any]:
+  """One task a host has all of its devices; JAX would give it the first."""
+  from jax._src.clusters import SlurmCluster
+
+  port = environment.get("JAX_COORDINATOR_PORT")
+  return {
+    "coordinator_address": SlurmCluster.get_coordinator_address(None, port),
+    "num_processes": int(environment["SLURM_STEP_NUM_TASKS"]),
+    "process_id": int(environment["SLURM_PROCID"]),
+    "cluster_detection_method": "deactivate",
+  }
 
 
 def _kubernetes_can_tell() -> bool:
