@@ -3,3 +3,7 @@
 
 class CheckpointError(ValueError):
   """No checkpoint of a folder can be used."""
+
+
+class DataError(ValueError):
+  """Examples of a set cannot be read, or are no images."""

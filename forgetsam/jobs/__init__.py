@@ -5,6 +5,10 @@ from pathlib import Path
 from ml_collections import config_dict
 
 from forgetsam.config import Command, ConfigError
+from forgetsam.jobs._failures import report_failure
+from forgetsam.jobs._log_lines import set_up_logging
+
+__all__ = ["JOBS", "report_failure", "run_job", "set_up_logging"]
 
 JOBS = ("train", "evaluate", "sharpness", "forgetting", "sweep", "study")
 
