@@ -1,5 +1,7 @@
 """What a checkpoint consists of, which are kept, and where it goes back to."""
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -8,8 +10,11 @@ import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
+from forgetsam._errors import CheckpointError
 from forgetsam._mesh import place
 from forgetsam._train_state import TrainState
+
+_SEAL = "record_sha256"
 
 Rank = tuple[float, ...]
 
@@ -44,6 +49,29 @@ def state_parts(state: TrainState) -> dict[str, Any]:
       "perturb_state": state.perturb_state,
     },
   }
+
+
+def sealed(record: Mapping[str, Any]) -> dict[str, Any]:
+  """The record with a checksum of itself."""
+  return {**record, _SEAL: _digest(record)}
+
+
+def opened(record: Mapping[str, Any]) -> dict[str, Any]:
+  """The record without its checksum.
+
+  Raises:
+    CheckpointError: they do not belong together.
+  """
+  rest = dict(record)
+  # Records of older versions have none.
+  if rest.pop(_SEAL, None) not in (None, _digest(rest)):
+    raise CheckpointError("the record differs from its checksum")
+  return rest
+
+
+def _digest(record: Mapping[str, Any]) -> str:
+  text = json.dumps(record, sort_keys=True)
+  return hashlib.sha256(text.encode()).hexdigest()
 
 
 def placed(arrays: Any, like: Any) -> Any:

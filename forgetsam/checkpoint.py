@@ -20,7 +20,9 @@ from forgetsam._checkpoint_parts import (
   Rank,
   alone,
   by_rank,
+  opened,
   placed,
+  sealed,
   state_parts,
 )
 from forgetsam._errors import CheckpointError
@@ -42,8 +44,9 @@ class Checkpoints:
   """A run's checkpoints: the latest ones and the best.
 
   A checkpoint is the state, and a record of what else the run needs to go on,
-  as JSON. The record carries a SHA-256 of every leaf: orbax restores a flipped
-  bit without a word, and does not fall back where a file is cut short.
+  as JSON. The record carries a SHA-256 of every leaf and of itself: orbax
+  restores a flipped bit without a word, and does not fall back where a file is
+  cut short.
 
   With several processes all of them call every method, in the same order, and
   an error of process 0 is raised in each.
@@ -79,7 +82,8 @@ class Checkpoints:
     for step in self._steps():
       args = ocp.args.Composite(record=ocp.args.JsonRestore())
       try:
-        rank = self._manager.restore(step, args=args)["record"]["rank"]
+        restored = self._manager.restore(step, args=args)
+        rank = opened(restored["record"])["rank"]
       except Exception:  # whatever is wrong is reported when it is restored
         continue
       if rank is not None:
@@ -135,11 +139,13 @@ class Checkpoints:
         variables=ocp.args.StandardSave(host["variables"]),
         training=ocp.args.StandardSave(host["training"]),
         record=ocp.args.JsonSave(
-          {
-            **record,
-            "rank": rank,
-            "sha256": {k: leaf_checksums(v) for k, v in host.items()},
-          }
+          sealed(
+            {
+              **record,
+              "rank": rank,
+              "sha256": {k: leaf_checksums(v) for k, v in host.items()},
+            }
+          )
         ),
       ),
       force=True,
@@ -240,7 +246,7 @@ class Checkpoints:
       step,
       args=ocp.args.Composite(**items, record=ocp.args.JsonRestore()),
     )
-    record = dict(restored["record"])
+    record = opened(restored["record"])
     expected = record.pop("sha256")
     arrays = {name: restored[name] for name in names}
     for name in names:
