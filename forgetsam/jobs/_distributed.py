@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import io
 import logging
 import os
 import signal
@@ -13,11 +14,11 @@ from typing import Any, NoReturn
 
 import jax
 
-from forgetsam._errors import CheckpointError
 from forgetsam._processes import is_main, num_devices, process_shard
 from forgetsam.config import ConfigError
 from forgetsam.config._errors import refusal
 from forgetsam.config._process_flags import ProcessFlags
+from forgetsam.jobs._failures import report_failure
 from forgetsam.jobs._run_files import CHECKPOINTS
 
 # The jobs that several processes can share.
@@ -34,7 +35,7 @@ _LOST = (
   "JAX's message is above."
 )
 # In the errors of a collective, or of JAX's table, when a peer is gone.
-_SIGNS_OF_A_LOSS = ("unavailable", "deadline_exceeded", "gloo", "peer", "nccl")
+_SIGNS_OF_A_LOSS = ("unavailable: ", "deadline_exceeded", "gloo", "nccl")
 
 
 @contextlib.contextmanager
@@ -117,14 +118,7 @@ def _end_with(error: BaseException, workdir: Path) -> NoReturn:
   Those that met the same error say farewell as this one does, and process 0
   has told of it. Otherwise JAX ends all after some seconds, in an abort.
   """
-  code = 2 if isinstance(error, ConfigError) else 1
-  if isinstance(error, (ConfigError, CheckpointError, FloatingPointError)):
-    text = f"\n{error}"
-  else:
-    text = "".join(traceback.format_exception(error))
-    if any(sign in str(error).lower() for sign in _SIGNS_OF_A_LOSS):
-      text += "\n" + _LOST.format(*process_shard())
-    text += f" {_goes_on(workdir)}"
+  code, text = _told(error, workdir)
   if is_main():
     print(text, file=sys.stderr, flush=True)
     _say_at_abort("Process 0 has ended the others.", code=code)
@@ -135,6 +129,19 @@ def _end_with(error: BaseException, workdir: Path) -> NoReturn:
   with contextlib.suppress(RuntimeError):
     jax.distributed.shutdown()
   os._exit(code)  # Python's own end would wait for steps that never come
+
+
+def _told(error: BaseException, workdir: Path) -> tuple[int, str]:
+  """The exit code, and what the user reads."""
+  if any(sign in str(error).lower() for sign in _SIGNS_OF_A_LOSS):
+    shown = "".join(traceback.format_exception(error))
+    lost = _LOST.format(*process_shard())
+    return 1, f"{shown}\n{lost} {_goes_on(workdir)}"
+  if not isinstance(error, Exception):  # Ctrl-C
+    return 1, f"{type(error).__name__}. {_goes_on(workdir)}"
+  with contextlib.redirect_stderr(io.StringIO()) as said:
+    code = report_failure(error, workdir)
+  return code, said.getvalue()
 
 
 def _arguments(

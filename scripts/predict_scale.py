@@ -1,0 +1,307 @@
+"""Predicts time, memory and traffic of a step: python scripts/predict_scale.py.
+
+Counted: the operations of the whole jitted step and the sizes of its arrays, at
+the models' real sizes, from what JAX traces; nothing is compiled or run.
+Assumed: the accelerator's figures and the share of its peak that is reached,
+which flags change. The table is an estimate, not a measurement.
+
+    --models=vit_s16,resnet50 --devices=1,8,64,512 --batch_size=4096
+    --micro_batch_size=64 --dtype=bfloat16 --utilisation=0.4
+    --check=MODEL   compiles the plain step for this machine, for what XLA says
+                    of its memory per example; minutes
+"""
+
+import argparse
+import dataclasses
+import functools
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+import forgetsam as fs
+
+IMAGE = (224, 224, 3)
+CLASSES = 1000
+METHODS = ("plain", "SAM", "OBF")
+_COUNTED_BATCH = 8  # operations and activations grow with it in proportion
+
+
+@dataclasses.dataclass(frozen=True)
+class Machine:
+  """What a device is assumed to do; NVIDIA's figures for an H100 SXM.
+
+  Attributes:
+    flops: dense bfloat16 operations a second.
+    memory: bytes a second from its own memory.
+    inside: bytes a second to the other devices of its host, each way.
+    outside: bytes a second to other hosts, each way.
+    devices: devices of a host.
+    utilisation: share of `flops` that the step reaches.
+    cpu_seconds: to read, decode and crop an image, on one core.
+  """
+
+  flops: float = 989e12
+  memory: float = 3.35e12
+  inside: float = 450e9
+  outside: float = 50e9
+  devices: int = 8
+  utilisation: float = 0.4
+  cpu_seconds: float = 2.7e-3
+
+
+@dataclasses.dataclass(frozen=True)
+class Counts:
+  """What was counted of a step.
+
+  Attributes:
+    flops: operations for each example.
+    activations: bytes that the backward pass keeps for each example.
+    params: bytes of parameters.
+    opt_state: bytes of the optimizer's state.
+    reduced: bytes that the devices average.
+    copies: arrays as large as the parameters that a step holds beside them.
+  """
+
+  flops: float
+  activations: float
+  params: float
+  opt_state: float
+  reduced: float
+  copies: int
+
+
+def count(model: str, method: str, dtype: str) -> Counts:
+  """Counts a step of one model.
+
+  Args:
+    model: a registered model's name.
+    method: one of `METHODS`.
+    dtype: what activations are computed in.
+  """
+  forward, params, model_state = abstract_model(model, dtype)
+  step, state = abstract_step(model, method, forward, params, model_state)
+  key = jax.eval_shape(jax.random.key, 0)
+  analysis = step.lower(state, abstract_batch(_COUNTED_BATCH), key)
+  flops = analysis.cost_analysis()["flops"]
+  kept = [
+    kept_bytes(forward, params, model_state, size)
+    for size in (_COUNTED_BATCH, 2 * _COUNTED_BATCH)
+  ]
+  return Counts(
+    flops=flops / _COUNTED_BATCH,
+    activations=(kept[1] - kept[0]) / _COUNTED_BATCH,
+    params=num_bytes(params),
+    opt_state=num_bytes(state.opt_state),
+    reduced=num_bytes(params) + num_bytes(model_state),
+    # The gradient; and with an ascent its gradient and the moved parameters.
+    copies=1 if method == "plain" else 3,
+  )
+
+
+def abstract_model(name: str, dtype: str) -> tuple[Any, Any, Any]:
+  """A model's forward function, and shapes in place of its variables."""
+  module = fs.models.create(name, num_classes=CLASSES, dtype=jnp.dtype(dtype))
+  initialise = functools.partial(
+    fs.models.initialise, module, image_shape=IMAGE
+  )
+  params, model_state = jax.eval_shape(initialise, jax.random.key(0))
+  return fs.models.forward(module), params, model_state
+
+
+def abstract_step(
+  model: str, method: str, forward: Any, params: Any, model_state: Any
+) -> tuple[Any, Any]:
+  """The jitted step of a whole share at once, and its state's shapes."""
+  is_vit = model.startswith("vit")
+  optimizer = (
+    optax.adamw(1e-3, weight_decay=0.3)
+    if is_vit
+    else fs.sgdw(0.1, momentum=0.9, weight_decay=1e-4)
+  )
+  perturb = None
+  ascent = None
+  if method != "plain":
+    perturb = fs.perturbed_gradient(fs.sam(0.1))
+  if method == "OBF":
+    ascent = fs.output_bias_forgetting()
+  step = fs.make_train_step(
+    forward,
+    loss=fs.softmax_cross_entropy(),
+    optimizer=optimizer,
+    ascent=ascent,
+    perturb=perturb,
+  )
+  state = jax.eval_shape(
+    lambda p, s: fs.create_train_state(p, s, optimizer, perturb),
+    params,
+    model_state,
+  )
+  return step, state
+
+
+def abstract_batch(size: int) -> dict[str, Any]:
+  """Shapes in place of a batch."""
+  return {
+    "image": jax.ShapeDtypeStruct((size, *IMAGE), jnp.float32),
+    "label": jax.ShapeDtypeStruct((size,), jnp.int32),
+  }
+
+
+def kept_bytes(forward: Any, params: Any, model_state: Any, size: int) -> float:
+  """Bytes of what the backward pass needs of the forward pass.
+
+  Before XLA fuses operations, which keeps less, or computes some anew.
+  """
+
+  def logits(params: Any, model_state: Any, images: Any) -> Any:
+    key = jax.random.key(0)
+    return forward(params, model_state, images, train=True, key=key)[0]
+
+  def pullback(params: Any, model_state: Any, images: Any) -> Any:
+    run = functools.partial(logits, model_state=model_state, images=images)
+    return jax.vjp(run, params)[1]
+
+  images = abstract_batch(size)["image"]
+  return num_bytes(jax.eval_shape(pullback, params, model_state, images))
+
+
+def num_bytes(tree: Any) -> float:
+  """Bytes of a tree's arrays."""
+  return float(
+    sum(
+      x.size * x.dtype.itemsize
+      for x in jax.tree.leaves(tree)
+      if not jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
+    )
+  )
+
+
+@dataclasses.dataclass(frozen=True)
+class Prediction:
+  """A step on `devices` devices: seconds and bytes of each of them."""
+
+  devices: int
+  micro_batch_size: int
+  compute: float
+  update: float
+  traffic: float
+  reduce: float
+  memory: float
+  memory_sharded: float
+
+  @property
+  def step(self) -> float:
+    """Seconds of a step; nothing overlaps, as averages come at its end."""
+    return self.compute + self.update + self.reduce
+
+
+def predict(
+  counts: Counts, machine: Machine, devices: int, batch: int, micro: int
+) -> Prediction:
+  """What the counts mean for a batch that is split over devices."""
+  share = batch // devices
+  micro = min(micro, share)
+  traffic = 2 * (devices - 1) / devices * counts.reduced
+  speed = machine.inside if devices <= machine.devices else machine.outside
+  # Read parameters, gradient and state; write parameters and state.
+  moved = 3 * counts.params + 2 * counts.opt_state
+  held = (1 + counts.copies) * counts.params + micro * counts.activations
+  return Prediction(
+    devices=devices,
+    micro_batch_size=micro,
+    compute=share * counts.flops / (machine.flops * machine.utilisation),
+    update=moved / machine.memory,
+    traffic=traffic,
+    reduce=traffic / speed,
+    memory=held + counts.opt_state,
+    memory_sharded=held + counts.opt_state / devices,
+  )
+
+
+def table(
+  model: str, counts: dict[str, Counts], options: argparse.Namespace
+) -> Iterator[str]:
+  """Lines of Markdown."""
+  machine = Machine(utilisation=options.utilisation)
+  first = counts[METHODS[0]]
+  yield f"\n### {model}\n"
+  yield (
+    f"{first.params / 4e6:.1f} M parameters; an example: "
+    + ", ".join(f"{m} {c.flops / 1e9:.1f}" for m, c in counts.items())
+    + f" GFLOP, and {first.activations / 1e6:.0f} MB of activations in "
+    f"{options.dtype}.\n"
+  )
+  yield (
+    "| devices | m | method | step | compute | update | all-reduce "
+    "| sent by a device | memory | with `shard_state` | images/s a host "
+    "| cores a host |"
+  )
+  yield "|--:|--:|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|"
+  for devices in options.devices:
+    for method, counted in counts.items():
+      p = predict(
+        counted, machine, devices, options.batch_size, options.micro_batch_size
+      )
+      hosts = max(1, devices // machine.devices)
+      images = options.batch_size / p.step / hosts
+      yield (
+        f"| {devices} | {p.micro_batch_size} | {method} | {ms(p.step)} "
+        f"| {ms(p.compute)} | {ms(p.update)} | {ms(p.reduce)} "
+        f"| {p.traffic / 1e6:.0f} MB | {p.memory / 1e9:.1f} GB "
+        f"| {p.memory_sharded / 1e9:.1f} GB | {images:,.0f} "
+        f"| {images * machine.cpu_seconds:.0f} |"
+      )
+
+
+def ms(seconds: float) -> str:
+  """Milliseconds."""
+  return f"{1e3 * seconds:.1f} ms"
+
+
+def check(model: str, dtype: str) -> None:
+  """Prints what XLA plans for this machine, beside what is counted here."""
+  forward, params, model_state = abstract_model(model, dtype)
+  step, state = abstract_step(model, "plain", forward, params, model_state)
+  key = jax.eval_shape(jax.random.key, 0)
+  found = []
+  for size in (2, 4):
+    compiled = step.lower(state, abstract_batch(size), key).compile()
+    found.append(compiled.memory_analysis().temp_size_in_bytes)
+  counted = count(model, "plain", dtype).activations
+  print(
+    f"{model}, {dtype}: XLA plans {(found[1] - found[0]) / 2e6:.0f} MB of "
+    f"temporary memory for each example here; counted {counted / 1e6:.0f} MB"
+  )
+
+
+def numbers(text: str) -> list[int]:
+  """Whole numbers between commas."""
+  return [int(number) for number in text.split(",")]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+  """Prints the table."""
+  parser = argparse.ArgumentParser(
+    description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+  )
+  parser.add_argument("--models", default="vit_s16,resnet50")
+  parser.add_argument("--devices", default=[1, 8, 64, 512], type=numbers)
+  parser.add_argument("--batch_size", default=4096, type=int)
+  parser.add_argument("--micro_batch_size", default=64, type=int)
+  parser.add_argument("--dtype", default="bfloat16")
+  parser.add_argument("--utilisation", default=0.4, type=float)
+  parser.add_argument("--check")
+  options = parser.parse_args(arguments)
+  if options.check:
+    check(options.check, options.dtype)
+    return
+  for model in options.models.split(","):
+    counts = {m: count(model, m, options.dtype) for m in METHODS}
+    print("\n".join(table(model, counts, options)))
+
+
+if __name__ == "__main__":
+  main()
