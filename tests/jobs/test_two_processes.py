@@ -23,11 +23,13 @@ from forgetsam.jobs._lock import WorkdirLock
 from forgetsam.jobs._reporting import Reporter
 from main import run as run_main
 
+pytestmark = pytest.mark.slow
+
 # Adam would turn rounding into signs where a gradient is zero.
 SGD = (
   "--config.optimizer.name=sgdw",
   "--config.optimizer.learning_rate=0.1",
-  "--config.checkpoint.every_steps=4",
+  "--config.evaluation.every_epochs=2",
 )
 # Cannot be split evenly: one process has 180 of its examples, the other 179.
 SET = "digits@test[:359]"
