@@ -149,7 +149,7 @@ def kill_once(
   process = run.start()
   before = set(run.unfinished())  # left by earlier kills
   # The undisturbed run compiled, which the others need not.
-  until = time.monotonic() + startup * chance.uniform(0.1, 0.6)
+  until = time.monotonic() + startup * chance.uniform(0.05, 0.4)
   steps, saves = chance.randint(1, 20), chance.randint(1, 4)
   seen: set[str] = set()
   # Not only as soon as the folder appears: also further into the save.

@@ -33,10 +33,14 @@ def read_json(path: Path) -> dict[str, Any] | None:
   try:
     return dict(json.loads(path.read_text()))
   except (ValueError, TypeError) as error:
-    raise ConfigError(
-      f"{path} is refused: it is not what a run wrote, {error}\n"
-      "  allowed: the file as it was, or another --workdir"
-    ) from error
+    raise _not_ours(path, error) from error
+
+
+def _not_ours(path: Path, error: Exception) -> ConfigError:
+  return ConfigError(
+    f"{path} is refused: it is not what a run wrote, {error}\n"
+    "  allowed: the file as it was, or another --workdir"
+  )
 
 
 def claim_workdir(workdir: Path, config: config_dict.ConfigDict) -> None:
@@ -100,4 +104,8 @@ def load_config(workdir: Path) -> config_dict.ConfigDict:
       f"--workdir={workdir} is refused: it has no {CONFIG}\n"
       "  allowed: the folder of a run"
     )
-  return config_from_dict(values)
+  try:
+    return config_from_dict(values)
+  except (AttributeError, KeyError, TypeError, ValueError) as error:
+    # Names that no configuration can hold, such as those of its methods.
+    raise _not_ours(workdir / CONFIG, error) from error

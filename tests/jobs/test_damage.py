@@ -19,6 +19,11 @@ from tiny_runs import tiny
 from forgetsam.jobs._reporting import Reporter
 from main import run as run_main
 
+# Of threads in which orbax read what is damaged; it raises their errors too.
+pytestmark = pytest.mark.filterwarnings(
+  "ignore::pytest.PytestUnraisableExceptionWarning"
+)
+
 SAVES = ("--config.checkpoint.every_steps=2", "--config.checkpoint.keep=2")
 
 
