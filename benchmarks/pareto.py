@@ -9,6 +9,7 @@ done again. An hour or two on one core.
 """
 
 import argparse
+import csv
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -37,7 +38,24 @@ _RHO, _DECAY = "perturbation.rho=0.1,0.2,0.4", "optimizer.weight_decay=0,0.05"
 FULL_GRID = f"{_RHO};{_DECAY},0.15;micro_batch_size=128,32"
 # Micro-batches cost time themselves: what is to be cheap has one.
 CHEAP_GRID = f"{_RHO};{_DECAY},0.1,0.15;micro_batch_size=128"
-MOMENTUM_GRID = f"perturbation.rho=0.1,0.3,1,3;{_DECAY},0.15"
+FINER_GRID = (
+  "perturbation.rho=0.15,0.2,0.3;optimizer.weight_decay=0,0.025,0.05,0.1;"
+  "micro_batch_size=128"
+)
+MOMENTUM_GRID = f"perturbation.rho=0.2,0.3,0.5,0.7,1;{_DECAY},0.1,0.15"
+# The rule weighs the sharpness ninefold.
+WEIGHTED_GRID = (
+  f"perturbation.rho=0.01,0.02,0.05;{_DECAY},0.15;micro_batch_size=128,32"
+)
+GRIDS = {
+  **dict.fromkeys(PLAIN, PLAIN_GRID),
+  **dict.fromkeys(("sam", "obf", "friendly"), FULL_GRID),
+  **dict.fromkeys(
+    ("sam_eighth", "friendly_quarter", "friendly_eighth"), FINER_GRID
+  ),
+  "momentum_quarter": MOMENTUM_GRID,
+  "weighted": WEIGHTED_GRID,
+}
 
 
 class Point(NamedTuple):
@@ -50,16 +68,6 @@ class Point(NamedTuple):
 
   accuracy: Sequence[float]
   cost: float
-
-
-def grid_of(variant: str) -> str:
-  """The grid that a variant is tuned over."""
-  if variant in PLAIN:
-    return PLAIN_GRID
-  if variant.startswith("momentum"):
-    return MOMENTUM_GRID
-  full = variant in ("sam", "obf", "friendly_sam", "weighted")
-  return FULL_GRID if full else CHEAP_GRID
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -75,7 +83,12 @@ def main(argv: Sequence[str] | None = None) -> None:
   workdir: Path = options.workdir
   for variant in variants:
     tuning = SweepFlags(
-      (variant,), options.tuning_seeds, 0, grid_of(variant), True, None
+      (variant,),
+      options.tuning_seeds,
+      0,
+      GRIDS.get(variant, CHEAP_GRID),
+      True,
+      None,
     )
     sweep(CONFIG, [], tuning, workdir / "tuning")
   best = workdir / "tuning" / "best.json"
@@ -100,10 +113,12 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def accuracies(workdir: Path, variant: str) -> list[float]:
   """A variant's test accuracies, in the order of seeds."""
-  files = (workdir / "report" / "runs" / variant).rglob("seed=*.json")
-  found = [read_json(file) or {} for file in files]
-  found.sort(key=lambda record: int(record["seed"]))
-  return [record["metrics"]["test/accuracy"] for record in found]
+  with (workdir / "report" / "runs.csv").open() as file:
+    return [
+      float(row["test/accuracy"])
+      for row in csv.DictReader(file)
+      if row["variant"] == variant
+    ]
 
 
 def measure_costs(

@@ -13,11 +13,10 @@ Expected: see benchmarks/README.md.
 Cost: one to five seconds a run on one CPU core.
 
 Variants: plain (and plain_38, plain_60: for as many epochs, in which it takes
-as long as others do in 30), sam, obf, and for sam and obf what makes them
-cheap: _quarter (of each micro-batch is climbed), _every_5 (steps ascends one),
-_every_5_quarter, _look_5 (LookSAM), _late (from half of training on, on a
-quarter), _early (until then); momentum, momentum_quarter, friendly_sam,
-weighted.
+as long as others do in 30), sam, obf, friendly and weighted; of these and of
+momentum what makes a step cheap: _quarter and _eighth (of each micro-batch, the
+part that is climbed), _every_5 (steps ascends one), _every_5_quarter, _look_5
+(LookSAM), _late (from half of training on, on a quarter), _early (until then).
 """
 
 from typing import Any
@@ -26,7 +25,8 @@ from ml_collections import config_dict
 
 from configs import fashion_mnist_2k
 
-_QUARTER = {"ascent.fraction": 0.25}
+_QUARTER, _EIGHTH = {"ascent.fraction": 0.25}, {"ascent.fraction": 0.125}
+_FRIENDLY = {"perturbation.name": "friendly_sam"}
 _EVERY_5 = {"perturbation.every_k": 5}
 
 # Of SAM and of output bias forgetting alike.
@@ -51,9 +51,11 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     for base in ("sam", "obf")
     for name, changes in _CHEAPER.items()
   },
-  "momentum": ("sam", {"perturbation.name": "momentum"}),
+  "sam_eighth": ("sam", _EIGHTH),
   "momentum_quarter": ("sam", {"perturbation.name": "momentum"} | _QUARTER),
-  "friendly_sam": ("sam", {"perturbation.name": "friendly_sam"}),
+  "friendly": ("sam", _FRIENDLY),
+  "friendly_quarter": ("sam", _FRIENDLY | _QUARTER),
+  "friendly_eighth": ("sam", _FRIENDLY | _EIGHTH),
   "weighted": ("sam", {"combine.name": "weighted"}),
 }
 
