@@ -72,10 +72,13 @@ class Loop:
     profile = Profile(trace, start, stop)
     batches = experiment.train_batches(start, stop)
     pending: _Pending | None = None
+    expected = _count(state.step)
     for step, batch in zip(range(start, stop), batches, strict=True):
       profile.before(step)
       if not self._non_finite.skips:
-        batch["image"] = _hold_back(batch["image"], state.step, step)
+        batch["image"], expected = _hold_back(
+          batch["image"], state.step, expected
+        )
       state, metrics = experiment.train_step(state, batch, experiment.key)
       if step == start:
         self._clock.first_step()
@@ -188,10 +191,20 @@ class Loop:
 
 
 @jax.jit
-def _hold_back(images: Array, completed: Array, step: int | Array) -> Array:
+def _hold_back(
+  images: Array, updates: Array, expected: Array
+) -> tuple[Array, Array]:
   """The images, or nan once an earlier step of this run was skipped.
 
   The host learns of a non-finite step after it dispatched the next one, which
   would otherwise train on: with nan it is skipped too, and the state stays.
+  Both counts are on the device, so that a step needs nothing from the host.
   """
-  return jnp.where(completed == step, images, jnp.nan)
+  held = jnp.where(updates == expected, images, jnp.nan)
+  return held, expected + 1
+
+
+@jax.jit
+def _count(updates: Array) -> Array:
+  """A count of its own, which donating the state leaves alone."""
+  return updates + 0
