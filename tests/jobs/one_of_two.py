@@ -3,6 +3,7 @@
 What each then knows goes into a JSON file of its own, and arrays beside it.
 """
 
+import errno
 import json
 import os
 import signal
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from forgetsam.builders import build_experiment
+from forgetsam.checkpoint import Checkpoints
 from forgetsam.config import ConfigError, parse_command_line
 from forgetsam.config._process_flags import ProcessFlags
 from forgetsam.jobs import JOBS
@@ -38,6 +40,11 @@ def end_after(done: int) -> Any:
   return advance
 
 
+def fail(*_: Any) -> None:
+  """Stands for what saves, on a disk that is full."""
+  raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
 def do(action: str, arguments: list[str], index: int, folder: Path) -> Any:
   """Carries out one action of the plan; its result is to be JSON."""
   command = parse_command_line(arguments, JOBS)
@@ -52,14 +59,18 @@ def do(action: str, arguments: list[str], index: int, folder: Path) -> Any:
         rows = np.concatenate([mine[start] for start in sorted(mine)])
         np.save(folder / f"{name}_{step}_{index}.npy", rows)
     return None
-  advance = end_after(6) if action == "train, SIGTERM to 1" and index else None
+  advance, save = Reporter.advance, Checkpoints._save
+  if action == "train, SIGTERM to 1" and index == 1:
+    end_after(6)
+  if action == "train, full disk in 0" and index == 0:
+    Checkpoints._save = fail  # type: ignore[method-assign]
   try:
     return train(command.config, command.workdir)
-  except (ConfigError, PreemptedError) as error:
+  except (ConfigError, OSError, PreemptedError) as error:
     return f"{type(error).__name__}: {error}"
   finally:
-    if advance is not None:
-      Reporter.advance = advance  # type: ignore[method-assign]
+    Reporter.advance = advance  # type: ignore[method-assign]
+    Checkpoints._save = save  # type: ignore[method-assign]
 
 
 def main(plan_file: str, index: int) -> None:

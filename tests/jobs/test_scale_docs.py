@@ -14,7 +14,7 @@ from tiny_runs import ROOT
 DOCS = (ROOT / "docs" / "scale.md").read_text()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_two_processes_run_as_printed(tmp_path: Path, data_dir: Path):
   [script] = [
     block

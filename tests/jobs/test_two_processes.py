@@ -29,10 +29,19 @@ pytestmark = pytest.mark.slow
 SGD = (
   "--config.optimizer.name=sgdw",
   "--config.optimizer.learning_rate=0.1",
+  "--config.optimizer.momentum=0.9",
   "--config.evaluation.every_epochs=2",
 )
 # Cannot be split evenly: one process has 180 of its examples, the other 179.
 SET = "digits@test[:359]"
+SHARED_OUT = "--config.optimizer.shard_state=true"
+# The processes also agree on a probe, which each computes whole.
+PROBE = (
+  "--config.probe.perturbations=sam",
+  "--config.probe.every_steps=4",
+  "--config.forgetting.per_class=4",
+  "--config.forgetting.micro_batch_size=16",
+)
 STREAM = ("--config.data.stream=true", "--config.data.image_size=8")
 
 
@@ -85,13 +94,10 @@ def outcome(
       "first": ("train", sgd("first")),
       "again": ("train", sgd("again")),
       "scores": ("evaluate", sgd("first", f"--config.evaluation.sets={SET}")),
-      "ended": ("train, SIGTERM to 1", sgd("ended")),
+      "ended": ("train, SIGTERM to 1", sgd("ended", SHARED_OUT)),
       "gone on": ("train", sgd("begun by one")),
-      "sharded": (
-        "train",
-        sgd("sharded", "--config.optimizer.shard_state=true"),
-      ),
       "locked": ("train", sgd("locked")),
+      "full": ("train, full disk in 0", sgd("full", *PROBE)),
       "streamed": ("batches", sgd("streamed", *STREAM)),
     },
   }
@@ -109,7 +115,11 @@ def outcome(
       )
       for index in range(NUM_PROCESSES)
     ]
-    said = [process.communicate(timeout=300)[0] for process in processes]
+    try:
+      said = [process.communicate(timeout=300)[0] for process in processes]
+    finally:
+      for process in processes:
+        process.kill()
   assert [p.returncode for p in processes] == [0, 0], "\n\n".join(said)
   assert not said[1], "process 1 is to be silent"
   results = [
@@ -200,8 +210,9 @@ def test_sigterm_in_one_saves_and_ends_both_at_the_same_step(
   workdir = outcome.folder / "ended"
   assert not (workdir / "summary.json").exists()
   assert (workdir / "checkpoints" / str(step)).is_dir()
-  # One process of eight devices ends what two of four each began.
-  arguments = tiny(workdir, data_dir, *SGD)
+  # One process of eight devices ends what two of four each began: the momentum
+  # of which each had a part was saved whole.
+  arguments = tiny(workdir, data_dir, *SGD, SHARED_OUT)
   assert run_main(arguments, started=0.0) == 0
   assert_close(workdir, alone[0])
 
@@ -211,16 +222,15 @@ def test_two_end_what_one_began(outcome: Outcome, alone: list[Path]):
   assert_close(outcome.folder / "begun by one", alone[0])
 
 
-def test_state_that_is_shared_out_is_saved_whole(
-  outcome: Outcome, alone: list[Path]
-):
-  assert_close(outcome.folder / "sharded", alone[0])
-
-
 def test_a_folder_that_is_in_use_is_refused_to_both(outcome: Outcome):
   for results in outcome.results:
     assert results["locked"].startswith("ConfigError: --workdir=")
     assert "no other run uses" in results["locked"]
+
+
+def test_an_error_of_process_0_is_raised_in_both(outcome: Outcome):
+  said = [results["full"] for results in outcome.results]
+  assert said == ["OSError: [Errno 28] No space left on device"] * 2
 
 
 def test_streamed_batches_are_those_of_one_process(
