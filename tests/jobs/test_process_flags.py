@@ -13,7 +13,8 @@ from tiny_runs import ROOT, tiny
 from forgetsam.config import ConfigError, parse_command_line
 from forgetsam.config._process_flags import ProcessFlags
 from forgetsam.jobs import JOBS
-from forgetsam.jobs._distributed import _arguments, joined
+from forgetsam.jobs._distributed import joined
+from forgetsam.jobs._launchers import launch_arguments
 
 ALL = ("--coordinator=h:1", "--num_processes=4", "--process_id=3")
 SRUN = {
@@ -50,7 +51,7 @@ def test_flags_say_all(launched):
   flags = parse(*ALL, "--connect_seconds=7")
   assert flags == ProcessFlags("h:1", 4, 3, 7)
   # Whatever the launcher says.
-  arguments = _arguments(flags, launched(**SRUN))
+  arguments = launch_arguments(flags, launched(**SRUN))
   assert arguments == {
     "coordinator_address": "h:1",
     "num_processes": 4,
@@ -111,21 +112,21 @@ def test_a_launcher_numbers_the_processes_of_a_coordinator(
   ],
 )
 def test_one_process_stays_alone(launched, environment):
-  assert _arguments(ProcessFlags(), launched(**environment)) is None
+  assert launch_arguments(ProcessFlags(), launched(**environment)) is None
 
 
 def test_one_process_stays_alone_where_told_to(launched):
-  assert _arguments(parse("--num_processes=1"), launched(**SRUN)) is None
+  assert launch_arguments(parse("--num_processes=1"), launched(**SRUN)) is None
 
 
 def test_srun_with_a_task_for_each_device(launched):
-  found = _arguments(ProcessFlags(), launched(**SRUN))
+  found = launch_arguments(ProcessFlags(), launched(**SRUN))
   assert found == {"cluster_detection_method": "slurm"}
 
 
 def test_srun_with_a_task_for_each_host_leaves_it_all_devices(launched):
   tasks = {"SLURM_STEP_NUM_TASKS": "4", "SLURM_PROCID": "3"}
-  assert _arguments(ProcessFlags(), launched(**SRUN | tasks)) == {
+  assert launch_arguments(ProcessFlags(), launched(**SRUN | tasks)) == {
     # The first host of the list, and JAX's own choice of a port.
     "coordinator_address": f"gpu07:{65535 - 4096 + 1 + 5000 % 4096}",
     "num_processes": 4,
@@ -137,9 +138,9 @@ def test_srun_with_a_task_for_each_host_leaves_it_all_devices(launched):
 def test_open_mpi_5_needs_a_coordinator(launched):
   size = {"OMPI_COMM_WORLD_SIZE": "2", "OMPI_COMM_WORLD_RANK": "0"}
   with pytest.raises(ConfigError, match="--coordinator is missing"):
-    _arguments(ProcessFlags(), launched(**size))
+    launch_arguments(ProcessFlags(), launched(**size))
   uri = {"OMPI_MCA_orte_hnp_uri": "1.0;tcp://h:1"}
-  found = _arguments(ProcessFlags(), launched(**size | uri))
+  found = launch_arguments(ProcessFlags(), launched(**size | uri))
   assert found == {"cluster_detection_method": "ompi"}
 
 
