@@ -65,6 +65,8 @@ def base() -> config_dict.ConfigDict:
         "crop_aspect": (3 / 4, 4 / 3),
         "shuffle_buffer": 8192,
         "threads": config_dict.placeholder(int),
+        # Read the set once at the start, and leave out what is corrupt.
+        "skip_corrupt": False,
         "validation": 0.1,
         "split_seed": 0,
         "train_examples": config_dict.placeholder(int),

@@ -5,5 +5,5 @@ class CheckpointError(ValueError):
   """No checkpoint of a folder can be used."""
 
 
-class DataError(ValueError):
+class DataError(RuntimeError):
   """Examples of a set cannot be read, or are no images."""

@@ -38,4 +38,5 @@ def build_stream_options(
     ),
     shuffle_buffer=options.shuffle_buffer,
     threads=options.threads,
+    skip_corrupt=options.skip_corrupt,
   )

@@ -105,6 +105,12 @@ def _image_problems(leaves: dict[str, Any], _: int) -> Iterator[str]:
 
 def _stream_problems(leaves: dict[str, Any], _: int) -> Iterator[str]:
   if not leaves["data.stream"]:
+    if leaves["data.skip_corrupt"]:
+      yield refusal(
+        "config.data.skip_corrupt",
+        True,
+        "false where config.data.stream=false; prepare the set again instead",
+      )
     return
   for key, neutral in [
     ("data.label_noise", 0),

@@ -121,6 +121,7 @@ SCHEMA: Mapping[str, Rule] = {
   "data.crop_area": _range("0 < lowest <= highest <= 1", high=1.0),
   "data.crop_aspect": _range("0 < lowest <= highest"),
   "data.shuffle_buffer": _integer(1),
+  "data.skip_corrupt": _flag(),
   "data.threads": _integer(1, optional=True),
   "data.dir": _text("a folder", optional=True),
   "data.validation": _BELOW_ONE,

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from forgetsam._errors import DataError
 from forgetsam.data import _subsets
 from forgetsam.data._label_noise import mislabel
 from forgetsam.data._prepared import prepared_builder
@@ -158,10 +159,15 @@ def _decode(
   labels = np.empty(count, np.int32)
   filled = 0
   batches = dataset.batch(_DECODE_BATCH).prefetch(tf.data.AUTOTUNE)
-  for batch in batches.as_numpy_iterator():
-    here = slice(filled, filled + len(batch["label"]))
-    images[here], labels[here] = batch["image"], batch["label"]
-    filled = here.stop
+  try:
+    for batch in batches.as_numpy_iterator():
+      here = slice(filled, filled + len(batch["label"]))
+      images[here], labels[here] = batch["image"], batch["label"]
+      filled = here.stop
+  except tf.errors.OpError as error:
+    from forgetsam.data.streaming._corrupt import explain
+
+    raise DataError(explain(builder, split, error)) from error
   if filled != count or (count and labels.min() < 0):
     raise ValueError(
       f"Split {split!r} of {builder.info.full_name} must hold {count} labelled"

@@ -88,6 +88,7 @@ class Sources:
     train: what to train on; None for sets that only test.
     validation: examples held out of training, or None.
     test: what to test on.
+    left_out: number of corrupt examples of all splits that were left out.
   """
 
   name: str
@@ -96,6 +97,7 @@ class Sources:
   train: BatchSource | None
   validation: BatchSource | None
   test: BatchSource
+  left_out: int = 0
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

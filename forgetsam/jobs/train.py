@@ -98,6 +98,7 @@ def _train(
     "config_hash": config_hash(config_to_dict(config)),
     "steps": int(state.step),
     "skipped_steps": non_finite.skipped,
+    "skipped_examples": experiment.sources.left_out,
     "wall_seconds": clock.wall(),
     "startup_seconds": clock.startup,
     **{f"train/{name}": value for name, value in means.means().items()},

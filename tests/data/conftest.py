@@ -126,12 +126,14 @@ def numbered_set(make_set, photo, encode):
   """A set of JPEGs, each labelled with its position."""
   import tensorflow_datasets as tfds
 
-  def make(count, *, num_shards=1, shape=(20, 26)):
+  def make(count, *, num_shards=1, shape=(20, 26), fixed=False):
     rows = [
       {"image": encode(photo(*shape, seed=i)), "label": i} for i in range(count)
     ]
     features = {
-      "image": tfds.features.Image(encoding_format="jpeg"),
+      "image": tfds.features.Image(
+        shape=(*shape, 3) if fixed else None, encoding_format="jpeg"
+      ),
       "label": tfds.features.ClassLabel(num_classes=count),
     }
     return make_set(

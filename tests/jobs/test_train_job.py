@@ -48,6 +48,7 @@ def test_summary(finished: tuple[Path, dict[str, Any]]):
   scores = (*names, "top5_accuracy", "ece", "count")
   assert set(summary) == {
     *("job", "config_hash", "steps", "skipped_steps"),
+    "skipped_examples",
     *("wall_seconds", "startup_seconds"),
     *(f"train/{n}" for n in (*names, "grad_norm", "ascent_grad_norm")),
     *("train/perturbed_loss", "train/perturbation_norm"),

@@ -75,12 +75,7 @@ def evaluation_image(
     where `crop.short_side` is None.
   """
   tf = import_tensorflow()
-  image = tf.cond(
-    tf.io.is_jpeg(encoded),
-    lambda: tf.io.decode_jpeg(encoded, channels=channels, dct_method=_DCT),
-    lambda: _decode_other(encoded, channels),
-  )
-  image.set_shape([None, None, channels])
+  image = _decode(encoded, channels)
   if crop.short_side is None:
     return tf.cast(image, tf.float32)
   shape = tf.shape(image)[:2]
@@ -88,6 +83,23 @@ def evaluation_image(
   resized = crop.short_side * shape // tf.reduce_min(shape)
   corner = tf.cast(tf.round((resized - crop.size) / 2), tf.int32)
   return _resize(image, crop.size, shape, resized, corner, crop.method)
+
+
+def check_image(encoded: "tf.Tensor", *, channels: int) -> "tf.Tensor":
+  """Decodes an image to its last pixel; its largest value."""
+  tf = import_tensorflow()
+  return tf.cast(tf.reduce_max(_decode(encoded, channels)), tf.int64)
+
+
+def _decode(encoded: "tf.Tensor", channels: int) -> "tf.Tensor":
+  tf = import_tensorflow()
+  image = tf.cond(
+    tf.io.is_jpeg(encoded),
+    lambda: tf.io.decode_jpeg(encoded, channels=channels, dct_method=_DCT),
+    lambda: _decode_other(encoded, channels),
+  )
+  image.set_shape([None, None, channels])
+  return image
 
 
 def _decode_other(encoded: "tf.Tensor", channels: int) -> "tf.Tensor":

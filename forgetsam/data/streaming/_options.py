@@ -20,6 +20,8 @@ class StreamOptions:
       final size are evaluated as they are.
     shuffle_buffer: records that shuffling holds in memory; ImageNet's have
       110 kB.
+    skip_corrupt: whether each split is read once, to leave out what cannot be
+      read or decoded. Without it, such an example is an error.
     threads: threads that decode; None takes one per CPU.
 
   Raises:
@@ -34,6 +36,7 @@ class StreamOptions:
   eval_crop: CenterCrop = dataclasses.field(default_factory=CenterCrop)
   shuffle_buffer: int = 8192
   threads: int | None = None
+  skip_corrupt: bool = False
 
   def __post_init__(self) -> None:
     for name in ("shuffle_buffer", "threads"):

@@ -28,13 +28,15 @@ class Records(NamedTuple):
   """Runs of consecutive records: an array or tensor per field, a row per run.
 
   `first` is the position in the split of a run's first record, `skip` its
-  position in the file.
+  position in the file, and `origin` its position in TFDS's split, which may
+  hold examples that were left out.
   """
 
   path: Any
   skip: Any
   take: Any
   first: Any
+  origin: Any
 
 
 def find_records(builder: "tfds.core.DatasetBuilder", split: str) -> Records:
@@ -56,6 +58,7 @@ def find_records(builder: "tfds.core.DatasetBuilder", split: str) -> Records:
     skip=np.array([file.skip for file in files], np.int64),
     take=takes,
     first=np.cumsum(takes) - takes,
+    origin=np.cumsum(takes) - takes,
   )
 
 
@@ -73,7 +76,11 @@ def in_order(records: Records) -> "tf.data.Dataset":
 
 
 def serialised(
-  path: "tf.Tensor", skip: "tf.Tensor", take: "tf.Tensor", first: "tf.Tensor"
+  path: "tf.Tensor",
+  skip: "tf.Tensor",
+  take: "tf.Tensor",
+  first: "tf.Tensor",
+  origin: "tf.Tensor",
 ) -> "tf.data.Dataset":
   """The records of one run."""
   tf = import_tensorflow()
@@ -83,11 +90,15 @@ def serialised(
 
 
 def positions(
-  path: "tf.Tensor", skip: "tf.Tensor", take: "tf.Tensor", first: "tf.Tensor"
+  path: "tf.Tensor",
+  skip: "tf.Tensor",
+  take: "tf.Tensor",
+  first: "tf.Tensor",
+  origin: "tf.Tensor",
 ) -> "tf.data.Dataset":
-  """Their positions in the split; reads no file."""
-  del path, skip
-  return import_tensorflow().data.Dataset.range(first, first + take)
+  """Their positions in TFDS's split; reads no file."""
+  del path, skip, first
+  return import_tensorflow().data.Dataset.range(origin, origin + take)
 
 
 def shuffled(
@@ -141,6 +152,7 @@ def shuffled(
     skip=np.tile(records.skip, 2),
     take=np.tile(records.take, 2),
     first=np.concatenate([records.first, records.first + count]),
+    origin=np.tile(records.origin, 2),
   )
   # The positions need not begin at 0.
   begin = int(records.first[0])
@@ -176,11 +188,13 @@ def shuffled(
       skip: "tf.Tensor",
       take: "tf.Tensor",
       first: "tf.Tensor",
+      origin: "tf.Tensor",
     ) -> "tf.data.Dataset":
       position = (first - begin) % count + begin
       draws = _draws(_key(seed, epoch, _CROP), position, take, num_draws)
       rows = tf.data.Dataset.from_tensor_slices(draws)
-      return tf.data.Dataset.zip(rows, read_run(path, skip, take, position))
+      contents = read_run(path, skip, take, position, origin)
+      return tf.data.Dataset.zip(rows, contents)
 
     windows = files.interleave(read, cycle_length=files_at_once).batch(window)
     examples = windows.enumerate().map(permuted).unbatch().repeat()
@@ -216,10 +230,15 @@ def _part(
   tf = import_tensorflow()
   first = tf.maximum(records.first, start)
   last = tf.minimum(records.first + records.take, stop)
-  part = (records.path, records.skip + first - records.first, last - first)
-  return Records(
-    *(tf.boolean_mask(field, last > first) for field in (*part, first))
+  passed = first - records.first
+  part = Records(
+    path=records.path,
+    skip=records.skip + passed,
+    take=last - first,
+    first=first,
+    origin=records.origin + passed,
   )
+  return Records(*(tf.boolean_mask(field, last > first) for field in part))
 
 
 def _draws(

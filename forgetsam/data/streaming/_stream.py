@@ -53,7 +53,9 @@ def stream(
   side = options.train_crop.size
   shape = (side, side, test.image_shape[-1])
   if adapter.train is None:
-    return Sources(name, test.num_classes, shape, None, None, test)
+    return Sources(
+      name, test.num_classes, shape, None, None, test, test.left_out
+    )
   whole = stream_split(name, adapter.train, options, data_dir=data_dir)
   held_out = round(validation * len(whole))
   if validation and not 0 < held_out < len(whole):
@@ -75,6 +77,7 @@ def stream(
     whole.part(0, used),
     whole.part(cut, len(whole)) if held_out else None,
     test,
+    whole.left_out + test.left_out,
   )
 
 
@@ -111,7 +114,7 @@ def stream_split(
       " in size; say what to resize the shorter side to"
     )
   split = adapter.test if split is None else split
-  return StreamedSplit(
+  found = StreamedSplit(
     name=f"Split {split!r} of {builder.info.full_name}",
     records=_find_split(builder, split),
     parse=_pipeline.parser(
@@ -126,6 +129,7 @@ def stream_split(
     classes=_subset(label) if adapter.subset else None,
     options=options,
   )
+  return found.without_corrupt() if options.skip_corrupt else found
 
 
 def _find_features(

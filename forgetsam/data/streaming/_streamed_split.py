@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,7 +10,13 @@ from jaxtyping import Int32, Int64
 
 from forgetsam.data import _sources
 from forgetsam.data._train_batches import check_plan, steps_per_epoch
-from forgetsam.data.streaming import _crops, _decode, _pipeline, _records
+from forgetsam.data.streaming import (
+  _corrupt,
+  _crops,
+  _decode,
+  _pipeline,
+  _records,
+)
 from forgetsam.data.streaming._options import StreamOptions
 
 if TYPE_CHECKING:
@@ -45,6 +51,7 @@ class StreamedSplit:
     multi_label: whether labels are [b, K], 1 for each class that is right.
     classes: the classes that occur, where they are known to be a part of all.
     options: what is done to the images.
+    left_out: number of corrupt examples that were left out.
   """
 
   name: str
@@ -55,6 +62,7 @@ class StreamedSplit:
   multi_label: bool
   classes: Int32[np.ndarray, " c"] | None
   options: StreamOptions
+  left_out: int = 0
 
   def __len__(self) -> int:
     """The number of examples, unlabelled ones included."""
@@ -107,6 +115,7 @@ class StreamedSplit:
 
     Raises:
       ValueError: where an argument does not fit.
+      DataError: while iterating, where an example is corrupt.
     """
     check_plan(len(self), batch_size, seed, start_step, num_steps, shard)
     share = batch_size // shard[1]
@@ -127,19 +136,31 @@ class StreamedSplit:
       )
       return {"image": normalise(pixels), "label": label}
 
-    return _pipeline.run(
+    def suspects(number: int) -> Iterator[Int64[np.ndarray, " n"]]:
+      # The batch's own, then what is read ahead of it.
+      ahead = 2 + self.options.shuffle_buffer // batch_size
+      for steps in (1, ahead):
+        yield self._positions(batch_size, seed, start_step + number, steps)
+
+    batches = _pipeline.run(
       examples, example, rows=share, threads=self.options.num_threads
     )
+    return self._guarded(batches, suspects)
 
   def train_indices(
     self, *, batch_size: int, seed: int, step: int
   ) -> Int64[np.ndarray, " b"]:
     """See `BatchSource`: the order is drawn again, and no file is read."""
     check_plan(len(self), batch_size, seed, step, 1, (0, 1))
+    return self._positions(batch_size, seed, step, 1)
+
+  def _positions(
+    self, batch_size: int, seed: int, step: int, steps: int
+  ) -> Int64[np.ndarray, " n"]:
     examples = self._examples(
       batch_size, seed, step, (0, 1), read_run=_records.positions
     )
-    rows = examples.take(batch_size).as_numpy_iterator()
+    rows = examples.take(steps * batch_size).as_numpy_iterator()
     return np.array([position for _, position in rows], np.int64)
 
   def _examples(
@@ -192,6 +213,7 @@ class StreamedSplit:
     Raises:
       ValueError: where an argument does not fit; while iterating, for images
         without a label in sets where each must have one.
+      DataError: while iterating, where an example is corrupt.
     """
     share, start, stop, steps = _sources.eval_share(
       len(self), batch_size, shard
@@ -215,7 +237,43 @@ class StreamedSplit:
       rows=share,
       threads=self.options.num_threads,
     )
-    return self._masked(batches, share, steps)
+    origins = _corrupt.origins(mine)
+
+    def suspects(number: int) -> Iterator[Int64[np.ndarray, " n"]]:
+      yield origins[number * share : (number + 1) * share]
+      yield origins[number * share :]
+
+    return self._masked(self._guarded(batches, suspects), share, steps)
+
+  def without_corrupt(self) -> "StreamedSplit":
+    """The split without what cannot be read or decoded; it reads all of it.
+
+    Raises:
+      DataError: nothing is left.
+    """
+    records = _corrupt.without_corrupt(
+      self.name, self.records, self._check, self.options.num_threads
+    )
+    left_out = len(self) - int(np.sum(records.take))
+    return dataclasses.replace(self, records=records, left_out=left_out)
+
+  def _check(self, serialised: "tf.Tensor") -> "tf.Tensor":
+    encoded, _ = self.parse(serialised)
+    return _decode.check_image(encoded, channels=self.image_shape[-1])
+
+  def _guarded(
+    self,
+    batches: _sources.Batches,
+    suspects: Callable[[int], Iterator[Int64[np.ndarray, " n"]]],
+  ) -> _sources.Batches:
+    return _corrupt.guarded(
+      batches,
+      self.name,
+      self.records,
+      self._check,
+      self.options.num_threads,
+      suspects,
+    )
 
   def _masked(
     self, batches: _sources.Batches, rows: int, steps: int
