@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from forgetsam._typing import PyTree
+from forgetsam._typing import PyTree, Scalar
 
 # Outside this range a sum of float32 squares has lost precision to underflow,
 # or is about to overflow.
@@ -74,8 +74,28 @@ def tree_dot(left: PyTree, right: PyTree) -> Float[Array, ""]:
   return jax.tree.reduce(jnp.add, products, jnp.zeros((), jnp.float32))
 
 
+def plain_norm(tree: PyTree) -> Float[Array, ""]:
+  """The norm without the fallback: for numbers that are only looked at.
+
+  It is 0 or infinite where the squares leave float32's range, and costs no
+  copy of the tree where that is still to be computed: the fallback's branch
+  would need it in memory.
+  """
+  leaves = [at_least_float32(x) for x in jax.tree.leaves(tree)]
+  return jnp.sqrt(sum((jnp.sum(x * x) for x in leaves), jnp.float32(0)))
+
+
+def to_length(tree: PyTree, length: Scalar) -> PyTree:
+  """`length * tree / ||tree||` in at least float32; zero stays zero."""
+  norm = tree_norm(tree)
+  # One multiplication by length / norm would do, but for norms whose inverse
+  # float32 cannot hold: those take a power of two first.
+  power = jnp.where(norm < _SMALLEST, 2.0**100, 1.0)
+  power = jnp.where(norm > 1 / _SMALLEST, 2.0**-100, power)
+  factor = length / jnp.where(norm == 0, 1, norm * power)
+  return jax.tree.map(lambda x: at_least_float32(x) * power * factor, tree)
+
+
 def unit(tree: PyTree) -> PyTree:
   """`tree / ||tree||` leaf by leaf in at least float32; zero stays zero."""
-  norm = tree_norm(tree)
-  divisor = jnp.where(norm == 0, 1, norm)
-  return jax.tree.map(lambda x: at_least_float32(x) / divisor, tree)
+  return to_length(tree, 1.0)

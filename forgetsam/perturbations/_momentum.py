@@ -57,10 +57,10 @@ def momentum_ascent(
     Becker et al., *Momentum-SAM: Sharpness Aware Minimization without
     Computational Overhead*, 2024, algorithm 1.
   """
-  return optax.chain(_against_momentum(), scale_to_radius(rho))
+  return optax.chain(_momentum(), scale_to_radius(rho), optax.scale(-1.0))
 
 
-def _against_momentum() -> optax.GradientTransformationExtraArgs:
+def _momentum() -> optax.GradientTransformationExtraArgs:
   def update_fn(
     updates: PyTree,
     state: optax.EmptyState,
@@ -73,7 +73,7 @@ def _against_momentum() -> optax.GradientTransformationExtraArgs:
     momentum = _find_momentum(opt_state)
     try:
       # Under `only` and `partition`, the updates lack what is left out.
-      return jax.tree.map(_negate, updates, momentum, is_leaf=_is_masked), state
+      return jax.tree.map(_take, updates, momentum, is_leaf=_is_masked), state
     except ValueError as error:
       raise ValueError(
         "momentum_ascent found a momentum with the structure "
@@ -87,12 +87,12 @@ def _against_momentum() -> optax.GradientTransformationExtraArgs:
   )
 
 
-def _negate(like: Any, m: Any) -> Any:
+def _take(like: Any, m: Any) -> Any:
   if _is_masked(like):
     return like
   if _is_masked(m):
     raise ValueError("the momentum lacks an array of params")
-  return (-m).astype(like.dtype)
+  return m.astype(like.dtype)
 
 
 def _is_masked(node: Any) -> bool:

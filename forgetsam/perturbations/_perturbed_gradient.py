@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
-from forgetsam._norms import at_least_float32, tree_norm
+from forgetsam._norms import at_least_float32, plain_norm
 from forgetsam._typing import PyTree
 from forgetsam.perturbations._combine import Combine
 
@@ -144,7 +144,7 @@ def perturbed_gradient(
     return grads, PerturbedGradientState(
       perturbation=inner_state,
       perturbed_loss=jnp.asarray(loss, jnp.float32),
-      perturbation_norm=tree_norm(delta).astype(jnp.float32),
+      perturbation_norm=plain_norm(delta).astype(jnp.float32),
     )
 
   return optax.GradientTransformationExtraArgs(init_fn, update_fn)

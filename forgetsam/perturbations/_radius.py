@@ -8,7 +8,7 @@ import optax
 from jaxtyping import Array, Int
 
 from forgetsam._checks import check_rho
-from forgetsam._norms import unit
+from forgetsam._norms import to_length
 from forgetsam._typing import PyTree
 
 
@@ -62,10 +62,9 @@ def scale_to_radius(
   ) -> tuple[PyTree, RadiusState]:
     del params, extra
     radius = rho(state.count) if callable(rho) else rho
-    # The direction first: radius / norm would overflow for tiny gradients.
     delta = jax.tree.map(
-      lambda direction, g: (radius * direction).astype(g.dtype),
-      unit(updates),
+      lambda offset, g: offset.astype(g.dtype),
+      to_length(updates, radius),
       updates,
     )
     return delta, RadiusState(optax.safe_increment(state.count))
