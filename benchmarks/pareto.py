@@ -53,7 +53,7 @@ GRIDS = {
   **dict.fromkeys(
     ("sam_eighth", "friendly_quarter", "friendly_eighth"), FINER_GRID
   ),
-  "momentum_quarter": MOMENTUM_GRID,
+  "momentum": MOMENTUM_GRID,
   "weighted": WEIGHTED_GRID,
 }
 
