@@ -2,7 +2,7 @@
 
     python main.py --config=configs/cheap_fashion_2k.py:obf_quarter \
         --workdir=/tmp/cheap
-    python benchmarks/pareto.py --workdir=runs/pareto
+    PYTHONPATH=. python benchmarks/pareto.py --workdir=runs/pareto
 
 The setting is that of `configs/fashion_mnist_2k.py` with a fifth of the
 training labels flipped. The second command tunes the variants, trains them over
@@ -14,9 +14,10 @@ Cost: one to five seconds a run on one CPU core.
 
 Variants: plain (and plain_38, plain_60: for as many epochs, in which it takes
 as long as others do in 30), sam, obf, friendly, weighted and momentum; of the
-first three perturbations what makes a step cheap: _quarter and _eighth (of each micro-batch, the
-part that is climbed), _every_5 (steps ascends one), _every_5_quarter, _look_5
-(LookSAM), _late (from half of training on, on a quarter), _early (until then).
+first three what makes a step cheap: _quarter and _eighth (of each micro-batch,
+the part that is climbed); of sam and obf also _every_5 (steps ascends one),
+_every_5_quarter, _look_5 (LookSAM), _late (from half of training on, on a
+quarter), _early (until then).
 """
 
 from typing import Any
