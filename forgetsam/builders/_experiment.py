@@ -32,6 +32,8 @@ from forgetsam.builders._perturbation import (
   build_rho,
 )
 from forgetsam.builders._probe import Probe, build_probe
+from forgetsam.config import ConfigError
+from forgetsam.config._errors import refusal
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,6 +112,18 @@ def build_sharding(mesh: Mesh | None) -> NamedSharding | None:
   return None if mesh is None else NamedSharding(mesh, PartitionSpec("data"))
 
 
+def _check_counts(config: config_dict.ConfigDict, per_epoch: int) -> None:
+  """Refuses more steps than a step counter holds."""
+  most = (2**31 - 1) // per_epoch
+  for key, epochs in [
+    ("epochs", config.epochs),
+    ("schedule.warmup_epochs", config.schedule.warmup_epochs),
+  ]:
+    if epochs > most:
+      text = f"at most {most}, which is 2**31 steps"
+      raise ConfigError(refusal(f"config.{key}", epochs, text))
+
+
 def build_experiment(
   config: config_dict.ConfigDict, sources: data.Sources | None = None
 ) -> Experiment:
@@ -131,6 +145,7 @@ def build_experiment(
   mesh = build_mesh()
   sharding = build_sharding(mesh)
   per_epoch = data.steps_per_epoch(len(sources.train), config.batch_size)
+  _check_counts(config, per_epoch)
   learning_rate = build_learning_rate(config, per_epoch)
   rho = build_rho(config, learning_rate)
   optimizer = build_optimizer(config, learning_rate)

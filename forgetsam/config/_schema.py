@@ -6,6 +6,10 @@ from typing import Any, NamedTuple
 
 from ml_collections import config_dict
 
+# What JAX's integers hold, and its floating-point numbers.
+_INT_LIMIT = 2**31
+_LARGEST = 3.4e38
+
 
 class Rule(NamedTuple):
   """What a key may hold: `accepts` sees values of the right type only."""
@@ -26,7 +30,8 @@ class Rule(NamedTuple):
     if self.kind is float:
       if isinstance(value, bool) or not isinstance(value, int | float):
         return False
-      return math.isfinite(value) and self.accepts(value)
+      most = _INT_LIMIT - 1 if isinstance(value, int) else _LARGEST
+      return abs(value) <= most and self.accepts(value)
     if self.kind is int and isinstance(value, bool):
       return False
     return isinstance(value, self.kind) and self.accepts(value)
@@ -37,8 +42,8 @@ def _choice(*names: str) -> Rule:
 
 
 def _integer(low: int, optional: bool = False) -> Rule:
-  text = f"an integer, at least {low}"
-  return Rule(int, text, lambda v: v >= low, optional)
+  text = f"an integer, at least {low} and below 2**31"
+  return Rule(int, text, lambda v: low <= v < _INT_LIMIT, optional)
 
 
 def _seed() -> Rule:
