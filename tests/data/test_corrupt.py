@@ -178,6 +178,18 @@ def test_held_out_parts_are_counted_among_what_is_left(directory):
   assert len(sources.train) + len(sources.validation) == 23
 
 
+def test_in_a_part_of_a_split_it_is_named_as_well(directory):
+  file = file_of(directory, 1)
+  rewrite(file, spoil_image(3))
+  part = open_split(directory).part(10, 20)
+  with pytest.raises(DataError) as failed:
+    list(part.train_batches(**STEPS))
+  assert f"example 15 cannot be used: record 3 of {file}\n" in str(failed.value)
+  file.unlink()
+  with pytest.raises(DataError, match=f"^{file} is missing"):
+    list(part.train_batches(**STEPS))
+
+
 def test_in_memory_a_corrupt_example_is_named(numbered_set):
   directory = numbered_set(N, num_shards=2, fixed=True)
   file = file_of(directory, 1)

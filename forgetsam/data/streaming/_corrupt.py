@@ -49,7 +49,9 @@ def readable(
   as_written = tf.autograph.experimental.do_not_convert
   for path in np.unique(records.path):
     if not tf.io.gfile.exists(path):
-      raise DataError(f"{path} is missing, which the data set consists of")
+      raise DataError(
+        f"{os.fsdecode(path)} is missing, which the data set consists of"
+      )
 
   @as_written
   def read(
@@ -179,7 +181,8 @@ def describe(
   [i] = np.flatnonzero(
     (some.origin <= position) & (position < some.origin + some.take)
   )
-  path, before = str(some.path[i]), int(some.origin[i] - some.skip[i])
+  # TensorFlow gives parts of splits back with their paths as bytes.
+  path, before = os.fsdecode(some.path[i]), int(some.origin[i] - some.skip[i])
   # Of a file that cannot be read further, the record where that begins.
   number = min(int(position) - before, _num_readable(path))
   return (
