@@ -86,7 +86,7 @@ def check_dtype(dtype: DTypeLike) -> None:
       f"dtype={dtype!r} must be a floating-point type, such as 'float32' or "
       "'bfloat16'."
     )
-  if jnp.dtype(dtype).itemsize > 4 and not jax.config.jax_enable_x64:
+  if jnp.dtype(dtype).itemsize > 4 and not jax.config.read("jax_enable_x64"):
     raise ValueError(
       f"dtype={dtype!r} would become float32: JAX computes in 64 bits only "
       "where JAX_ENABLE_X64=1 is set."
