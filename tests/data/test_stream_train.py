@@ -5,6 +5,7 @@ The images' labels are their positions, so that a batch says what is in it.
 
 import io
 import itertools
+import math
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from forgetsam import data
 from forgetsam._errors import DataError
 from forgetsam.data._tensorflow import import_tensorflow
 from forgetsam.data.streaming import _crops, _decode, _records
+from forgetsam.data.streaming._streamed_split import num_lanes
 
 N = 23
 CROP = data.RandomResizedCrop(size=8)
@@ -317,3 +319,13 @@ def test_impossible_options(options):
   [(name, value)] = options.items()
   with pytest.raises(ValueError, match=f"{name}={value}"):
     data.StreamOptions(mean=0.0, std=1.0, **options)
+
+
+def test_lanes_are_for_every_number_of_processes_that_divides_a_batch_and_16():
+  for size in range(1, 8193):
+    lanes = num_lanes(size)
+    assert size % lanes == 0, size
+    assert lanes % math.gcd(size, 16) == 0, size
+    assert lanes <= max(16, min(size // 8, 512)), size
+  sizes = (64, 300, 1000, 1024, 4096)
+  assert [num_lanes(size) for size in sizes] == [16, 4, 8, 128, 512]

@@ -30,12 +30,18 @@ _FEW_LANES, _MOST_LANES, _ROWS_OF_A_LANE = 16, 512, 8
 def num_lanes(batch_size: int) -> int:
   """The parts that a batch is made of, a function of its size alone.
 
+  They divide the batch, and are divided by what divides both it and 16: a power
+  of two, as numbers of processes are.
+
   Example:
-    >>> num_lanes(64), num_lanes(1024), num_lanes(4096)
-    (16, 128, 512)
+    >>> num_lanes(64), num_lanes(1000), num_lanes(1024), num_lanes(4096)
+    (16, 8, 128, 512)
   """
-  many = min(batch_size // _ROWS_OF_A_LANE, _MOST_LANES)
-  return math.gcd(batch_size, max(many, _FEW_LANES))
+  most = min(batch_size // _ROWS_OF_A_LANE, _MOST_LANES)
+  lanes = math.gcd(batch_size, _FEW_LANES)
+  while 2 * lanes <= most and batch_size % (2 * lanes) == 0:
+    lanes *= 2
+  return lanes
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
