@@ -103,10 +103,9 @@ def build_perturb(
   if options.every_k > 1:
     perturbation = fs.every_k(perturbation, options.every_k)
   if options.start > 0 or options.stop < 1:
-    start, stop = (
-      round(part * num_steps) for part in (options.start, options.stop)
-    )
-    perturbation = fs.active_between(perturbation, start, max(stop, start + 1))
+    start = min(round(options.start * num_steps), num_steps - 1)
+    stop = max(round(options.stop * num_steps), start + 1)
+    perturbation = fs.active_between(perturbation, start, stop)
   if config.look_sam.k > 1:
     return fs.look_sam(perturbation, config.look_sam.k, config.look_sam.alpha)
   return fs.perturbed_gradient(perturbation, _build_combine(config))

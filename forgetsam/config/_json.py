@@ -9,8 +9,10 @@ from ml_collections import config_dict
 
 from forgetsam.config._schema import SCHEMA
 
-# A run may go on with other values of these: they move no weight.
+# A run may go on with other values of these: they move no weight, or only
+# after the step at which the run would have stopped.
 _FREE = (
+  "on_nonfinite",
   *("log.", "checkpoint.", "data.dir", "data.threads"),
   *("evaluation.batch_size", "evaluation.watch_test"),
   *("evaluation.sets", "evaluation.job_"),

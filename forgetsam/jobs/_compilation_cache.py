@@ -1,7 +1,6 @@
 """Compiled programs that outlive the process: the second start is faster."""
 
 import hashlib
-import importlib.util
 import logging
 import os
 import platform
@@ -37,8 +36,7 @@ def keep_compiled_programs(place: str | None = None) -> None:
   # Small programs too: a start compiles some forty of them.
   jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
   jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
-  if importlib.util.find_spec("filelock") is not None:
-    jax.config.update("jax_compilation_cache_max_size", _MOST_BYTES)
+  jax.config.update("jax_compilation_cache_max_size", _MOST_BYTES)
 
 
 def default_place() -> Path:

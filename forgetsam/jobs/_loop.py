@@ -88,14 +88,15 @@ class Loop:
       probe = self._probe(step + 1, state)
       pending = _Pending(step, metrics, probe, self._preemption.ask())
       profile.after(step + 1, state)
+      asked = self._preemption.requested
       if self._pauses(step + 1):
         self._settle(pending, state)
         pending = None
         self._pause(step + 1, state)
-      elif self._preemption.requested:
+      elif asked:
         self._settle(pending, state)
         self._save(step + 1, state, None)
-      if self._preemption.requested and step + 1 < stop:
+      if asked and step + 1 < stop:
         self._checkpoints.wait()
         raise PreemptedError(
           f"Asked to end: step {step + 1} of {stop} is saved. The same command "

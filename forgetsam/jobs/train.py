@@ -71,9 +71,10 @@ def _train(
   preemption: Preemption,
 ) -> dict[str, Any]:
   experiment = build_experiment(config)
-  on_main(lambda: _claim(workdir, config))
   with Checkpoints(workdir / CHECKPOINTS, experiment.keep) as checkpoints:
     state, means, non_finite = _start(experiment, checkpoints, clock, workdir)
+    # Not before all that may refuse the configuration.
+    on_main(lambda: _claim(workdir, config))
     with Reporter(
       workdir,
       int(state.step) + non_finite.skipped,

@@ -26,6 +26,9 @@ from forgetsam.perturbations._skipping import (
   zeros_unless,
 )
 
+# Of a gradient's length: below, its parts are float32's rounding.
+_ROUNDING = 64 * float(jnp.finfo(jnp.float32).eps)
+
 
 class LookSAMState(NamedTuple):
   """What `look_sam` remembers.
@@ -64,7 +67,8 @@ def look_sam(
 
   The state is that of `perturbed_gradient`, with the loss at the weights
   themselves as perturbed_loss, and a perturbation_norm of 0, in the steps in
-  between. A schedule of rho counts all steps.
+  between. A schedule of rho counts all steps. Where the offset is zero, as for
+  rho = 0, the steps in between are plain.
 
   With micro-batches, :math:`g_s` and :math:`g_v` are each micro-batch's own in
   a k-th step. What is stored is the *mean* of :math:`g_v`, as for all state of
@@ -160,12 +164,16 @@ def look_sam(
       ascent_fn=gated,
       **extra,
     )
+    norm = new_state.perturbation_norm
+    apart = _orthogonal(grads, plain)
+    # Without an offset, what is left of the two gradients is rounding, which
+    # must not be stretched to alpha times their length.
+    real = (norm > 0) & (tree_norm(apart) > _ROUNDING * tree_norm(grads))
     flat = jax.tree.map(
       lambda new, old: jnp.where(due, new, old),
-      _orthogonal(grads, plain),
+      zeros_unless(real, apart),
       memory.flat_grads,
     )
-    norm = new_state.perturbation_norm
     new_memory = LookSAMState(
       keep_memory(due, new_state.perturbation, memory.perturbation),
       optax.safe_increment(memory.count),

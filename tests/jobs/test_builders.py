@@ -236,6 +236,11 @@ CHEAP = [
     lambda p: fs.active_between(p, 2, 4),
   ),
   (
+    "the last step at least",
+    {"perturbation__start": 0.99},
+    lambda p: fs.active_between(p, 8, 9),
+  ),
+  (
     "less than a step",
     {"perturbation__start": 0.2, "perturbation__stop": 0.21},
     lambda p: fs.active_between(p, 2, 3),

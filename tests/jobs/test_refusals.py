@@ -258,3 +258,15 @@ def test_the_program_exits_with_the_message_last(
   assert f"config.{override.partition('=')[0]}=" in last
   assert "allowed:" in last
   assert "Traceback" not in done.stderr
+
+
+def test_a_late_refusal_leaves_the_folder_to_the_corrected_command(
+  arguments: Callable[..., list[str]], capsys: pytest.CaptureFixture[str]
+):
+  """The model's arrays decide, and they are there after the data."""
+  import main
+
+  wrong = arguments("sam", "--config.perturbation.layers=norm")
+  assert main.run(wrong, time.monotonic()) == 2
+  assert "config.perturbation.layers='norm'" in capsys.readouterr().err
+  assert main.run(arguments("sam"), time.monotonic()) == 0

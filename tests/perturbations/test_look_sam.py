@@ -313,3 +313,25 @@ def test_what_is_missing_or_impossible_is_named():
     optax.masked(transform, {"a": True, "b": False}).init(params)
   with pytest.raises(ValueError, match="optimizer contains a perturbed_grad"):
     fs.create_train_state(params, {}, optax.chain(transform, optax.sgd(0.1)))
+
+
+@pytest.mark.parametrize(
+  "perturbation",
+  [fs.sam(0.0), fs.active_between(fs.sam(0.1), 100)],
+  ids=["rho = 0", "idle"],
+)
+def test_without_an_offset_all_steps_are_plain(perturbation):
+  """Rounding between the two passes is no flat part."""
+  rng = np.random.default_rng(0)
+  a = jnp.asarray(rng.normal(size=(50, 50)), jnp.float32)
+  grad_fn = jax.jit(jax.grad(lambda w: 0.5 * jnp.sum((a @ w) ** 2)))
+  again = jax.jit(lambda w: a.T @ (a @ w))  # the same, rounded otherwise
+  transform = fs.look_sam(perturbation, k=2, alpha=0.7)
+  w = jnp.asarray(rng.normal(size=50), jnp.float32)
+  state = transform.init(w)
+  for _ in range(4):
+    got, state = transform.update(
+      grad_fn(w), state, w, grad_fn=grad_fn, ascent_fn=again
+    )
+    np.testing.assert_allclose(got, grad_fn(w), rtol=1e-4, atol=1e-3)
+    w = w - 1e-3 * got
