@@ -8,13 +8,18 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
 import jax
 
-from forgetsam._processes import is_main, num_devices, process_shard
+from forgetsam._processes import (
+  is_main,
+  num_devices,
+  on_main,
+  process_shard,
+)
 from forgetsam.config import ConfigError
 from forgetsam.config._errors import refusal
 from forgetsam.config._process_flags import ProcessFlags
@@ -35,7 +40,13 @@ _LOST = (
   "with an error of its own (see its output) or can no longer be reached; "
   "JAX's message is above."
 )
-# In the errors of a collective, or of JAX's table, when a peer is gone.
+# JAX aborts where it loses a process; so does much else.
+_ABORTED = (
+  "Process {} of {} was aborted; what JAX or the system said is above. If it "
+  "names a lost task or a heartbeat, another process of this run died, ended "
+  "with an error of its own or can no longer be reached."
+)
+# In JAX's errors of a collective, or of its table, when a peer is gone.
 _SIGNS_OF_A_LOSS = ("unavailable: ", "deadline_exceeded", "gloo", "nccl")
 
 
@@ -69,13 +80,16 @@ def joined(flags: ProcessFlags, job: str, workdir: Path) -> Iterator[None]:
     )
   _connect(arguments, flags.connect_seconds)
   try:
-    _say_at_abort(_LOST.format(*process_shard()), workdir)
+    aborted = _ABORTED.format(*process_shard())
+    _say_at_abort(lambda: aborted + _goes_on(job, workdir))
     if not is_main():
       _silence()
     _check_devices()
     yield
+    # Process 0 may save for longer than the others wait at the farewell.
+    on_main(lambda: None)
   except BaseException as error:
-    _end_with(error, workdir)
+    _end_with(error, job, workdir)
   jax.distributed.shutdown()
 
 
@@ -87,8 +101,10 @@ def _connect(arguments: dict[str, Any], seconds: int) -> None:
   """
   where = arguments.get("coordinator_address", "the launcher's first host")
   _say_at_abort(
-    f"Not all processes of this run found each other at {where} within "
-    f"--connect_seconds={seconds}: one did not start, or cannot be reached."
+    lambda: (
+      f"Not all processes of this run found each other at {where} within "
+      f"--connect_seconds={seconds}: one did not start, or cannot be reached."
+    )
   )
   # This project's own agreement on SIGTERM also lets jobs end that have none.
   jax.config.update("jax_enable_preemption_service", False)
@@ -113,42 +129,48 @@ def _check_devices() -> None:
     )
 
 
-def _end_with(error: BaseException, workdir: Path) -> NoReturn:
+def _end_with(error: BaseException, job: str, workdir: Path) -> NoReturn:
   """Ends this process, and the others, which may wait for it forever.
 
   Those that met the same error say farewell as this one does, and process 0
   has told of it. Otherwise JAX ends all after some seconds, in an abort.
   """
-  code, text = _told(error, workdir)
+  code, text = _told(error, job, workdir)
   if is_main():
     print(text, file=sys.stderr, flush=True)
-    _say_at_abort("Process 0 has ended the others.", code=code)
+    _say_at_abort(lambda: "Process 0 has ended the others.", code)
   else:
     index, count = process_shard()
-    _say_at_abort(f"Process {index} of {count}: {text}", code=code)
+    _say_at_abort(lambda: f"Process {index} of {count}: {text}", code)
   sys.stdout.flush()
   with contextlib.suppress(RuntimeError):
     jax.distributed.shutdown()
   os._exit(code)  # Python's own end would wait for steps that never come
 
 
-def _told(error: BaseException, workdir: Path) -> tuple[int, str]:
+def _told(error: BaseException, job: str, workdir: Path) -> tuple[int, str]:
   """The exit code, and what the user reads."""
-  if any(sign in str(error).lower() for sign in _SIGNS_OF_A_LOSS):
+  if _is_loss(error):
     shown = "".join(traceback.format_exception(error))
     lost = _LOST.format(*process_shard())
-    return 1, f"{shown}\n{lost} {_goes_on(workdir)}"
+    return 1, f"{shown}\n{lost}{_goes_on(job, workdir)}"
   if not isinstance(error, Exception):  # Ctrl-C
-    return 1, f"{type(error).__name__}. {_goes_on(workdir)}"
+    return 1, f"{type(error).__name__}.{_goes_on(job, workdir)}"
   with contextlib.redirect_stderr(io.StringIO()) as said:
     code = report_failure(error, workdir)
   return code, said.getvalue()
 
 
-def _say_at_abort(
-  text: str, workdir: Path | None = None, code: int = 1
-) -> None:
-  """Prints a sentence and exits where JAX's runtime aborts.
+def _is_loss(error: BaseException) -> bool:
+  """Whether JAX says that a peer is gone; other errors may name it too."""
+  if not isinstance(error, jax.errors.JaxRuntimeError):
+    return False
+  text = str(error).lower()
+  return any(sign in text for sign in _SIGNS_OF_A_LOSS)
+
+
+def _say_at_abort(text: Callable[[], str], code: int = 1) -> None:
+  """Prints a text and exits where JAX's runtime aborts.
 
   It aborts from a thread of its own, where no Python exception can be raised;
   a callback that it offers crashes. Python's `signal` cannot be used either:
@@ -157,8 +179,7 @@ def _say_at_abort(
 
   def say(number: int) -> None:
     del number
-    saved = "" if workdir is None else f" {_goes_on(workdir)}"
-    os.write(2, f"\n{text}{saved}\n".encode())
+    os.write(2, f"\n{text()}\n".encode())
     os._exit(code)
 
   _kept.append(ctypes.CFUNCTYPE(None, ctypes.c_int)(say))
@@ -168,14 +189,15 @@ def _say_at_abort(
 _kept: list[Any] = []  # C holds no reference to its handlers
 
 
-def _goes_on(workdir: Path) -> str:
-  """Where the same command goes on."""
+def _goes_on(job: str, workdir: Path) -> str:
+  """A further sentence: where the same command goes on, if it trains."""
   folder = workdir / CHECKPOINTS
-  names = os.listdir(folder) if folder.is_dir() else []
-  steps = [int(name) for name in names if name.isdigit()]
+  if job != "train" or not folder.is_dir():
+    return ""
+  steps = [int(name) for name in os.listdir(folder) if name.isdigit()]
   if not steps:
-    return "No checkpoint is saved: the same command begins anew."
-  return f"The same command goes on from checkpoint {max(steps)}."
+    return " No checkpoint is saved: the same command begins anew."
+  return f" The same command goes on from checkpoint {max(steps)}."
 
 
 def _silence() -> None:
