@@ -14,13 +14,14 @@ from poisoned import poison
 
 from forgetsam import checkpoint, data
 from forgetsam.jobs import _loop
+from forgetsam.jobs._non_finite import NonFiniteStepError, NonFiniteSteps
 from forgetsam.metrics import EpochMeans
 from main import run as run_main
 
 Arguments = Callable[..., list[str]]
 SKIP = "--config.on_nonfinite=skip"
 OFTEN = "--config.checkpoint.every_steps=1"
-POISONED = {0, 3, 4, 8}  # of ten steps, five in an epoch
+POISONED = {0, 3, 5, 8}  # of ten steps, five in an epoch
 
 
 def run(arguments: list[str]) -> int:
@@ -92,11 +93,23 @@ def test_skipped_batches_cost_their_update_alone_and_resume_exactly(
 ):
   poisoned(POISONED)
   whole = tmp_path / "whole"
-  assert run(arguments("obf", SKIP, OFTEN, f"--workdir={whole}")) == 0
+  losses: dict[int, float] = {}
+  add = EpochMeans.add
+
+  def noting(self: EpochMeans, step: int, metrics: Any) -> None:
+    losses[step] = metrics["loss"]
+    add(self, step, metrics)
+
+  with monkeypatch.context() as patch:
+    patch.setattr(EpochMeans, "add", noting)
+    assert run(arguments("obf", SKIP, OFTEN, f"--workdir={whole}")) == 0
   assert "Finished 6 steps, and passed over 4" in capsys.readouterr().out
   expected = summary(whole)
   assert (expected["steps"], expected["skipped_steps"]) == (6, 4)
   assert [line["step"] for line in lines(whole)] == sorted(POISONED)
+  assert sorted(losses) == [1, 2, 4, 6, 7, 9]
+  of_the_last_epoch = (losses[6] + losses[7] + losses[9]) / 3
+  assert expected["train/loss"] == pytest.approx(of_the_last_epoch)
   save = checkpoint.Checkpoints.save
 
   for dies_at in (1, 4, 9):  # after this checkpoint, each behind a bad step
@@ -175,6 +188,27 @@ def test_a_hundred_in_a_row_are_enough(
   longer = ["--config.epochs=30", "--config.evaluation.every_epochs=30"]
   assert run(arguments("obf", SKIP, *longer)) == 1
   assert "100 steps in a row, up to step 106" in capsys.readouterr().err
+
+
+def test_only_bad_steps_in_a_row_end_a_run(tmp_path: Path):
+  def indices(step: int) -> np.ndarray:
+    return np.array([step])
+
+  steps = NonFiniteSteps(tmp_path, True, 3, indices)
+  for step in (0, 1, 3, 4):
+    if step == 3:
+      steps.good()
+    steps.bad(step, {"loss": float("inf")})
+  # What a checkpoint holds goes on counting.
+  resumed = NonFiniteSteps(tmp_path, True, 3, indices, steps.record())
+  with pytest.raises(
+    NonFiniteStepError, match="3 steps in a row, up to step 5"
+  ):
+    resumed.bad(5, {"loss": float("inf")})
+  assert resumed.skipped == 5
+  assert [line["indices"] for line in lines(tmp_path)] == [
+    [step] for step in (0, 1, 3, 4, 5)
+  ]
 
 
 def test_means_run_over_the_good_steps_of_an_epoch():
