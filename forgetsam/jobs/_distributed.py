@@ -138,13 +138,15 @@ def _end_with(error: BaseException, job: str, workdir: Path) -> NoReturn:
   code, text = _told(error, job, workdir)
   if is_main():
     print(text, file=sys.stderr, flush=True)
-    _say_at_abort(lambda: "Process 0 has ended the others.", code)
+    text = "Process 0 has ended the others."
   else:
-    index, count = process_shard()
-    _say_at_abort(lambda: f"Process {index} of {count}: {text}", code)
+    text = "Process {} of {}: ".format(*process_shard()) + text
+  _say_at_abort(lambda: text, code)
   sys.stdout.flush()
-  with contextlib.suppress(RuntimeError):
+  try:
     jax.distributed.shutdown()
+  except RuntimeError:  # the others are gone: no one else tells of it
+    print(f"\n{text}", file=sys.stderr, flush=True)
   os._exit(code)  # Python's own end would wait for steps that never come
 
 

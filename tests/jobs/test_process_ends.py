@@ -119,7 +119,7 @@ def test_process_1_waits_for_what_process_0_still_closes(tmp_path: Path):
 
 def test_an_abort_is_not_blamed_on_the_others(tmp_path: Path):
   (tmp_path / "checkpoints" / "7").mkdir(parents=True)
-  (code, said), (code_1, said_1) = both("os.abort()", tmp_path)
+  (code, said), (code_1, said_1) = both("time.sleep(1); os.abort()", tmp_path)
   assert code == code_1 == 1
   assert "Process 0 of 2 was aborted; what JAX or the system said" in said
   assert "If it names a lost task" in said
