@@ -181,11 +181,13 @@ class Loop:
     self, done: int, state: fs.TrainState, rank: tuple[float, ...] | None
   ) -> None:
     sources = self._experiment.sources
+    assert sources.train is not None  # it is what the run trains on
     record = {
       "wall_seconds": self._clock.wall(),
       "means": self._means.record(),
       "non_finite": self._non_finite.record(),
       "num_classes": sources.num_classes,
+      "examples": [len(sources.train), sources.left_out],
       "image_shape": list(sources.image_shape),
     }
     self._checkpoints.save(state, record, rank, step=done)

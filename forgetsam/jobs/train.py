@@ -13,7 +13,12 @@ from forgetsam._processes import is_main, num_devices, on_main
 from forgetsam._tree_hash import tree_sha256
 from forgetsam.builders import Experiment, build_experiment
 from forgetsam.checkpoint import Checkpoints, Variables
-from forgetsam.config import check_config, config_hash, config_to_dict
+from forgetsam.config import (
+  ConfigError,
+  check_config,
+  config_hash,
+  config_to_dict,
+)
 from forgetsam.jobs._clock import Clock
 from forgetsam.jobs._evaluate_split import evaluate_split
 from forgetsam.jobs._lock import WorkdirLock
@@ -128,6 +133,7 @@ def _start(
   restored = checkpoints.restore_latest(state)
   if restored is not None:
     state, record = restored
+    _refuse_other_data(experiment, record, workdir)
     clock.before = record["wall_seconds"]
   means = EpochMeans(experiment.steps_per_epoch, record.get("means"))
   non_finite = NonFiniteSteps(
@@ -141,6 +147,24 @@ def _start(
     done = int(state.step) + non_finite.skipped
     print(f"Resuming at step {done} of {experiment.num_steps}.")
   return state, means, non_finite
+
+
+def _refuse_other_data(
+  experiment: Experiment, record: dict[str, Any], workdir: Path
+) -> None:
+  """Raises a `ConfigError` where the training set is not what it was."""
+  sources = experiment.sources
+  assert sources.train is not None
+  now = [len(sources.train), sources.left_out]
+  before = record.get("examples", now)
+  if now != before:
+    raise ConfigError(
+      f"--workdir={workdir} is refused: its run trains on {before[0]} examples,"
+      f" with {before[1]} of the set left out, and now it is {now[0]} with "
+      f"{now[1]}: another order\n  allowed: the data as they were "
+      "(config.data.dir; config.data.skip_corrupt leaves out what cannot be "
+      "read), or another --workdir"
+    )
 
 
 def _final_results(

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from forgetsam import data
+from forgetsam.jobs._loop import Loop
 from main import run as run_main
 
 Arguments = Callable[..., list[str]]
@@ -58,6 +59,32 @@ def test_what_is_left_out_is_counted(
   summary = json.loads((tmp_path / "run" / "summary.json").read_text())
   assert summary["skipped_examples"] == 1
   assert summary["steps"] == 10
+
+
+def test_a_set_that_shrinks_between_two_starts_is_refused(
+  arguments: Arguments,
+  corrupt: list[str],
+  data_dir: Path,
+  monkeypatch: pytest.MonkeyPatch,
+  capsys: pytest.CaptureFixture[str],
+):
+  """Another number of examples is another order: no resume would be exact."""
+  save = Loop._save
+
+  def end_at_five(self: Loop, done: int, *rest: object) -> None:
+    save(self, done, *rest)  # type: ignore[arg-type]
+    self._checkpoints.wait()
+    raise FloatingPointError("cut off")
+
+  whole = [f"--config.data.dir={data_dir}"]
+  with monkeypatch.context() as patch:
+    patch.setattr(Loop, "_save", end_at_five)
+    assert run_main(arguments("obf", *whole, *STREAM, SKIP), started=0.0) == 1
+  capsys.readouterr()
+  assert run_main(arguments("obf", *corrupt, *STREAM, SKIP), started=0.0) == 2
+  said = capsys.readouterr().err
+  assert "trains on" in said
+  assert "skip_corrupt" in said
 
 
 def test_sets_in_memory_leave_nothing_out(

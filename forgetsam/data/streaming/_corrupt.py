@@ -15,6 +15,7 @@ from absl import logging
 from jaxtyping import Bool, Int64
 
 from forgetsam._errors import DataError
+from forgetsam._processes import on_main
 from forgetsam.data._tensorflow import import_tensorflow
 from forgetsam.data.streaming._decode import check_image
 from forgetsam.data.streaming._pipeline import parser
@@ -102,12 +103,15 @@ def without_corrupt(
 ) -> Records:
   """Leaves out what is corrupt, and logs what that is.
 
+  Process 0 decides for all, which must call this in the same order.
+
   Raises:
     DataError: nothing is left.
   """
   count = int(np.sum(records.take))
   logging.warning("%s: reading %d examples to find corrupt ones", name, count)
-  good = readable(records, check, threads)
+  bits = on_main(lambda: np.packbits(readable(records, check, threads)))
+  good = np.unpackbits(bits, count=count).astype(bool)
   if good.all():
     return records
   if not good.any():
