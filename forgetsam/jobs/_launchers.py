@@ -6,6 +6,12 @@ from typing import Any
 from forgetsam.config import ConfigError
 from forgetsam.config._process_flags import ProcessFlags
 
+# How many processes there are, and which one this is.
+_RANKS = {
+  "ompi": ("OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK"),
+  "slurm": ("SLURM_STEP_NUM_TASKS", "SLURM_PROCID"),
+}
+
 
 def launch_arguments(
   flags: ProcessFlags, environment: Mapping[str, str]
@@ -22,14 +28,20 @@ def launch_arguments(
       "coordinator_address": flags.coordinator,
       "num_processes": flags.num_processes,
       "process_id": flags.process_id,
+      **_devices(environment),
       "cluster_detection_method": "deactivate",
     }
   method = _detected(environment)
-  if method is None:
-    return None
-  if method == "slurm" and _one_per_host(environment):
-    return _whole_hosts(environment)
-  return {"cluster_detection_method": method}
+  if method is None or method not in _RANKS:
+    return None if method is None else {"cluster_detection_method": method}
+  count, index = _RANKS[method]
+  return {
+    "coordinator_address": _first_host(method, environment),
+    "num_processes": int(environment[count]),
+    "process_id": int(environment[index]),
+    **_devices(environment),
+    "cluster_detection_method": "deactivate",
+  }
 
 
 def _detected(environment: Mapping[str, str]) -> str | None:
@@ -53,28 +65,57 @@ def _detected(environment: Mapping[str, str]) -> str | None:
   return _tpu_pod()
 
 
-def _one_per_host(environment: Mapping[str, str]) -> bool:
-  hosts = environment.get("SLURM_STEP_NUM_NODES")
-  return hosts == environment["SLURM_STEP_NUM_TASKS"]
+def _first_host(method: str, environment: Mapping[str, str]) -> str:
+  from jax._src.clusters import OmpiCluster, SlurmCluster
 
-
-def _whole_hosts(environment: Mapping[str, str]) -> dict[str, Any]:
-  """One task a host has all of its devices; JAX would give it the first."""
-  from jax._src.clusters import SlurmCluster
-
+  kind = OmpiCluster if method == "ompi" else SlurmCluster
   port = environment.get("JAX_COORDINATOR_PORT")
-  return {
-    "coordinator_address": SlurmCluster.get_coordinator_address(None, port),
-    "num_processes": int(environment["SLURM_STEP_NUM_TASKS"]),
-    "process_id": int(environment["SLURM_PROCID"]),
-    "cluster_detection_method": "deactivate",
-  }
+  return kind.get_coordinator_address(None, port)
+
+
+def _devices(environment: Mapping[str, str]) -> dict[str, list[int]]:
+  """One GPU for each of a host's processes, or all for the only one.
+
+  JAX itself would give a host's only process the first GPU, and each of several
+  all of them where `--coordinator` is given. CPUs and TPUs are not concerned.
+  """
+  local = _local_rank(environment)
+  if local is None or "JAX_LOCAL_DEVICE_IDS" in environment:
+    return {}
+  seen = environment.get("CUDA_VISIBLE_DEVICES", "")
+  # The launcher may have left each process but its own, which is its first.
+  return {"local_device_ids": [0 if seen and "," not in seen else local]}
+
+
+def _local_rank(environment: Mapping[str, str]) -> int | None:
+  """Which of its host's processes this is; None where it is the only one."""
+  if "OMPI_COMM_WORLD_SIZE" in environment:
+    if int(environment.get("OMPI_COMM_WORLD_LOCAL_SIZE", 1)) > 1:
+      return int(environment["OMPI_COMM_WORLD_LOCAL_RANK"])
+    return None
+  tasks = int(environment.get("SLURM_STEP_NUM_TASKS", 1))
+  if tasks > int(environment.get("SLURM_STEP_NUM_NODES", tasks)):
+    return int(environment["SLURM_LOCALID"])
+  return None
 
 
 def _kubernetes_can_tell() -> bool:
+  """Whether the cluster says that this pod is one of several of a job.
+
+  Raises:
+    ConfigError: it does not let itself be asked.
+  """
   from jax._src.clusters import K8sCluster
 
-  return K8sCluster.is_env_present() and K8sCluster.get_process_count() > 1
+  try:
+    return K8sCluster.is_env_present() and K8sCluster.get_process_count() > 1
+  except Exception as error:  # of the package kubernetes, which may be missing
+    raise ConfigError(
+      "Kubernetes does not say whether this pod is one of several of a run\n"
+      "  allowed: --num_processes=1 for a run of its own, or "
+      "--coordinator=HOST:PORT beside --num_processes and --process_id\n"
+      f"{error}"
+    ) from error
 
 
 def _tpu_pod() -> str | None:

@@ -4,10 +4,10 @@ import os
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
+from jax._src.clusters import K8sCluster
 from tiny_runs import ROOT, tiny
 
 from forgetsam.config import ConfigError, parse_command_line
@@ -38,7 +38,7 @@ def launched(monkeypatch: pytest.MonkeyPatch):
 
   def launch(**environment: str) -> dict[str, str]:
     for name in list(os.environ):
-      if name.startswith(("SLURM_", "OMPI_", "JOB_", "KUBERNETES_")):
+      if name.startswith(("SLURM_", "OMPI_", "JOB_", "KUBERNETES_", "CUDA_")):
         monkeypatch.delenv(name)
     for name, value in environment.items():
       monkeypatch.setenv(name, value)
@@ -56,6 +56,7 @@ def test_flags_say_all(launched):
     "coordinator_address": "h:1",
     "num_processes": 4,
     "process_id": 3,
+    "local_device_ids": [1],
     "cluster_detection_method": "deactivate",
   }
 
@@ -121,13 +122,19 @@ def test_one_process_stays_alone_where_told_to(launched):
 
 def test_srun_with_a_task_for_each_device(launched):
   found = launch_arguments(ProcessFlags(), launched(**SRUN))
-  assert found == {"cluster_detection_method": "slurm"}
+  assert found == {
+    # The first host of the list, and JAX's own choice of a port.
+    "coordinator_address": f"gpu07:{65535 - 4096 + 1 + 5000 % 4096}",
+    "num_processes": 32,
+    "process_id": 9,
+    "local_device_ids": [1],
+    "cluster_detection_method": "deactivate",
+  }
 
 
 def test_srun_with_a_task_for_each_host_leaves_it_all_devices(launched):
   tasks = {"SLURM_STEP_NUM_TASKS": "4", "SLURM_PROCID": "3"}
   assert launch_arguments(ProcessFlags(), launched(**SRUN | tasks)) == {
-    # The first host of the list, and JAX's own choice of a port.
     "coordinator_address": f"gpu07:{65535 - 4096 + 1 + 5000 % 4096}",
     "num_processes": 4,
     "process_id": 3,
@@ -141,7 +148,68 @@ def test_open_mpi_5_needs_a_coordinator(launched):
     launch_arguments(ProcessFlags(), launched(**size))
   uri = {"OMPI_MCA_orte_hnp_uri": "1.0;tcp://h:1"}
   found = launch_arguments(ProcessFlags(), launched(**size | uri))
-  assert found == {"cluster_detection_method": "ompi"}
+  assert found == {
+    "coordinator_address": f"h:{65535 - 4096 + 1}",
+    "num_processes": 2,
+    "process_id": 0,
+    "cluster_detection_method": "deactivate",
+  }
+
+
+ONE_A_HOST = SRUN | {"SLURM_STEP_NUM_TASKS": "4"}
+OMPI = {
+  "OMPI_COMM_WORLD_SIZE": "16",
+  "OMPI_COMM_WORLD_RANK": "13",
+  "OMPI_COMM_WORLD_LOCAL_SIZE": "8",
+  "OMPI_COMM_WORLD_LOCAL_RANK": "5",
+  "OMPI_MCA_orte_hnp_uri": "1.0;tcp://h:1",
+}
+
+
+@pytest.mark.parametrize("coordinator", [None, "h:1"])
+@pytest.mark.parametrize(
+  ("environment", "devices"),
+  [
+    (SRUN, [1]),
+    (SRUN | {"CUDA_VISIBLE_DEVICES": "0,1,2,3"}, [1]),
+    (SRUN | {"CUDA_VISIBLE_DEVICES": "3"}, [0]),  # bound to its own
+    (SRUN | {"JAX_LOCAL_DEVICE_IDS": "2"}, None),  # JAX reads it
+    (ONE_A_HOST, None),
+    (OMPI, [5]),
+    (OMPI | {"OMPI_COMM_WORLD_LOCAL_SIZE": "1"}, None),
+    # mpirun starts its helpers by srun, one a host.
+    (OMPI | ONE_A_HOST, [5]),
+  ],
+)
+def test_processes_of_a_host_share_its_gpus(
+  launched, coordinator, environment, devices
+):
+  flags = ProcessFlags(coordinator, coordinator and 16, coordinator and 13)
+  found = launch_arguments(flags, launched(**environment))
+  assert found is not None
+  assert found.get("local_device_ids") == devices
+
+
+@pytest.mark.parametrize("count", [1, 8])
+def test_kubernetes_is_asked_how_many_there_are(launched, monkeypatch, count):
+  monkeypatch.setattr(K8sCluster, "is_env_present", lambda: True)
+  monkeypatch.setattr(K8sCluster, "get_process_count", lambda: count)
+  found = launch_arguments(ProcessFlags(), launched(JOB_COMPLETION_INDEX="0"))
+  assert found == ({"cluster_detection_method": "k8s"} if count > 1 else None)
+
+
+def test_kubernetes_that_may_not_be_asked_is_named(launched, monkeypatch):
+  def forbidden() -> int:
+    raise RuntimeError("Kubernetes API Error: 403 - Forbidden")
+
+  monkeypatch.setattr(K8sCluster, "is_env_present", lambda: True)
+  monkeypatch.setattr(K8sCluster, "get_process_count", forbidden)
+  environment = launched(JOB_COMPLETION_INDEX="0")
+  with pytest.raises(ConfigError, match="403 - Forbidden") as error:
+    launch_arguments(ProcessFlags(), environment)
+  assert "--num_processes=1" in str(error.value)
+  assert "--coordinator=HOST:PORT" in str(error.value)
+  assert launch_arguments(parse("--num_processes=1"), environment) is None
 
 
 @pytest.mark.parametrize("job", ["sharpness", "forgetting", "sweep", "study"])
@@ -157,7 +225,6 @@ def test_whoever_waits_alone_is_told_so(tmp_path: Path, data_dir: Path):
   with socket.socket() as listener:
     listener.bind(("127.0.0.1", 0))
     port = listener.getsockname()[1]
-  started = time.monotonic()
   found = subprocess.run(
     [
       *(sys.executable, "main.py", *tiny(tmp_path / "run", data_dir)),
@@ -174,4 +241,3 @@ def test_whoever_waits_alone_is_told_so(tmp_path: Path, data_dir: Path):
   assert last.startswith("Not all processes of this run found each other at")
   assert "within --connect_seconds=2" in last
   assert not (tmp_path / "run").exists()
-  print(f"{time.monotonic() - started:.1f} s")
