@@ -6,6 +6,7 @@ import sys
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from forgetsam._errors import CheckpointError, DataError
 from forgetsam.config import ConfigError
@@ -45,14 +46,23 @@ def report_failure(error: Exception, workdir: Path | None) -> int:
   return 1
 
 
-def _storage_trouble(error: BaseException) -> tuple[str, str] | None:
-  """The system's words and the details, where files cannot be written."""
+class _Trouble(NamedTuple):
+  """The system's words, the details, and the file, where it is known."""
+
+  words: str
+  details: str
+  file: str | None = None
+
+
+def _storage_trouble(error: BaseException) -> _Trouble | None:
+  """What the system says where files cannot be written, or read."""
   for cause in _chain(error):
     if isinstance(cause, OSError) and cause.errno in _FULL_OR_BROKEN:
-      return os.strerror(cause.errno), str(cause)
+      file = None if cause.filename is None else os.fsdecode(cause.filename)
+      return _Trouble(os.strerror(cause.errno), str(cause), file)
     for number in _FULL_OR_BROKEN:  # other libraries keep the words only
       if os.strerror(number) in str(cause):
-        return os.strerror(number), _first_line(cause)
+        return _Trouble(os.strerror(number), _first_line(cause))
   return None
 
 
@@ -62,9 +72,8 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
     error = error.__cause__ or error.__context__
 
 
-def _about_storage(trouble: tuple[str, str], workdir: Path | None) -> str:
-  words, details = trouble
-  place = "the disk" if workdir is None else f"--workdir={workdir}"
+def _about_storage(trouble: _Trouble, workdir: Path | None) -> str:
+  place = _place(trouble.file, workdir)
   steps = [
     int(path.name)
     for path in ([] if workdir is None else workdir.glob("checkpoints/*"))
@@ -76,10 +85,22 @@ def _about_storage(trouble: tuple[str, str], workdir: Path | None) -> str:
     else "it has no checkpoint yet"
   )
   return (
-    f"{place} cannot be written to: {words}\n  {details}\nWhat was saved "
-    f"before stays as it is; {saved}. Once files can be written, the same "
+    f"{place}: {trouble.words}\n  {trouble.details}\nWhat was saved "
+    f"before stays as it is; {saved}. Once that is mended, the same "
     "command goes on from there."
   )
+
+
+def _place(file: str | None, workdir: Path | None) -> str:
+  """What cannot be used: the run's folder, or a file elsewhere."""
+  if workdir is None:
+    return "the disk cannot be written to"
+  elsewhere = file is not None and not (
+    Path(file).absolute().is_relative_to(workdir.absolute())
+  )
+  if elsewhere:
+    return f"{file} cannot be read or written"
+  return f"--workdir={workdir} cannot be written to"
 
 
 def _first_line(error: BaseException) -> str:

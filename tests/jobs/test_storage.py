@@ -131,6 +131,16 @@ def test_trouble_is_found_behind_other_errors():
   assert _failures._storage_trouble(FileNotFoundError("file")) is None
 
 
+def test_a_broken_file_elsewhere_is_named(
+  tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+  broken = OSError(errno.EIO, "words", str(tmp_path / "data" / "x.tfrecord"))
+  assert _failures.report_failure(broken, tmp_path / "run") == 1
+  said = capsys.readouterr().err
+  assert f"{tmp_path}/data/x.tfrecord cannot be read or written: " in said
+  assert "--workdir" not in said
+
+
 def test_what_is_no_ones_fault_is_said_before_its_traceback(
   arguments: Arguments,
   monkeypatch: pytest.MonkeyPatch,
