@@ -43,8 +43,8 @@ _LOST = (
 # JAX aborts where it loses a process; so does much else.
 _ABORTED = (
   "Process {} of {} was aborted; what JAX or the system said is above. If it "
-  "names a lost task or a heartbeat, another process of this run died, ended "
-  "with an error of its own or can no longer be reached."
+  "names a lost task, a heartbeat or a barrier, another process of this run "
+  "died, ended with an error of its own or can no longer be reached."
 )
 # In JAX's errors of a collective, or of its table, when a peer is gone.
 _SIGNS_OF_A_LOSS = ("unavailable: ", "deadline_exceeded", "gloo", "nccl")
