@@ -26,6 +26,8 @@ import forgetsam as fs
 IMAGE = (224, 224, 3)
 CLASSES = 1000
 METHODS = ("plain", "SAM", "OBF")
+# On a device: one that waits, the one in use, and that one held back or not.
+_BATCHES_HELD = 3
 _COUNTED_BATCH = 8  # operations and activations grow with it in proportion
 
 
@@ -209,6 +211,7 @@ def predict(
   # Read parameters, gradient and state; write parameters and state.
   moved = 3 * counts.params + 2 * counts.opt_state
   held = (1 + counts.copies) * counts.params + micro * counts.activations
+  held += _BATCHES_HELD * share * num_bytes(abstract_batch(1)["image"])
   return Prediction(
     devices=devices,
     micro_batch_size=micro,

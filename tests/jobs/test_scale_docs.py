@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import runpy
 import socket
 import subprocess
 import sys
@@ -52,3 +53,22 @@ def test_two_processes_run_as_printed(tmp_path: Path, data_dir: Path):
   assert found.stdout.count("Finished 11 steps.") == 1, found.stderr
   summary = json.loads((tmp_path / "run" / "summary.json").read_text())
   assert summary["steps"] == 11
+
+
+def test_predicted_memory_has_the_images_of_three_batches():
+  path = str(ROOT / "scripts" / "predict_scale.py")
+  names = runpy.run_path(path)
+  counts = names["Counts"](
+    flops=1.0,
+    activations=10.0,
+    params=1000.0,
+    opt_state=800.0,
+    reduced=1000.0,
+    copies=3,
+  )
+  predict, machine = names["predict"], names["Machine"]()
+  found = predict(counts, machine, devices=8, batch=4096, micro=64)
+  images = 512 * 224 * 224 * 3 * 4
+  rest = 4 * 1000 + 64 * 10
+  assert found.memory == rest + 3 * images + 800
+  assert found.memory_sharded == rest + 3 * images + 100
