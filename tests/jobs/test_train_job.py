@@ -195,9 +195,12 @@ def test_a_non_finite_step_stops_with_its_number_and_the_state_before_it(
 ):
   hold_back = _loop._hold_back
 
-  def poison(images: jax.Array, completed: jax.Array, step: int) -> jax.Array:
-    images = hold_back(images, completed, step)
-    return images * float("nan") if step == 3 else images
+  def poison(
+    images: jax.Array, updates: jax.Array, expected: jax.Array
+  ) -> tuple[jax.Array, jax.Array]:
+    third = int(expected) == 3
+    images, after = hold_back(images, updates, expected)
+    return images * float("nan") if third else images, after
 
   states: list[str] = []
   settle = _loop.Loop._settle
