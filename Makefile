@@ -10,7 +10,8 @@ PIP_INSTALL = $(VENV)/bin/python -m pip install --quiet --quiet \
 	--disable-pip-version-check
 PYTEST = $(RUN) -m pytest forgetsam tests notebooks --doctest-modules --nbmake \
 	--jaxtyping-packages=forgetsam,type_checker.typechecker $(PYTEST_ARGS)
-PYTEST_ARGS ?=
+# Two processes, a file of tests at a time; PYTEST_ARGS= runs one after another.
+PYTEST_ARGS ?= -n 2 --dist loadfile
 
 ifeq ($(origin PYTHON),command line)
 RUN := $(PYTHON)
