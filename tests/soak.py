@@ -72,7 +72,8 @@ class Process:
 
   def _read(self) -> None:
     assert self._process.stdout is not None
-    self.lines.extend(self._process.stdout)
+    with self._process.stdout as lines:
+      self.lines.extend(lines)
 
   @property
   def steps(self) -> int:

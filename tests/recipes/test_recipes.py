@@ -134,6 +134,8 @@ def test_no_leaf_goes_unread(name: str, monkeypatch: pytest.MonkeyPatch):
       {"optimizer.name": "sgdw"},
       {"perturbation.rho_schedule": "lr_proportional"},
       {"perturbation.name": "asam", "combine.name": "surrogate_gap"},
+      {"perturbation.name": "friendly_sam", "combine.name": "weighted"},
+      {"perturbation.name": "sam", "look_sam.k": 2},
     ):
       config = load(name, variant)
       config.model = {"name": "mlp"}
