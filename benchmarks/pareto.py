@@ -4,8 +4,8 @@
 
 Tunes every variant of `configs/cheap_fashion_2k.py` on held-out images, trains
 it with fresh seeds, measures what a step costs as a multiple of plain training,
-and writes `pareto.md`, `pareto.csv` and `pareto.png`. What is finished is not
-done again. An hour or two on one core.
+and writes `pareto.md` and `pareto.png`. What is finished is not done again.
+An hour or two on one core.
 """
 
 import argparse
