@@ -41,12 +41,16 @@ def tree_norm(tree: PyTree) -> Float[Array, ""]:
   leaves = [at_least_float32(x) for x in jax.tree.leaves(tree)]
   if not leaves:
     return jnp.zeros((), jnp.float32)
-  # Elementwise products: TPUs would multiply a `vdot` in bfloat16.
-  total = sum((jnp.sum(x * x) for x in leaves[1:]), jnp.sum(leaves[0] ** 2))
+  total = _sum_of_squares(leaves)
   in_range = (total >= _SMALLEST) & (total <= _LARGEST)
   return jax.lax.cond(
     in_range, lambda: jnp.sqrt(total), lambda: _scaled(leaves)
   )
+
+
+def _sum_of_squares(leaves: list[Array]) -> Array:
+  # Elementwise products: TPUs would multiply a `vdot` in bfloat16.
+  return sum((jnp.sum(x * x) for x in leaves), jnp.zeros((), jnp.float32))
 
 
 def _scaled(leaves: list[Array]) -> Array:
@@ -82,7 +86,7 @@ def plain_norm(tree: PyTree) -> Float[Array, ""]:
   would need it in memory.
   """
   leaves = [at_least_float32(x) for x in jax.tree.leaves(tree)]
-  return jnp.sqrt(sum((jnp.sum(x * x) for x in leaves), jnp.float32(0)))
+  return jnp.sqrt(_sum_of_squares(leaves))
 
 
 def to_length(tree: PyTree, length: Scalar) -> PyTree:

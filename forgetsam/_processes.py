@@ -13,8 +13,9 @@ from typing import Any, TypeVar
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding
 
+from forgetsam._mesh import DATA_AXIS, replicated, split_batch
 from forgetsam._typing import PyTree
 
 T = TypeVar("T")
@@ -123,8 +124,9 @@ def gathered(leaf: Any) -> Any:
     return leaf
   if leaf.is_fully_replicated:
     return leaf
-  assert isinstance(leaf.sharding, NamedSharding)
-  return _copied(NamedSharding(leaf.sharding.mesh, PartitionSpec()))(leaf)
+  mesh = getattr(leaf.sharding, "mesh", None)
+  assert isinstance(mesh, Mesh)
+  return _copied(replicated(mesh))(leaf)
 
 
 @functools.cache
@@ -140,10 +142,11 @@ class Votes:
   """
 
   def __init__(self) -> None:
-    self._mesh = Mesh(np.asarray(jax.devices()), ("data",))
-    self._split = NamedSharding(self._mesh, PartitionSpec("data"))
-    whole = NamedSharding(self._mesh, PartitionSpec())
-    self._sum = jax.jit(lambda votes: votes.sum(), out_shardings=whole)
+    mesh = Mesh(np.asarray(jax.devices()), (DATA_AXIS,))
+    self._split = split_batch(mesh)
+    self._sum = jax.jit(
+      lambda votes: votes.sum(), out_shardings=replicated(mesh)
+    )
 
   def cast(self, mine: bool) -> jax.Array:
     """This process's vote in all processes' sum; all must cast it together."""

@@ -8,12 +8,13 @@ import flax.linen as nn
 import jax
 import numpy as np
 import optax
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding
 from jaxtyping import Array, Int64, Key
 from ml_collections import config_dict
 
 import forgetsam as fs
 from forgetsam import data, models
+from forgetsam._mesh import split_batch
 from forgetsam._processes import num_devices
 from forgetsam.builders._images import (
   Batches,
@@ -109,7 +110,7 @@ def build_mesh() -> Mesh | None:
 
 def build_sharding(mesh: Mesh | None) -> NamedSharding | None:
   """How a batch lies on the mesh; None where there is none."""
-  return None if mesh is None else NamedSharding(mesh, PartitionSpec("data"))
+  return None if mesh is None else split_batch(mesh)
 
 
 def _check_counts(config: config_dict.ConfigDict, per_epoch: int) -> None:

@@ -25,7 +25,7 @@ from forgetsam.config._errors import refusal
 from forgetsam.config._process_flags import ProcessFlags
 from forgetsam.jobs._failures import report_failure
 from forgetsam.jobs._launchers import launch_arguments
-from forgetsam.jobs._run_files import CHECKPOINTS
+from forgetsam.jobs._run_files import CHECKPOINTS, saved_steps
 
 # The jobs that several processes can share.
 SHARED = ("train", "evaluate")
@@ -193,13 +193,12 @@ _kept: list[Any] = []  # C holds no reference to its handlers
 
 def _goes_on(job: str, workdir: Path) -> str:
   """A further sentence: where the same command goes on, if it trains."""
-  folder = workdir / CHECKPOINTS
-  if job != "train" or not folder.is_dir():
+  if job != "train" or not (workdir / CHECKPOINTS).is_dir():
     return ""
-  steps = [int(name) for name in os.listdir(folder) if name.isdigit()]
+  steps = saved_steps(workdir)
   if not steps:
     return " No checkpoint is saved: the same command begins anew."
-  return f" The same command goes on from checkpoint {max(steps)}."
+  return f" The same command goes on from checkpoint {steps[-1]}."
 
 
 def _silence() -> None:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from forgetsam._errors import CheckpointError, DataError
 from forgetsam.config import ConfigError
+from forgetsam.jobs._run_files import saved_steps
 
 _FULL_OR_BROKEN = (
   *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO),
@@ -74,13 +75,9 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 def _about_storage(trouble: _Trouble, workdir: Path | None) -> str:
   place = _place(trouble.file, workdir)
-  steps = [
-    int(path.name)
-    for path in ([] if workdir is None else workdir.glob("checkpoints/*"))
-    if path.name.isdecimal()
-  ]
+  steps = [] if workdir is None else saved_steps(workdir)
   saved = (
-    f"its newest checkpoint is of step {max(steps)}"
+    f"its newest checkpoint is of step {steps[-1]}"
     if steps
     else "it has no checkpoint yet"
   )

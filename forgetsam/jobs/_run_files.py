@@ -43,6 +43,12 @@ def _not_ours(path: Path, error: Exception) -> ConfigError:
   )
 
 
+def saved_steps(workdir: Path) -> list[int]:
+  """The steps of the checkpoints in a folder, ascending, whole or not."""
+  found = (path.name for path in workdir.glob(f"{CHECKPOINTS}/*"))
+  return sorted(int(name) for name in found if name.isdecimal())
+
+
 def claim_workdir(workdir: Path, config: config_dict.ConfigDict) -> None:
   """Notes the configuration in a folder, once it is known that it can run.
 
