@@ -153,6 +153,7 @@ def make_train_step(
     )
     new_state, metrics = _descend(optimizer, state, result)
     if shard_opt_state and mesh is not None:
+      # XLA chooses the same where it follows the old state; this is certain.
       parts = spread(mesh, new_state.opt_state)
       new_state = new_state.replace(
         opt_state=jax.lax.with_sharding_constraint(new_state.opt_state, parts)

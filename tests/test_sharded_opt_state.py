@@ -87,6 +87,22 @@ def test_same_parameters_for_a_part_of_the_memory(name):
   assert step._cache_size() == 1  # the state comes back as it was placed
 
 
+def test_the_parts_stay_parts_whatever_the_optimizer_keeps():
+  """A state that is all of the parameters, which every device has whole."""
+
+  def update_fn(updates, state, params=None):
+    del state
+    return updates, jax.tree.map(lambda w: jnp.flip(w) * 2, params)
+
+  last = optax.GradientTransformation(lambda w: w, update_fn)
+  step, state = make_run(optax.chain(optax.sgd(0.1), last), shard=True)
+  before = [x.sharding for x in jax.tree.leaves(state.opt_state)]
+  for _ in range(2):
+    state, _ = step(state, BATCH, jax.random.key(0))
+  assert [x.sharding for x in jax.tree.leaves(state.opt_state)] == before
+  assert step._cache_size() == 1
+
+
 def test_one_all_reduce_and_the_parameters_gathered():
   step, state = make_run(optax.adamw(1e-3), shard=True)
   text = step.lower(state, BATCH, jax.random.key(0)).compile().as_text()
