@@ -14,13 +14,13 @@ from collections.abc import Sequence  # noqa: E402
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # or it announces itself
 
-from forgetsam.config import parse_command_line  # noqa: E402
-from forgetsam.jobs import (  # noqa: E402
+from forgetsam.cli import (  # noqa: E402
   JOBS,
   report_failure,
   run_job,
   set_up_logging,
 )
+from forgetsam.experiment.config import parse_command_line  # noqa: E402
 
 
 def run(argv: Sequence[str], started: float) -> int:

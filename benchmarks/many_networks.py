@@ -18,11 +18,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from forgetsam.builders import build_data, build_sources
-from forgetsam.config import apply_overrides, load_config_file
-from forgetsam.sweep._batches import RunBatches
-from forgetsam.sweep._hyper_parameters import take_apart
-from forgetsam.sweep._program import Program
+from forgetsam.experiment.build import build_data, build_sources
+from forgetsam.experiment.config import apply_overrides, load_config_file
+from forgetsam.experiment.sweep._batches import RunBatches
+from forgetsam.experiment.sweep._hyper_parameters import take_apart
+from forgetsam.experiment.sweep._program import Program
 
 FILE = "configs/study_fashion.py:sam"
 

@@ -19,14 +19,18 @@ import jax
 import numpy as np
 
 from configs.cheap_fashion_2k import VARIANTS
-from forgetsam.config import load_config_file
-from forgetsam.config._command_line import apply_overrides
-from forgetsam.config._sweep_flags import SweepFlags
-from forgetsam.jobs._run_files import read_json, write_json
-from forgetsam.jobs.sweep import sweep
-from forgetsam.sweep import mean_over_runs, paired_difference, read_settings
-from forgetsam.sweep._batches import RunBatches
-from forgetsam.sweep._runner import Runner
+from forgetsam.experiment.config import load_config_file
+from forgetsam.experiment.config._command_line import apply_overrides
+from forgetsam.experiment.config._sweep_flags import SweepFlags
+from forgetsam.experiment.jobs.sweep import sweep
+from forgetsam.experiment.run._run_files import read_json, write_json
+from forgetsam.experiment.sweep import (
+  mean_over_runs,
+  paired_difference,
+  read_settings,
+)
+from forgetsam.experiment.sweep._batches import RunBatches
+from forgetsam.experiment.sweep._runner import Runner
 
 CONFIG = "configs/cheap_fashion_2k.py"
 PLAIN = [name for name in VARIANTS if name.startswith("plain")]

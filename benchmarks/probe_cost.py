@@ -16,8 +16,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from forgetsam.builders import Experiment, build_experiment, build_sources
-from forgetsam.config import apply_overrides, load_config_file
+from forgetsam.experiment.build import (
+  Experiment,
+  build_experiment,
+  build_sources,
+)
+from forgetsam.experiment.config import apply_overrides, load_config_file
 
 VARIANTS = ("plain", "sam", "obf")
 

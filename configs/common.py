@@ -26,7 +26,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 
 def base() -> config_dict.ConfigDict:
-  """Every key that `forgetsam.builders` reads, with a neutral default."""
+  """Every key that builders read, with a neutral default."""
   return config_dict.ConfigDict(
     {
       "seed": 0,

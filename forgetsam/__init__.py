@@ -9,12 +9,9 @@ from forgetsam._ascent import (
   output_bias_forgetting,
   pseudo_loss,
 )
-from forgetsam._eval_step import make_eval_step
 from forgetsam._losses import sigmoid_cross_entropy, softmax_cross_entropy
 from forgetsam._optimizers import sgdw, shrink_and_perturb
 from forgetsam._schedules import lr_proportional_rho
-from forgetsam._train_state import TrainState, create_train_state
-from forgetsam._train_step import make_train_step
 from forgetsam.perturbations import (
   PerturbedGradientState,
   active_between,
@@ -35,9 +32,12 @@ from forgetsam.perturbations import (
   surrogate_gap,
   weighted,
 )
+from forgetsam.training._eval_step import make_eval_step
+from forgetsam.training._train_state import TrainState, create_train_state
+from forgetsam.training._train_step import make_train_step
 
 if TYPE_CHECKING:
-  from forgetsam._load_run import load_run
+  from forgetsam.experiment.build._load_run import load_run
 
 __version__ = "0.1.0"
 
@@ -83,7 +83,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
   # Opening a run needs orbax, which takes seconds to import.
   if name == "load_run":
-    from forgetsam._load_run import load_run
+    from forgetsam.experiment.build._load_run import load_run
 
     return load_run
   raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -13,9 +13,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from forgetsam._arrays import at_least_float32
 from forgetsam._checks import check_choice, check_number
 from forgetsam._losses import target_distribution
-from forgetsam._norms import at_least_float32
 from forgetsam._typing import AscentSignal, Labels, Logits, Loss, PyTree, Scalar
 
 _ACTIVATIONS = {"sigmoid": jax.nn.sigmoid, "softmax": jax.nn.softmax}

@@ -30,14 +30,14 @@ import numpy as np
 
 import forgetsam as fs
 from forgetsam import forgetting
-from forgetsam import known_bias as kb
-from forgetsam.builders import (
+from forgetsam.experiment.build import (
   build_ascent,
   build_data,
   build_experiment,
   build_loss,
 )
-from forgetsam.sweep import Mean, Runner, choose, mean_over_runs
+from forgetsam.experiment.sweep import Mean, Runner, choose, mean_over_runs
+from forgetsam.studies import known_bias as kb
 
 FILE = "configs/biased_fashion_2k.py"
 CURVE_SEEDS, REPORT_SEEDS = range(5), range(5, 20)

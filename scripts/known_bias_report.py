@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from scipy.stats import kendalltau
 
-from forgetsam.known_bias import SPLITS, report
-from forgetsam.sweep._tables import csv_text, markdown
+from forgetsam.experiment.sweep._tables import csv_text, markdown
+from forgetsam.studies.known_bias import SPLITS, report
 
 SHOWN = (
   "test/accuracy",

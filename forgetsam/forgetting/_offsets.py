@@ -9,7 +9,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Int
 
-from forgetsam._norms import at_least_float32
+from forgetsam._arrays import at_least_float32
 from forgetsam._typing import AscentSignal, NDArray, PyTree
 from forgetsam.forgetting._estimate import IntLabels
 

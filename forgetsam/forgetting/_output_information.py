@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax.scipy.special import entr
 from jaxtyping import Array, Float
 
-from forgetsam._norms import at_least_float32
+from forgetsam._arrays import at_least_float32
 from forgetsam._typing import NDArray
 from forgetsam.forgetting._estimate import (
   Estimate,

@@ -9,8 +9,8 @@ from collections.abc import Callable
 import jax
 from jaxtyping import Array
 
+from forgetsam._arrays import at_least_float32, tree_dot, unit
 from forgetsam._checks import check_number
-from forgetsam._norms import at_least_float32, tree_dot, unit
 from forgetsam._typing import PyTree, Scalar
 
 Combine = Callable[[PyTree, PyTree, PyTree], PyTree]

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Int
 
-from forgetsam._norms import at_least_float32
+from forgetsam._arrays import at_least_float32
 from forgetsam._typing import PyTree
 from forgetsam.perturbations._skipping import (
   AscentFn,

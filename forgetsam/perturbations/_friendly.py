@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Int
 
+from forgetsam._arrays import at_least_float32
 from forgetsam._checks import check_number
-from forgetsam._norms import at_least_float32
 from forgetsam._typing import PyTree, Scalar
 from forgetsam.perturbations._radius import scale_to_radius
 

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array
 
+from forgetsam._arrays import at_least_float32
 from forgetsam._checks import check_number
-from forgetsam._norms import at_least_float32
 from forgetsam._typing import PyTree, Scalar
 
 

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import optax
 
-from forgetsam._norms import at_least_float32
+from forgetsam._arrays import at_least_float32
 from forgetsam._typing import PyTree
 
 

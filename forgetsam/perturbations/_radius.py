@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Int
 
+from forgetsam._arrays import to_length
 from forgetsam._checks import check_rho
-from forgetsam._norms import to_length
 from forgetsam._typing import PyTree
 
 

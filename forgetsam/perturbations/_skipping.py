@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool
 
-from forgetsam._mesh import is_float
+from forgetsam._arrays import is_float
 from forgetsam._typing import PyTree
 
 AscentFn = Callable[[PyTree], PyTree]

@@ -3,8 +3,8 @@
 import jax
 from jaxtyping import Array
 
+from forgetsam._arrays import at_least_float32
 from forgetsam._checks import check_number
-from forgetsam._norms import at_least_float32
 from forgetsam._typing import PyTree, Scalar
 from forgetsam.perturbations._combine import Combine
 

@@ -9,9 +9,9 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
-from forgetsam._mesh import replicated, split_batch
-from forgetsam._norms import at_least_float32
+from forgetsam._arrays import at_least_float32
 from forgetsam._typing import Forward, Loss, PyTree
+from forgetsam.training._mesh import replicated, split_batch
 
 Batch = dict[str, Any]
 

@@ -9,15 +9,15 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
-from forgetsam._checked_step import check_batch
-from forgetsam._mesh import check_mesh, replicated, split_batch
-from forgetsam._norms import tree_norm
+from forgetsam._arrays import tree_norm
 from forgetsam._typing import Forward, Loss, PyTree
 from forgetsam.sharpness._batch_functions import (
   Batch,
   BatchFunctions,
   batch_functions,
 )
+from forgetsam.training._checked_step import check_batch
+from forgetsam.training._mesh import check_mesh, replicated, split_batch
 
 
 class DatasetLoss(NamedTuple):

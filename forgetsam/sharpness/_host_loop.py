@@ -16,7 +16,7 @@ from jax.flatten_util import ravel_pytree
 from jax.interpreters import batching
 from jaxtyping import Array, Float
 
-from forgetsam._norms import at_least_float32
+from forgetsam._arrays import at_least_float32
 from forgetsam._typing import PyTree
 
 MatVec = Callable[[PyTree], PyTree]

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
-from forgetsam._norms import at_least_float32, tree_norm
+from forgetsam._arrays import at_least_float32, tree_norm
 from forgetsam._typing import PyTree, Scalar
 from forgetsam.perturbations import (
   asam,

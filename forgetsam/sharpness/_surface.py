@@ -6,7 +6,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float
 
-from forgetsam._norms import tree_dot, tree_norm, unit
+from forgetsam._arrays import tree_dot, tree_norm, unit
 from forgetsam._typing import PyTree
 from forgetsam.sharpness._offsets import add
 

@@ -153,7 +153,7 @@ def test_micro_batches_share_their_mean_direction_in_between(
   devices, unrolled, monkeypatch
 ):
   if not unrolled:
-    monkeypatch.setattr("forgetsam._gradients.MOST_UNROLLED", 1)
+    monkeypatch.setattr("forgetsam.training._gradients.MOST_UNROLLED", 1)
 
   mesh = jax.make_mesh(
     (devices,), ("data",), axis_types=(jax.sharding.AxisType.Auto,)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import forgetsam as fs
-from forgetsam._norms import tree_dot, tree_norm
+from forgetsam._arrays import tree_dot, tree_norm
 
 READING = {
   "sam": lambda rho: fs.sam(rho),

@@ -12,10 +12,10 @@ from made_up_sets import make_set
 
 import forgetsam as fs
 from forgetsam import data, models
-from forgetsam.config import ConfigError, load_config_file
-from forgetsam.evaluation import ALEXNET_ERRORS
-from forgetsam.jobs.evaluate import _corruption_summary, evaluate_run
-from forgetsam.jobs.train import train
+from forgetsam.experiment.config import ConfigError, load_config_file
+from forgetsam.experiment.evaluation import ALEXNET_ERRORS
+from forgetsam.experiment.jobs.evaluate import _corruption_summary, evaluate_run
+from forgetsam.experiment.jobs.train import train
 
 ROOT = Path(__file__).resolve().parents[2]
 SETS = "imagenet2012,imagenet2012@train[:5],imagenet2012_real,imagenet_r"
@@ -113,7 +113,7 @@ def test_results_do_not_depend_on_batches_or_devices(
   again = config.copy_and_resolve_references()
   again.batch_size, again.micro_batch_size = 8, 1
   monkeypatch.setattr(
-    "forgetsam.jobs.evaluate.refuse_other_config", lambda *_: None
+    "forgetsam.experiment.jobs.evaluate.refuse_other_config", lambda *_: None
   )
   results.append(evaluated((again, workdir), sets=SETS, batch_size=16))
   for other in results[1:]:

@@ -15,8 +15,8 @@ import pytest
 from ml_collections import config_dict
 
 import forgetsam as fs
-from forgetsam import builders
-from forgetsam.config import check_config, load_config_file
+from forgetsam.experiment import build as builders
+from forgetsam.experiment.config import check_config, load_config_file
 
 ROOT = Path(__file__).resolve().parents[2]
 VIT_RUNS = {

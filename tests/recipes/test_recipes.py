@@ -13,10 +13,11 @@ from config_recorder import Recorder
 from ml_collections import config_dict
 
 import forgetsam as fs
-from forgetsam import builders, data
-from forgetsam.config import check_config, load_config_file
-from forgetsam.config._schema import SCHEMA, leaves
-from forgetsam.jobs.train import train
+from forgetsam import data
+from forgetsam.experiment import build as builders
+from forgetsam.experiment.config import check_config, load_config_file
+from forgetsam.experiment.config._schema import SCHEMA, leaves
+from forgetsam.experiment.jobs.train import train
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = {
@@ -123,7 +124,7 @@ def test_traces_at_full_size(name: str, variant: str):
 def test_no_leaf_goes_unread(name: str, monkeypatch: pytest.MonkeyPatch):
   """By some variant, as it is or with another choice of a `name`.
 
-  Recipes in memory are read in tests/jobs/test_configs.py.
+  Recipes in memory are read in tests/experiment/jobs/test_configs.py.
   """
   stand_in = sources_like(load(name, variants(name)[0]))
   monkeypatch.setattr(data, "stream", lambda *_, **__: stand_in)

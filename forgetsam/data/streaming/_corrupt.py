@@ -15,11 +15,11 @@ from absl import logging
 from jaxtyping import Bool, Int64
 
 from forgetsam._errors import DataError
-from forgetsam._processes import on_main
 from forgetsam.data._tensorflow import import_tensorflow
 from forgetsam.data.streaming._decode import check_image
 from forgetsam.data.streaming._pipeline import parser
 from forgetsam.data.streaming._records import Records, find_records
+from forgetsam.experiment.run._processes import on_main
 
 if TYPE_CHECKING:
   import tensorflow as tf

@@ -1,0 +1,112 @@
+"""Euclidean norms and inner products of pytrees, in at least float32."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from forgetsam._typing import PyTree, Scalar
+
+# Outside this range a sum of float32 squares has lost precision to underflow,
+# or is about to overflow.
+_SMALLEST, _LARGEST = 1e-30, 1e37
+
+
+def is_float(x: Any) -> bool:
+  """Whether an array is of floating point."""
+  return jnp.issubdtype(x.dtype, jnp.floating)
+
+
+def at_least_float32(x: Array) -> Array:
+  """Casts bfloat16 and float16 to float32; leaves wider types alone."""
+  x = jnp.asarray(x)
+  return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
+def tree_norm(tree: PyTree) -> Float[Array, ""]:
+  r"""Euclidean norm over all leaves of a tree.
+
+  .. math:: \lVert g \rVert_2 = \sqrt{\textstyle\sum_i g_i^2}
+
+  The plain sum of squares, accumulated in float32 (float64 leaves: in
+  float64). One `lax.cond` on the finished scalar falls back to dividing by the
+  largest entry where the sum under- or overflows: norms that float32 can hold
+  come out right, at the price of the plain sum.
+
+  Args:
+    tree: pytree of floating-point arrays of any shapes.
+
+  Returns:
+    A scalar; zero for an empty tree, not finite where an entry is not.
+
+  Example:
+    >>> norm = tree_norm({"a": jnp.array([3e30]), "b": jnp.array([4e30])})
+    >>> round(float(norm) / 1e30, 4)
+    5.0
+  """
+  leaves = [at_least_float32(x) for x in jax.tree.leaves(tree)]
+  if not leaves:
+    return jnp.zeros((), jnp.float32)
+  total = _sum_of_squares(leaves)
+  in_range = (total >= _SMALLEST) & (total <= _LARGEST)
+  return jax.lax.cond(
+    in_range, lambda: jnp.sqrt(total), lambda: _scaled(leaves)
+  )
+
+
+def _sum_of_squares(leaves: list[Array]) -> Array:
+  # Elementwise products: TPUs would multiply a `vdot` in bfloat16.
+  return sum((jnp.sum(x * x) for x in leaves), jnp.zeros((), jnp.float32))
+
+
+def _scaled(leaves: list[Array]) -> Array:
+  """The norm by way of the largest entry, safe from under- and overflow."""
+  maxima = [jnp.max(jnp.abs(x), initial=0.0) for x in leaves]
+  largest = jnp.max(jnp.stack(maxima))
+  divisor = jnp.where(largest > 0, largest, 1)
+  total = sum(
+    (jnp.sum((x / divisor) ** 2) for x in leaves[1:]),
+    jnp.sum((leaves[0] / divisor) ** 2),
+  )
+  return largest * jnp.sqrt(total)
+
+
+def tree_dot(left: PyTree, right: PyTree) -> Float[Array, ""]:
+  r"""Inner product :math:`\sum_i a_i b_i` over two trees, in float32.
+
+  Elementwise products and sums, so that no backend lowers the precision.
+  """
+  products = jax.tree.map(
+    lambda a, b: jnp.sum(at_least_float32(a) * at_least_float32(b)),
+    left,
+    right,
+  )
+  return jax.tree.reduce(jnp.add, products, jnp.zeros((), jnp.float32))
+
+
+def plain_norm(tree: PyTree) -> Float[Array, ""]:
+  """The norm without the fallback: for numbers that are only looked at.
+
+  It is 0 or infinite where the squares leave float32's range, and costs no
+  copy of the tree where that is still to be computed: the fallback's branch
+  would need it in memory.
+  """
+  leaves = [at_least_float32(x) for x in jax.tree.leaves(tree)]
+  return jnp.sqrt(_sum_of_squares(leaves))
+
+
+def to_length(tree: PyTree, length: Scalar) -> PyTree:
+  """`length * tree / ||tree||` in at least float32; zero stays zero."""
+  norm = tree_norm(tree)
+  # One multiplication by length / norm would do, but for norms whose inverse
+  # float32 cannot hold: those take a power of two first.
+  power = jnp.where(norm < _SMALLEST, 2.0**100, 1.0)
+  power = jnp.where(norm > 1 / _SMALLEST, 2.0**-100, power)
+  factor = length / jnp.where(norm == 0, 1, norm * power)
+  return jax.tree.map(lambda x: at_least_float32(x) * power * factor, tree)
+
+
+def unit(tree: PyTree) -> PyTree:
+  """`tree / ||tree||` leaf by leaf in at least float32; zero stays zero."""
+  return to_length(tree, 1.0)

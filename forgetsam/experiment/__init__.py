@@ -1,0 +1,1 @@
+"""The lab: from a configuration to a trained, measured and kept run."""

@@ -1,0 +1,161 @@
+"""From `config.evaluation.sets` to what `--job=evaluate` scores."""
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+from jax.sharding import Mesh
+from ml_collections import config_dict
+
+import forgetsam as fs
+from forgetsam import data, models
+from forgetsam.training._eval_step import EvalStep
+from forgetsam.experiment.build._crops import build_stream_options
+from forgetsam.experiment.build._images import build_sources
+from forgetsam.experiment.config import ConfigError
+from forgetsam.experiment.config._errors import refusal
+
+CORRUPTED = ("imagenet2012_corrupted", "cifar10_corrupted")
+
+
+class EvaluationSet(NamedTuple):
+  """One set and the ways to score it.
+
+  Attributes:
+    source: the examples.
+    steps: evaluation steps, by the names that their results go by.
+  """
+
+  source: data.BatchSource
+  steps: dict[str, EvalStep]
+
+
+def build_evaluation_sets(
+  config: config_dict.ConfigDict, model: nn.Module, mesh: Mesh | None
+) -> list[EvaluationSet]:
+  """Opens the sets that `config.evaluation.sets` lists, or the run's own.
+
+  A name is TFDS's, and may go on with `@` and a split, as in
+  `imagenet2012@train[:8192]`. A corrupted set's name stands for all of its
+  corruptions and severities. Sets that show a part of the classes are scored
+  over these, and over all under the name with `_all_classes`.
+
+  Args:
+    config: a checked configuration.
+    model: the model to score.
+    mesh: the mesh to score it on.
+
+  Returns:
+    The sets; without a list, the run's validation split, if any, and its test
+    split.
+
+  Raises:
+    ConfigError: a set is not there, or does not fit the model.
+  """
+  forward: Any = models.forward(model)
+  sources = _own_sources(config)
+  if config.evaluation.sets:
+    wanted = _names(config)
+    sources = {name: _open(config, name, model) for name in wanted}
+  return [
+    EvaluationSet(source, _steps(forward, name, source, mesh))
+    for name, source in sources.items()
+  ]
+
+
+def adapt_to_sets(
+  variables: dict[str, Any], model: nn.Module, sets: Sequence[EvaluationSet]
+) -> dict[tuple[int, int, int], dict[str, Any]]:
+  """The variables for each shape of images: position embeddings interpolated.
+
+  Raises:
+    ConfigError: the model cannot take a set's images.
+  """
+  adapted: dict[tuple[int, int, int], dict[str, Any]] = {}
+  for name, shape in [
+    (n, one.source.eval_shape) for one in sets for n in one.steps
+  ]:
+    if shape in adapted:
+      continue
+    try:
+      params, model_state = jax.eval_shape(
+        functools.partial(models.initialise, model, image_shape=shape),
+        jax.random.key(0),
+      )
+      initial = {"params": params, **model_state}
+      adapted[shape] = fs.interop.adapt(variables, initial).variables
+    except ValueError as error:
+      raise ConfigError(
+        f"config.evaluation.sets is refused: the model cannot take the images "
+        f"of {name}, of shape {shape}\n  {error}"
+      ) from error
+  return adapted
+
+
+def _own_sources(
+  config: config_dict.ConfigDict,
+) -> dict[str, data.BatchSource]:
+  if config.evaluation.sets:
+    return {}
+  sources = build_sources(config, job=True)
+  held_out = sources.validation
+  own = {} if held_out is None else {"validation": held_out}
+  return {**own, "test": sources.test}
+
+
+def _names(config: config_dict.ConfigDict) -> list[str]:
+  names: list[str] = []
+  for name in config.evaluation.sets.split(","):
+    name = name.strip()
+    several = (
+      data.corrupted_sets(name).values() if name in CORRUPTED else [name]
+    )
+    names += [n for n in several if n not in names]
+  return names
+
+
+def _open(
+  config: config_dict.ConfigDict, name: str, model: nn.Module
+) -> data.StreamedSplit:
+  """A set's split, with its images as the run's evaluation sees them."""
+  base, _, split = name.partition("@")
+  options = build_stream_options(config, job=True)
+  if not config.data.stream:  # the model was trained on images as stored
+    as_stored = dataclasses.replace(options.eval_crop, short_side=None)
+    options = dataclasses.replace(options, eval_crop=as_stored)
+  try:
+    source = data.stream_split(
+      base, split or None, options, data_dir=config.data.dir
+    )
+  except (OSError, ValueError) as error:
+    raise ConfigError(
+      f"config.evaluation.sets={config.evaluation.sets!r} is refused: {name} "
+      f"cannot be scored\n  {error}"
+    ) from error
+  classes = model.num_classes
+  if source.num_classes != classes:
+    raise ConfigError(
+      refusal(
+        "config.evaluation.sets",
+        config.evaluation.sets,
+        f"sets with the model's {classes} classes; {name} has "
+        f"{source.num_classes}",
+      )
+    )
+  return source
+
+
+def _steps(
+  forward: Any, name: str, source: data.BatchSource, mesh: Mesh | None
+) -> dict[str, EvalStep]:
+  def step(classes: Any = None) -> EvalStep:
+    return fs.make_eval_step(
+      forward, classes=classes, multi_label=source.multi_label, mesh=mesh
+    )
+
+  if source.classes is None:
+    return {name: step()}
+  return {name: step(source.classes), f"{name}_all_classes": step()}

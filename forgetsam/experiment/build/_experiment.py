@@ -1,0 +1,205 @@
+"""Everything a job needs, with no configuration left to read."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import numpy as np
+import optax
+from jax.sharding import Mesh, NamedSharding
+from jaxtyping import Array, Int64, Key
+from ml_collections import config_dict
+
+import forgetsam as fs
+from forgetsam import data, models
+from forgetsam.training._mesh import split_batch
+from forgetsam.experiment.run._processes import num_devices
+from forgetsam.experiment.build._images import (
+  Batches,
+  build_eval_batches,
+  build_sources,
+  build_train_batches,
+  build_train_indices,
+)
+from forgetsam.experiment.build._initial_weights import build_start
+from forgetsam.experiment.build._model import build_model
+from forgetsam.experiment.build._optimizer import build_learning_rate, build_optimizer
+from forgetsam.experiment.build._perturbation import (
+  build_ascent,
+  build_loss,
+  build_perturb,
+  build_rho,
+)
+from forgetsam.experiment.build._probe import Probe, build_probe
+from forgetsam.experiment.config import ConfigError
+from forgetsam.experiment.config._errors import refusal
+
+
+@dataclasses.dataclass(frozen=True)
+class Intervals:
+  """When the loop does what is not a step, in steps."""
+
+  evaluate: int
+  checkpoint: int | None
+  log: int
+  probe: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+  """A run's pieces.
+
+  Attributes:
+    sources: the splits of the data set.
+    model: a Linen module.
+    create_state: makes the first state; it allocates.
+    train_step: `(state, batch, key) -> (state, metrics)`.
+    eval_step: `(params, model_state, batch) -> sums`.
+    train_batches: `(start, stop) -> batches` of these steps.
+    train_indices: `step -> positions` of its batch's examples in the split.
+    eval_batches: `split -> batches` that count every example once.
+    key: the run's key, the same at every step.
+    steps_per_epoch: updates in an epoch.
+    num_steps: updates in the run.
+    schedules: learning_rate, and rho where weights are perturbed, of the step.
+    intervals: when to evaluate, save and log.
+    keep: number of latest checkpoints to keep.
+    skip_non_finite: whether to pass over steps that are not finite.
+    watch_test: whether the loop also scores the test split, to be seen only.
+    probe: `(params, model_state) -> scalars`, or None; see `build_probe`.
+    profile: whether to trace a few steps.
+  """
+
+  sources: data.Sources
+  model: nn.Module
+  create_state: Callable[[], fs.TrainState]
+  train_step: Callable[..., tuple[fs.TrainState, dict[str, Array]]]
+  eval_step: Callable[..., dict[str, Array]]
+  train_batches: Callable[[int, int], Batches]
+  train_indices: Callable[[int], Int64[np.ndarray, " b"]]
+  eval_batches: Callable[[data.BatchSource], Batches]
+  key: Key[Array, ""]
+  steps_per_epoch: int
+  num_steps: int
+  schedules: dict[str, optax.Schedule]
+  intervals: Intervals
+  keep: int
+  skip_non_finite: bool
+  watch_test: bool
+  probe: Probe | None
+  profile: bool
+
+
+def build_mesh() -> Mesh | None:
+  """All processes' devices along the axis "data"; None where there is one.
+
+  In the order of the processes: each has a consecutive part of a batch.
+  """
+  count = num_devices()
+  if count == 1:
+    return None
+  devices = sorted(jax.devices(), key=lambda d: (d.process_index, d.id))
+  return Mesh(
+    np.asarray(devices[:count]),
+    ("data",),
+    axis_types=(jax.sharding.AxisType.Auto,),
+  )
+
+
+def build_sharding(mesh: Mesh | None) -> NamedSharding | None:
+  """How a batch lies on the mesh; None where there is none."""
+  return None if mesh is None else split_batch(mesh)
+
+
+def _check_counts(config: config_dict.ConfigDict, per_epoch: int) -> None:
+  """Refuses more steps than a step counter holds."""
+  most = (2**31 - 1) // per_epoch
+  for key, epochs in [
+    ("epochs", config.epochs),
+    ("schedule.warmup_epochs", config.schedule.warmup_epochs),
+  ]:
+    if epochs > most:
+      text = f"at most {most}, which is 2**31 steps"
+      raise ConfigError(refusal(f"config.{key}", epochs, text))
+
+
+def build_experiment(
+  config: config_dict.ConfigDict, sources: data.Sources | None = None
+) -> Experiment:
+  """Opens the data and builds the functions of a run; compiles nothing.
+
+  Args:
+    config: a checked configuration; its hyper-parameters may be traced.
+    sources: what `build_sources` made of it before; None opens them.
+
+  Returns:
+    The run's pieces.
+
+  Raises:
+    ConfigError: the configuration does not fit the data.
+  """
+  sources = build_sources(config) if sources is None else sources
+  assert sources.train is not None  # build_sources refuses sets without
+  model = build_model(config, sources.num_classes, sources.image_shape)
+  mesh = build_mesh()
+  sharding = build_sharding(mesh)
+  per_epoch = data.steps_per_epoch(len(sources.train), config.batch_size)
+  _check_counts(config, per_epoch)
+  learning_rate = build_learning_rate(config, per_epoch)
+  rho = build_rho(config, learning_rate)
+  optimizer = build_optimizer(config, learning_rate)
+  num_steps = config.epochs * per_epoch
+  perturb = build_perturb(config, rho, config.seed, num_steps)
+  schedules = {"learning_rate": learning_rate}
+  if perturb is not None:
+    schedules["rho"] = rho
+  shards = config.optimizer.shard_state and mesh is not None
+  start = build_start(config)
+  init_key, run_key = jax.random.split(jax.random.key(config.seed))
+
+  def create_state() -> fs.TrainState:
+    params, model_state = start(
+      *models.initialise(model, init_key, sources.image_shape)
+    )
+    return fs.create_train_state(
+      params, model_state, optimizer, perturb, mesh, shard_opt_state=shards
+    )
+
+  forward: Any = models.forward(model)
+  return Experiment(
+    sources=sources,
+    model=model,
+    create_state=create_state,
+    train_step=fs.make_train_step(
+      forward,
+      loss=build_loss(config),
+      optimizer=optimizer,
+      ascent=None if perturb is None else build_ascent(config),
+      perturb=perturb,
+      micro_batch_size=config.micro_batch_size,
+      ascent_fraction=config.ascent.fraction,
+      mesh=mesh,
+      shard_opt_state=shards,
+    ),
+    eval_step=fs.make_eval_step(forward, mesh=mesh),
+    train_batches=build_train_batches(config, sources.train, sharding),
+    train_indices=build_train_indices(config, sources.train),
+    eval_batches=build_eval_batches(config, sharding),
+    key=run_key,
+    steps_per_epoch=per_epoch,
+    num_steps=num_steps,
+    schedules=schedules,
+    intervals=Intervals(
+      evaluate=config.evaluation.every_epochs * per_epoch,
+      checkpoint=config.checkpoint.every_steps,
+      log=config.log.every_steps,
+      probe=config.probe.every_steps,
+    ),
+    keep=config.checkpoint.keep,
+    skip_non_finite=config.on_nonfinite == "skip",
+    watch_test=config.evaluation.watch_test,
+    probe=build_probe(config, sources, forward),
+    profile=config.log.profile,
+  )

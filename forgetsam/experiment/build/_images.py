@@ -1,0 +1,178 @@
+"""From `config.data` to splits, and to their batches on the devices."""
+
+from collections.abc import Callable, Iterator
+
+import jax
+import numpy as np
+from jax.sharding import NamedSharding
+from jaxtyping import Int64
+from ml_collections import config_dict
+
+from forgetsam import data
+from forgetsam.experiment.run._processes import process_shard
+from forgetsam.experiment.build._crops import build_stream_options
+from forgetsam.experiment.config import ConfigError
+from forgetsam.experiment.config._errors import refusal
+
+Batches = Iterator[dict[str, jax.Array]]
+
+
+def build_data(config: config_dict.ConfigDict) -> data.ImageData:
+  """Loads the data set that `config.data` describes into memory.
+
+  Args:
+    config: a checked configuration.
+
+  Returns:
+    The splits, in memory.
+
+  Raises:
+    ConfigError: the configuration does not fit what was loaded.
+  """
+  options = config.data
+  if options.stream:
+    raise ConfigError(
+      refusal("config.data.stream", True, "false where sets are held in memory")
+    )
+  try:
+    return data.load(
+      options.name,
+      data_dir=options.dir,
+      validation=options.validation,
+      split_seed=options.split_seed,
+      label_noise=options.label_noise,
+      train_examples=options.train_examples,
+    )
+  except (OSError, ValueError) as error:
+    raise _cannot_load(config, error) from error
+
+
+def build_sources(
+  config: config_dict.ConfigDict,
+  images: data.ImageData | None = None,
+  *,
+  job: bool = False,
+) -> data.Sources:
+  """The splits that `config.data` describes, and what is done to their images.
+
+  Args:
+    config: a checked configuration.
+    images: what `build_data` made of it before; None loads or opens the set.
+    job: whether evaluation images have the size that `--job=evaluate` asks for.
+
+  Returns:
+    Splits that give batches, from memory or, with `config.data.stream`, from
+    files.
+
+  Raises:
+    ConfigError: the configuration does not fit the set.
+  """
+  options = config.data
+  if options.stream:
+    sources = _streamed(config, job)
+  else:
+    images = build_data(config) if images is None else images
+    _check_channels(config, images.image_shape[-1])
+    sources = data.in_memory(
+      images,
+      mean=options.mean,
+      std=options.std,
+      flip=options.flip,
+      crop_padding=options.crop_padding,
+    )
+  if sources.train is None:
+    raise ConfigError(
+      refusal(
+        "config.data.name",
+        options.name,
+        "a set with a training split; others go into config.evaluation.sets",
+      )
+    )
+  if config.batch_size > len(sources.train):
+    raise ConfigError(
+      f"config.batch_size={config.batch_size} is too large\n"
+      f"  allowed: at most the {len(sources.train)} training examples"
+    )
+  return sources
+
+
+def _streamed(config: config_dict.ConfigDict, job: bool) -> data.Sources:
+  try:
+    return data.stream(
+      config.data.name,
+      build_stream_options(config, job=job),
+      data_dir=config.data.dir,
+      validation=config.data.validation,
+      train_examples=config.data.train_examples,
+    )
+  except (OSError, ValueError) as error:
+    raise _cannot_load(config, error) from error
+
+
+def _cannot_load(
+  config: config_dict.ConfigDict, error: Exception
+) -> ConfigError:
+  return ConfigError(
+    f"config.data.name={config.data.name!r} cannot be loaded as config.data "
+    f"asks\n  {error}"
+  )
+
+
+def _check_channels(config: config_dict.ConfigDict, channels: int) -> None:
+  mean = config.data.mean
+  if len(mean) not in (1, channels):
+    raise ConfigError(
+      f"config.data.mean={mean} does not fit\n"
+      f"  allowed: one number, or one for each of {channels} channels"
+    )
+
+
+def build_train_batches(
+  config: config_dict.ConfigDict,
+  source: data.BatchSource,
+  sharding: NamedSharding | None,
+) -> Callable[[int, int], Batches]:
+  """The training batches from one step to another, as a function of both."""
+
+  def batches(start: int, stop: int) -> Batches:
+    try:
+      host = source.train_batches(
+        batch_size=config.batch_size,
+        seed=config.seed,
+        start_step=start,
+        num_steps=stop - start,
+        shard=process_shard(),
+      )
+    except ValueError as error:  # as many processes cannot share a batch
+      raise ConfigError(
+        f"config.batch_size={config.batch_size} is refused\n  {error}"
+      ) from error
+    return data.prefetch_to_device(host, sharding)
+
+  return batches
+
+
+def build_train_indices(
+  config: config_dict.ConfigDict, source: data.BatchSource
+) -> Callable[[int], Int64[np.ndarray, " b"]]:
+  """Which examples a training step's batch holds."""
+
+  def indices(step: int) -> Int64[np.ndarray, " b"]:
+    return source.train_indices(
+      batch_size=config.batch_size, seed=config.seed, step=step
+    )
+
+  return indices
+
+
+def build_eval_batches(
+  config: config_dict.ConfigDict, sharding: NamedSharding | None
+) -> Callable[[data.BatchSource], Batches]:
+  """The padded and masked batches of a split."""
+  batch_size = config.evaluation.batch_size
+
+  def batches(source: data.BatchSource) -> Batches:
+    host = source.eval_batches(batch_size=batch_size, shard=process_shard())
+    return data.prefetch_to_device(host, sharding)
+
+  return batches

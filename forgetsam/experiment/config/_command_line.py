@@ -1,0 +1,198 @@
+"""The command line: flags, the configuration's file and its overrides."""
+
+import re
+import runpy
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from absl import flags
+from ml_collections import config_dict, config_flags
+
+from forgetsam.experiment.config._errors import ConfigError, closest, refusal
+from forgetsam.experiment.config._process_flags import (
+  ProcessFlags,
+  define_process_flags,
+  read_process_flags,
+)
+from forgetsam.experiment.config._schema import SCHEMA, is_optional, leaves
+from forgetsam.experiment.config._sweep_flags import (
+  SweepFlags,
+  define_sweep_flags,
+  read_sweep_flags,
+)
+
+_OVERRIDE = re.compile(r"--?(no)?config\.(?P<key>[^=]*)(=(?P<value>.*))?$")
+
+
+class Command(NamedTuple):
+  """What the command line asks for."""
+
+  job: str
+  workdir: Path
+  config: config_dict.ConfigDict | None
+  overrides: tuple[str, ...]  # arguments that change `config`, in order
+  file: str | None = None  # --config as given
+  sweep: SweepFlags | None = None  # of the sweep, which loads many configs
+  arms: tuple[str, ...] = ()  # of the study
+  processes: ProcessFlags = ProcessFlags()
+  compilation_cache: str | None = None  # a folder, "none", or JAX's default
+
+
+def parse_command_line(argv: Sequence[str], jobs: Sequence[str]) -> Command:
+  """Reads `--job`, `--workdir`, `--config` and `--config.key=value`.
+
+  The flags are the call's own, not absl's global ones, so that tests and
+  notebooks can parse more than once.
+
+  Args:
+    argv: the arguments, without the program's name.
+    jobs: names that `--job` may take; the first is the default.
+
+  Returns:
+    The command; `config` has the overrides applied, or is None where no file
+    was named.
+
+  Raises:
+    ConfigError: a flag, file, variant, key or value is unknown or missing.
+  """
+  argv = _join_values(argv)
+  overrides = tuple(arg for arg in argv if _OVERRIDE.match(arg))
+  values = flags.FlagValues()
+  flags.DEFINE_string("job", jobs[0], "What to do.", flag_values=values)
+  flags.DEFINE_string("workdir", None, "The run's folder.", flag_values=values)
+  flags.DEFINE_string("config", None, "FILE:VARIANT", flag_values=values)
+  define_sweep_flags(values)
+  define_process_flags(values)
+  flags.DEFINE_string(
+    "compilation_cache", None, "A folder, or none.", flag_values=values
+  )
+  flags.DEFINE_list("arms", [], "The study's, or all.", flag_values=values)
+  try:
+    rest = values(["main.py", *(a for a in argv if a not in overrides)])[1:]
+  except flags.Error as error:
+    raise ConfigError(
+      f"{error}\n  allowed: --config=FILE:VARIANT --workdir=DIR --job=JOB "
+      "--config.KEY=VALUE, and --variants --seeds --first_seed --grid --tune "
+      "--settings with --job=sweep, --arms with --job=study, and --coordinator "
+      "--num_processes --process_id --connect_seconds with several processes, "
+      "and --compilation_cache=DIR (or none) for compiled programs"
+    ) from error
+  if rest:
+    raise ConfigError(
+      refusal("argument", rest[0], "flags only, such as --config.seed=1")
+    )
+  if values.job not in jobs:
+    raise ConfigError(refusal("--job", values.job, "one of " + ", ".join(jobs)))
+  if not values.workdir:
+    raise ConfigError(
+      "--workdir is missing\n  allowed: a folder for the run's files, such as "
+      "--workdir=/tmp/run"
+    )
+  processes = read_process_flags(values)
+  sweep = read_sweep_flags(values)
+  if values.arms and values.job != "study":
+    text = "with --job=study only"
+    raise ConfigError(refusal("--arms", ",".join(values.arms), text))
+  config = None
+  if values.config and sweep is None and values.job != "study":
+    config = apply_overrides(load_config_file(values.config), overrides)
+  return Command(
+    values.job,
+    Path(values.workdir),
+    config,
+    overrides,
+    values.config,
+    sweep,
+    tuple(values.arms),
+    processes,
+    values.compilation_cache,
+  )
+
+
+def _join_values(argv: Sequence[str]) -> list[str]:
+  """Writes `--config.key value` as `--config.key=value`, as absl reads it."""
+  joined: list[str] = []
+  for arg in argv:
+    last = joined[-1] if joined else ""
+    waits = _OVERRIDE.match(last) and "=" not in last
+    if waits and not arg.startswith("-"):
+      joined[-1] = f"{last}={arg}"
+    else:
+      joined.append(arg)
+  return joined
+
+
+def load_config_file(argument: str) -> config_dict.ConfigDict:
+  """Runs `get_config(VARIANT)` of `FILE.py:VARIANT`."""
+  file, _, variant = argument.partition(":")
+  if not Path(file).is_file():
+    beside = sorted(Path(file).parent.glob("*.py"))
+    raise ConfigError(
+      refusal(
+        "--config",
+        argument,
+        "an existing file, then :VARIANT"
+        + (f"; there are {', '.join(map(str, beside))}" if beside else ""),
+      )
+    )
+  get_config = runpy.run_path(file).get("get_config")
+  if get_config is None:
+    raise ConfigError(
+      refusal("--config", argument, "a file that defines get_config(variant)")
+    )
+  try:
+    config = get_config(*([variant] if variant else []))
+  except (TypeError, ValueError) as error:
+    raise ConfigError(refusal("--config", argument, str(error))) from error
+  if not isinstance(config, config_dict.ConfigDict):
+    raise ConfigError(
+      refusal(
+        "--config",
+        argument,
+        "a file whose get_config returns a ConfigDict, not a "
+        + type(config).__name__,
+      )
+    )
+  return config
+
+
+def apply_overrides(
+  config: config_dict.ConfigDict, overrides: Sequence[str]
+) -> config_dict.ConfigDict:
+  """The configuration after `--config.key=value` arguments."""
+  known = {f"config.{key}" for key in leaves(config)}
+  for argument in overrides:
+    match = _OVERRIDE.match(argument)
+    assert match is not None  # the caller chose the arguments by this pattern
+    key, value = f"config.{match['key']}", match["value"]
+    if key not in known:
+      raise ConfigError(
+        refusal(key, value, f"no such key; {closest(key, known)}")
+      )
+    _override(config, argument, match["key"], value)
+  return config
+
+
+def _override(
+  config: config_dict.ConfigDict, argument: str, path: str, value: str | None
+) -> None:
+  """Sets one key in place, parsed as the type that it has."""
+  *parents, name = path.split(".")
+  holder = config
+  for parent in parents:
+    holder = holder[parent]
+  if value is not None and value.lower() == "none" and is_optional(path):
+    holder[name] = None
+    return
+  values = flags.FlagValues()
+  try:
+    config_flags.DEFINE_config_dict(
+      "config", config, flag_values=values, sys_argv=[argument]
+    )
+    values(["main.py", argument])
+  except (flags.Error, TypeError, ValueError) as error:
+    allowed = f"a value of type {holder.get_type(name).__name__}"
+    if path in SCHEMA:
+      allowed = SCHEMA[path].describe()
+    raise ConfigError(refusal(f"config.{path}", value, allowed)) from error

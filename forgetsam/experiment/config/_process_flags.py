@@ -1,0 +1,115 @@
+"""The flags that say which of several processes this one is."""
+
+import os
+import re
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from absl import flags
+
+from forgetsam.experiment.config._errors import ConfigError, refusal
+
+# What launchers tell each process: how many there are, and which one it is.
+_LAUNCHERS = (
+  ("OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK"),
+  ("SLURM_STEP_NUM_TASKS", "SLURM_PROCID"),
+)
+
+
+class ProcessFlags(NamedTuple):
+  """Which of a run's processes this one is.
+
+  Attributes:
+    coordinator: HOST:PORT, on which process 0 listens; None leaves all to the
+      launcher's environment.
+    num_processes: how many there are; 1 stays alone whatever the environment.
+    process_id: which this is, from 0.
+    connect_seconds: how long to wait for the others.
+  """
+
+  coordinator: str | None = None
+  num_processes: int | None = None
+  process_id: int | None = None
+  connect_seconds: int = 300
+
+
+def define_process_flags(values: flags.FlagValues) -> None:
+  """Adds the flags."""
+  flags.DEFINE_string("coordinator", None, "HOST:PORT", flag_values=values)
+  flags.DEFINE_integer(
+    "num_processes", None, "Of the run.", lower_bound=1, flag_values=values
+  )
+  flags.DEFINE_integer(
+    "process_id", None, "This one, from 0.", lower_bound=0, flag_values=values
+  )
+  flags.DEFINE_integer(
+    "connect_seconds", 300, "To wait.", lower_bound=1, flag_values=values
+  )
+
+
+def read_process_flags(
+  values: flags.FlagValues, environment: Mapping[str, str] = os.environ
+) -> ProcessFlags:
+  """Which process this is; what is not given is the launcher's to say.
+
+  Raises:
+    ConfigError: the flags are incomplete or contradict each other.
+  """
+  given = ProcessFlags(
+    values.coordinator,
+    values.num_processes,
+    values.process_id,
+    values.connect_seconds,
+  )
+  if given.coordinator is None:
+    return _without_coordinator(given)
+  host, _, port = given.coordinator.rpartition(":")
+  if not host or not re.fullmatch(r"\d{1,5}", port) or int(port) > 65535:
+    raise ConfigError(
+      refusal(
+        "--coordinator",
+        given.coordinator,
+        "HOST:PORT, the same for all processes, such as 10.0.0.1:1234",
+      )
+    )
+  given = _completed(given, environment)
+  assert given.num_processes is not None
+  assert given.process_id is not None
+  if given.process_id >= given.num_processes:
+    raise ConfigError(
+      refusal(
+        "--process_id",
+        given.process_id,
+        f"0 to {given.num_processes - 1}, each once, with "
+        f"--num_processes={given.num_processes}",
+      )
+    )
+  return given
+
+
+def _without_coordinator(given: ProcessFlags) -> ProcessFlags:
+  alone = given.num_processes == 1 and given.process_id in (None, 0)
+  if alone or (given.num_processes is None and given.process_id is None):
+    return given
+  raise ConfigError(
+    "--coordinator is missing\n  allowed: --coordinator=HOST:PORT beside "
+    "--num_processes and --process_id, or none of the three where the "
+    "launcher says; --num_processes=1 alone for one process"
+  )
+
+
+def _completed(
+  given: ProcessFlags, environment: Mapping[str, str]
+) -> ProcessFlags:
+  """The flags with a launcher's number and index where they are not given."""
+  count, index = given.num_processes, given.process_id
+  for size, rank in _LAUNCHERS:
+    if count is None and index is None and {size, rank} <= set(environment):
+      count, index = int(environment[size]), int(environment[rank])
+  for name, value in (("num_processes", count), ("process_id", index)):
+    if value is None:
+      raise ConfigError(
+        f"--{name} is missing\n  allowed: --num_processes=N --process_id=I "
+        "beside --coordinator, or neither under mpirun or srun"
+      )
+  return given._replace(num_processes=count, process_id=index)

@@ -1,0 +1,78 @@
+"""The flags of `--job=sweep`."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+from absl import flags
+
+from forgetsam.experiment.config._errors import ConfigError, refusal
+
+
+class SweepFlags(NamedTuple):
+  """What a sweep runs over.
+
+  Attributes:
+    variants: variants of the configurations' file.
+    seeds: the number of seeds.
+    first_seed: the first of them; the configuration's seed, if None.
+    grid: keys and values to choose from, or None.
+    tune: whether to stay away from the test split.
+    settings: a `best.json` of an earlier sweep, or None.
+  """
+
+  variants: tuple[str, ...]
+  seeds: int
+  first_seed: int
+  grid: str | None
+  tune: bool
+  settings: Path | None
+
+
+_NAMES = SweepFlags._fields
+
+
+def define_sweep_flags(values: flags.FlagValues) -> None:
+  """Adds the sweep's flags."""
+  flags.DEFINE_list(
+    "variants", [], "What to compare, such as plain,sam.", flag_values=values
+  )
+  flags.DEFINE_integer(
+    "seeds", 5, "Runs of each.", lower_bound=1, flag_values=values
+  )
+  flags.DEFINE_integer(
+    "first_seed", 0, "The first seed.", lower_bound=0, flag_values=values
+  )
+  flags.DEFINE_string("grid", None, "KEY=A,B;KEY=C,D", flag_values=values)
+  flags.DEFINE_bool("tune", False, "Leave test alone.", flag_values=values)
+  flags.DEFINE_string("settings", None, "A best.json.", flag_values=values)
+
+
+def read_sweep_flags(values: flags.FlagValues) -> SweepFlags | None:
+  """The sweep's flags, or None where another job runs.
+
+  Raises:
+    ConfigError: they are given to another job, or do not go together.
+  """
+  if values.job != "sweep":
+    for name in _NAMES:
+      if values[name].present:
+        raise ConfigError(
+          refusal(f"--{name}", values[name].value, "with --job=sweep only")
+        )
+    return None
+  variants = tuple(values.variants)
+  if not variants or len(set(variants)) < len(variants) or not all(variants):
+    text = "variants of the file, each once, such as --variants=plain,sam,obf"
+    raise ConfigError(refusal("--variants", ",".join(variants), text))
+  tune = values.tune or values.grid is not None
+  if tune and values.settings is not None:
+    text = "none beside --grid or --tune: what was chosen is for reporting"
+    raise ConfigError(refusal("--settings", values.settings, text))
+  return SweepFlags(
+    variants=variants,
+    seeds=values.seeds,
+    first_seed=values.first_seed,
+    grid=values.grid,
+    tune=tune,
+    settings=Path(values.settings) if values.settings else None,
+  )

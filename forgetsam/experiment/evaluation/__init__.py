@@ -1,0 +1,16 @@
+"""How good a model is on a split, or on many."""
+
+from forgetsam.experiment.evaluation._corruptions import (
+  ALEXNET_ERRORS,
+  mean_corruption_error,
+)
+from forgetsam.experiment.evaluation._evaluate import evaluate, evaluate_each
+from forgetsam.experiment.evaluation._table import format_table
+
+__all__ = [
+  "ALEXNET_ERRORS",
+  "evaluate",
+  "evaluate_each",
+  "format_table",
+  "mean_corruption_error",
+]

@@ -1,0 +1,1 @@
+"""The jobs of `main.py`, one a file."""

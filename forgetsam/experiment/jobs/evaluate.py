@@ -1,0 +1,154 @@
+"""Scores of a run's best and last checkpoint on a list of sets."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ml_collections import config_dict
+from tqdm import tqdm
+
+from forgetsam import data
+from forgetsam.experiment.build import (
+  EvaluationSet,
+  build_eval_batches,
+  build_evaluation_sets,
+  build_mesh,
+  build_model,
+  build_sharding,
+)
+from forgetsam.experiment.build._evaluation_sets import CORRUPTED, adapt_to_sets
+from forgetsam.experiment.build._images import Batches
+from forgetsam.experiment.config import (
+  ConfigError,
+  check_config,
+  config_to_dict,
+)
+from forgetsam.experiment.evaluation import (
+  ALEXNET_ERRORS,
+  evaluate_each,
+  format_table,
+  mean_corruption_error,
+)
+from forgetsam.experiment.run._checkpoint import Checkpoints
+from forgetsam.experiment.run._processes import is_main, num_devices, on_main
+from forgetsam.experiment.run._run_files import (
+  CHECKPOINTS,
+  EVALUATION,
+  load_config,
+  refuse_other_config,
+  write_json,
+)
+
+Results = dict[str, dict[str, float]]
+
+
+def evaluate_run(
+  config: config_dict.ConfigDict, workdir: Path
+) -> dict[str, Any]:
+  """Scores checkpoints on the sets that `config.evaluation.sets` lists.
+
+  Args:
+    config: the run's configuration; sets, crop and batch size may differ.
+    workdir: the run's folder.
+
+  Returns:
+    The content of `evaluation.json`: "last/step", "last/test/accuracy", ...,
+    and the same under "best/" where training had a validation split. Corrupted
+    sets also have "last/NAME/mce" and "last/NAME/corruption_error/KIND".
+
+  Raises:
+    ConfigError: the configuration is not the run's, nothing is saved yet, or a
+      set is not there.
+    CheckpointError: the checkpoints are damaged.
+  """
+  check_config(config, num_devices())
+  on_main(lambda: _check_run(workdir, config))
+  results: dict[str, Any] = {}
+  with Checkpoints(workdir / CHECKPOINTS, read_only=True) as checkpoints:
+    last = checkpoints.variables(checkpoints.steps()[::-1])
+    model = build_model(config, last.record["num_classes"])
+    mesh = build_mesh()
+    sets = build_evaluation_sets(config, model, mesh)
+    batches = build_eval_batches(config, build_sharding(mesh))
+    found = {"last": last}
+    if ranked := checkpoints.best_steps():
+      found["best"] = checkpoints.variables(ranked)
+    fitted = {
+      name: adapt_to_sets(
+        {"params": checkpoint.params, **checkpoint.model_state}, model, sets
+      )
+      for name, checkpoint in found.items()
+    }
+    for name, checkpoint in found.items():
+      scores = _score(fitted[name], sets, batches, name)
+      results[f"{name}/step"] = checkpoint.step
+      results |= {
+        f"{name}/{one}/{metric}": value
+        for one, values in scores.items()
+        for metric, value in values.items()
+      }
+      summary = _corruption_summary(scores)
+      results |= {f"{name}/{key}": value for key, value in summary.items()}
+      _print(f"{name}, step {checkpoint.step}", scores, summary)
+  on_main(lambda: write_json(workdir / EVALUATION, results))
+  print(f"\nWritten to {workdir / EVALUATION}")
+  return results
+
+
+def _check_run(workdir: Path, config: config_dict.ConfigDict) -> None:
+  old = config_to_dict(load_config(workdir))
+  refuse_other_config(workdir, old, config_to_dict(config))
+  if not (workdir / CHECKPOINTS).is_dir():
+    raise ConfigError(
+      f"--workdir={workdir} is refused: it has no checkpoint yet\n"
+      "  allowed: the folder of a run that has saved one"
+    )
+
+
+def _score(
+  variables: dict[tuple[int, int, int], dict[str, Any]],
+  sets: list[EvaluationSet],
+  batches: Callable[[data.BatchSource], Batches],
+  name: str,
+) -> Results:
+  """One pass over each set."""
+  results: Results = {}
+  hidden = None if is_main() else True  # None: unless on a terminal
+  for one in tqdm(sets, desc=name, unit="set", disable=hidden):
+    model_state = dict(variables[one.source.eval_shape])
+    params = model_state.pop("params")
+    results |= evaluate_each(
+      one.steps, params, model_state, batches(one.source)
+    )
+  return results
+
+
+def _corruption_summary(results: Results) -> dict[str, float]:
+  """The mean corruption error of each corrupted set that was scored."""
+  summary: dict[str, float] = {}
+  for name in CORRUPTED:
+    errors = {
+      kind: 1 - results[full]["accuracy"]
+      for kind, full in data.corrupted_sets(name).items()
+      if full in results
+    }
+    if len(errors) < len(data.corrupted_sets(name)):
+      continue
+    baseline = ALEXNET_ERRORS if name.startswith("imagenet") else None
+    mean, each = mean_corruption_error(errors, baseline)
+    summary[f"{name}/mce"] = mean
+    summary |= {f"{name}/corruption_error/{k}": v for k, v in each.items()}
+  return summary
+
+
+def _print(title: str, scores: Results, summary: dict[str, float]) -> None:
+  print(f"\n{title}:\n\n{format_table(scores)}")
+  for name in CORRUPTED:
+    if f"{name}/mce" in summary:
+      against = (
+        "against AlexNet's published errors; the set is compressed once more, "
+        "so not comparable with published mCE"
+        if name.startswith("imagenet")
+        else "not divided by a baseline"
+      )
+      print(f"\n{name}: mCE {100 * summary[f'{name}/mce']:.2f} % ({against})")

@@ -1,0 +1,221 @@
+"""What perturbations make a run's checkpoints forget."""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import config_dict
+
+from forgetsam import data, forgetting, models
+from forgetsam.experiment.build._initial_weights import build_start
+from forgetsam.experiment.build._offsets import Offset, build_offsets, draw_key
+from forgetsam.experiment.build._perturbation import build_loss
+from forgetsam.experiment.build._probe import draw_probe
+from forgetsam.experiment.config import ConfigError
+from forgetsam.experiment.config._errors import refusal
+from forgetsam.experiment.jobs._measured import Checkpoint, Measured, open_run
+from forgetsam.experiment.jobs._measures import flatten, print_measures
+from forgetsam.experiment.run._run_files import write_json
+
+FORGETTING = "forgetting.json"
+Examples = tuple[np.ndarray, np.ndarray]
+
+
+def measure_forgetting(
+  config: config_dict.ConfigDict, workdir: Path
+) -> dict[str, Any]:
+  """Measures forgetting by the run's own and by common perturbations.
+
+  Args:
+    config: the run's configuration; `config.forgetting` may differ.
+    workdir: the run's folder.
+
+  Returns:
+    The content of `forgetting.json`. For each checkpoint and perturbation:
+    "probe/SPLIT/..." (information in the outputs, before and forgotten),
+    "specific/..." (model-specific information, with its controls: held-out
+    examples and an untrained network), "shift/..." (logits, confidence,
+    calibration and class-prior bias around one offset) and, with
+    `config.forgetting.layer`, "layer/..." (information in a representation).
+
+  Raises:
+    ConfigError: the configuration is not the run's, nothing is saved yet, or
+      there are too few examples.
+  """
+  run = open_run(config, workdir, config.forgetting.checkpoint)
+  try:
+    measure = _measurer(config, run)
+    results: dict[str, Any] = {}
+    for checkpoint in run.checkpoints:
+      found = {"step": checkpoint.step, **measure(checkpoint)}
+      results |= flatten({checkpoint.name: found})
+  except ValueError as error:
+    options = config.forgetting.to_dict()
+    raise ConfigError(
+      f"config.forgetting={options} is refused\n  allowed: what fits the run's "
+      f"data and model: {error}"
+    ) from error
+  write_json(workdir / FORGETTING, results)
+  print_measures(results, _is_main_result)
+  print(f"\nMore in {workdir / FORGETTING}")
+  return results
+
+
+def _is_main_result(key: str) -> bool:
+  """What is forgotten of the outputs, and of the run's own examples."""
+  forgotten = "/forgotten/" in key and key.endswith("/jackknife")
+  return forgotten or key.endswith(("/step", "/excess"))
+
+
+def _measurer(
+  config: config_dict.ConfigDict, run: Measured
+) -> Callable[[Checkpoint], dict[str, Any]]:
+  """What measures one checkpoint, on examples that are drawn once."""
+  splits = _splits(config, run.sources)
+  size = config.evaluation.batch_size
+  probes = {
+    name: draw_probe(source, config, run.sources.num_classes)
+    for name, source in splits.items()
+  }
+  examples = {
+    name: data.first_examples(
+      splits[name], config.forgetting.examples, batch_size=size
+    )
+    for name in ("train", "held_out")
+  }
+  init_key, _ = jax.random.split(jax.random.key(config.seed))
+  untrained, _ = build_start(config)(
+    *models.initialise(run.model, init_key, run.sources.image_shape)
+  )
+  offsets = build_offsets(config)
+
+  def measure(checkpoint: Checkpoint) -> dict[str, Any]:
+    return {
+      name: _of_offset(
+        config, run, checkpoint, offset, untrained, probes, examples
+      )
+      for name, offset in offsets.items()
+    }
+
+  return measure
+
+
+def _splits(
+  config: config_dict.ConfigDict, sources: data.Sources
+) -> dict[str, data.BatchSource]:
+  """Held-out examples get wrong labels as often as training ones have them.
+
+  A control must look like what it controls for: a perturbation from clean
+  labels is another one, and the excess over it may have the wrong sign.
+  """
+  held_out, options = sources.validation, config.data
+  if held_out is None:
+    raise ConfigError(
+      refusal(
+        "config.data.validation",
+        0.0,
+        "a run with held-out examples: they are the control without which "
+        "model-specific forgetting confirms anything",
+      )
+    )
+  if options.label_noise and isinstance(held_out, data.MemorySource):
+    noisy = data.mislabel(
+      held_out.split,
+      options.label_noise,
+      num_classes=sources.num_classes,
+      seed=options.split_seed,
+    )
+    held_out = dataclasses.replace(held_out, split=noisy)
+  assert sources.train is not None
+  return {"train": sources.train, "held_out": held_out, "test": sources.test}
+
+
+def _of_offset(
+  config: config_dict.ConfigDict,
+  run: Measured,
+  checkpoint: Checkpoint,
+  offset: Offset,
+  untrained: Any,
+  probes: dict[str, Examples],
+  examples: dict[str, Examples],
+) -> dict[str, Any]:
+  """All estimates of one perturbation."""
+  options, key = config.forgetting, draw_key(config)
+  state = checkpoint.model_state
+  forward: Any = models.forward(run.model)
+
+  def logits_fn(params: Any, images: Any) -> jax.Array:
+    return forward(params, state, images, train=False, key=None)[0]
+
+  delta_fn = forgetting.offset_fn(logits_fn, *offset)
+  draws: dict[str, Any] = {
+    "m": options.micro_batch_size,
+    "repeats": options.repeats,
+    "key": key,
+  }
+  found: dict[str, Any] = {
+    "probe": forgetting.probe_forgetting(
+      logits_fn,
+      delta_fn,
+      checkpoint.params,
+      examples["train"],
+      probes,
+      **draws,
+      batch_size=config.evaluation.batch_size,
+    ),
+    "specific": forgetting.model_specific_forgetting(
+      logits_fn,
+      delta_fn,
+      checkpoint.params,
+      untrained,
+      examples["train"],
+      examples["held_out"],
+      **draws,
+      loss=build_loss(config),
+    ),
+  }
+  m = options.micro_batch_size
+  batch = tuple(x[:m] for x in examples["train"])
+  moved = forgetting.add_offset(
+    checkpoint.params, delta_fn(checkpoint.params, *batch)
+  )
+  found["shift"] = {
+    name: forgetting.output_shift(
+      logits_fn(checkpoint.params, images), logits_fn(moved, images), labels
+    )
+    for name, (images, labels) in probes.items()
+  }
+  if options.layer is not None:
+    features = models.features(run.model, options.layer)
+    found["layer"] = {
+      name: _of_layer(
+        config,
+        features(checkpoint.params, state, images),
+        features(moved, state, images),
+        labels,
+        run.sources.num_classes,
+      )
+      for name, (images, labels) in probes.items()
+    }
+  return found
+
+
+def _of_layer(
+  config: config_dict.ConfigDict,
+  before: jax.Array,
+  after: jax.Array,
+  labels: np.ndarray,
+  num_classes: int,
+) -> forgetting.RepresentationForgetting:
+  """With noise in units of the features' spread within classes."""
+  scale = forgetting.feature_scale(before, labels, num_classes=num_classes)
+  return forgetting.representation_forgetting(
+    before,
+    after,
+    labels,
+    config.forgetting.noise_std * scale,
+    num_classes=num_classes,
+  )

@@ -1,0 +1,219 @@
+"""The sharpness of the training loss around a run's checkpoints."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import config_dict
+
+import forgetsam as fs
+from forgetsam import data, models, sharpness
+from forgetsam.experiment.build import build_mesh
+from forgetsam.experiment.build._perturbation import build_loss
+from forgetsam.experiment.jobs._measured import (
+  Checkpoint,
+  Measured,
+  open_run,
+)
+from forgetsam.experiment.jobs._measures import flatten, print_measures
+from forgetsam.experiment.run._run_files import write_json
+
+SHARPNESS = "sharpness.json"
+
+
+def measure_sharpness(
+  config: config_dict.ConfigDict, workdir: Path
+) -> dict[str, Any]:
+  """Measures curvature and balls of the training loss, without smoothing.
+
+  The examples are the first of the training split, with the crop of evaluation
+  images (streamed ones resized bilinearly, as the paper's).
+
+  Args:
+    config: the run's configuration; `config.sharpness` may differ.
+    workdir: the run's folder.
+
+  Returns:
+    The content of `sharpness.json`: "last/hessian/largest/0", ..., each
+    stochastic one with "/standard_error" beside it. A picture of the spectral
+    density, and of the loss's surface where asked for, lie beside the file.
+
+  Raises:
+    ConfigError: the configuration is not the run's, or nothing is saved yet.
+  """
+  config = config.copy_and_resolve_references()
+  run = open_run(_as_the_paper(config), workdir, config.sharpness.checkpoint)
+  measure = _measurer(config, run, workdir)
+  results: dict[str, Any] = {}
+  for checkpoint in run.checkpoints:
+    found = measure(checkpoint)
+    results |= flatten({checkpoint.name: {"step": checkpoint.step, **found}})
+  write_json(workdir / SHARPNESS, results)
+  print_measures(results)
+  print(f"\nWritten to {workdir / SHARPNESS}")
+  return results
+
+
+def _as_the_paper(config: config_dict.ConfigDict) -> config_dict.ConfigDict:
+  if config.data.stream:
+    config = config.copy_and_resolve_references()
+    config.evaluation.resize_method = "bilinear"
+  return config
+
+
+def _measurer(
+  config: config_dict.ConfigDict, run: Measured, workdir: Path
+) -> Callable[[Checkpoint], dict[str, Any]]:
+  options, mesh = config.sharpness, build_mesh()
+  assert run.sources.train is not None
+  batches, small = (
+    list(
+      data.first_batches(run.sources.train, options.examples, batch_size=size)
+    )
+    for size in (config.evaluation.batch_size, options.micro_batch_size)
+  )
+  forward: Any = models.forward(run.model)
+  clean = config.copy_and_resolve_references()
+  clean.loss.label_smoothing = 0.0
+  loss = build_loss(clean)
+  signal = fs.pseudo_loss(fs.output_bias_forgetting())
+
+  def measure(checkpoint: Checkpoint) -> dict[str, Any]:
+    params, state = checkpoint.params, checkpoint.model_state
+    whole = sharpness.dataset_loss(forward, loss, state, batches, mesh=mesh)
+    parts = sharpness.dataset_loss(forward, loss, state, small)
+    stem = workdir / f"{checkpoint.name}"
+    found = _all_measures(whole, params, options)
+    found["m_sharpness"] = sharpness.m_sharpness(parts, params, options.rho)
+    found["adaptive_m_sharpness"] = sharpness.m_sharpness(
+      parts, params, options.rho, adaptive=True
+    )
+    if options.density_samples:
+      _draw_density(whole, params, options, stem)
+    if options.surface_points:
+      bias = sharpness.dataset_loss(forward, signal, state, batches, mesh=mesh)
+      _draw_surface(whole, bias, params, options, stem)
+    if options.layers:
+      found["layer"] = {
+        name: _all_measures(*sharpness.restrict(whole, params, mask), options)
+        for name, mask in sharpness.layer_groups(params).items()
+      }
+    return found
+
+  return measure
+
+
+def _all_measures(
+  loss: sharpness.DatasetLoss, params: Any, options: config_dict.ConfigDict
+) -> dict[str, Any]:
+  key = jax.random.key(0)
+  found: dict[str, Any] = {
+    "loss": loss.value(params),
+    "examples": loss.num_examples,
+    "gradient_norm": sharpness.gradient_norm(loss, params),
+  }
+  for name, product in [
+    ("hessian", loss.hessian_vector_product),
+    ("gauss_newton", loss.gauss_newton_vector_product),
+  ]:
+    matvec = _at(product, params)
+    found[name] = {
+      **_eigenvalues(matvec, params, options, key),
+      "trace": sharpness.hutchinson_trace(
+        matvec, params, key, num_samples=options.trace_samples
+      ),
+      "xtrace": sharpness.xtrace(
+        matvec, params, key, num_samples=options.trace_samples
+      ),
+    }
+  for prefix, adaptive in [("", False), ("adaptive_", True)]:
+    found[f"{prefix}average"] = sharpness.average_sharpness(
+      loss, params, options.rho, key, adaptive=adaptive
+    )
+    worst = sharpness.worst_case_sharpness(
+      loss, params, options.rho, key, adaptive=adaptive
+    )
+    found[f"{prefix}worst_case"] = worst.increase
+  return found
+
+
+def _at(
+  product: Callable[[Any, Any], Any], params: Any
+) -> Callable[[Any], Any]:
+  return lambda v: product(params, v)
+
+
+def _eigenvalues(
+  matvec: Callable[[Any], Any],
+  params: Any,
+  options: config_dict.ConfigDict,
+  key: jax.Array,
+) -> dict[str, Any]:
+  found = sharpness.extreme_eigenvalues(
+    matvec, params, key, num_steps=options.lanczos_steps, top=options.top
+  )
+  largest = {
+    str(i): {"": value, "error": error}
+    for i, (value, error) in enumerate(
+      zip(found.largest, found.largest_error, strict=True)
+    )
+  }
+  smallest = {"": found.smallest, "error": found.smallest_error}
+  return {"largest": largest, "smallest": smallest}
+
+
+def _draw_density(
+  loss: sharpness.DatasetLoss,
+  params: Any,
+  options: config_dict.ConfigDict,
+  stem: Path,
+) -> None:
+  density = sharpness.spectral_density(
+    _at(loss.hessian_vector_product, params),
+    params,
+    jax.random.key(1),
+    num_steps=options.lanczos_steps,
+    num_samples=options.density_samples,
+  )
+  arrays = {name: np.asarray(v) for name, v in density._asdict().items()}
+  path = stem.with_name(f"{stem.name}_spectral_density.npz")
+  np.savez(path, allow_pickle=False, **arrays)
+  _save(
+    lambda: sharpness.plot_spectral_density(density),
+    path.with_suffix(".png"),
+  )
+
+
+def _draw_surface(
+  loss: sharpness.DatasetLoss,
+  bias: sharpness.DatasetLoss,
+  params: Any,
+  options: config_dict.ConfigDict,
+  stem: Path,
+) -> None:
+  """Along the loss's ascent and OBF's directions, three radii far."""
+  directions = sharpness.orthonormal(
+    loss.value_and_gradient(params)[1], bias.value_and_gradient(params)[1]
+  )
+  grid = 3 * options.rho * jnp.linspace(-1, 1, options.surface_points)
+  surface = sharpness.loss_surface(loss.value, params, directions, grid)
+  path = stem.with_name(f"{stem.name}_surface.npz")
+  np.savez(path, surface=surface, grid=np.asarray(grid))
+  names = ("the loss's ascent", "OBF")
+  _save(
+    lambda: sharpness.plot_loss_surface(surface, grid, names=names),
+    path.with_suffix(".png"),
+  )
+
+
+def _save(plot: Callable[[], Any], path: Path) -> None:
+  """Writes a picture, where matplotlib is installed."""
+  try:
+    figure = plot()
+  except ImportError as error:
+    print(f"{path.name} is left out: {error}")
+    return
+  figure.savefig(path)

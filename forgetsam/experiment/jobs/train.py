@@ -1,0 +1,202 @@
+"""The main job: trains, saves, resumes, and sums up."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+from ml_collections import config_dict
+
+import forgetsam as fs
+from forgetsam.experiment.build import Experiment, build_experiment
+from forgetsam.experiment.config import (
+  ConfigError,
+  check_config,
+  config_hash,
+  config_to_dict,
+)
+from forgetsam.experiment.run._checkpoint import Checkpoints, Variables
+from forgetsam.experiment.run._clock import Clock
+from forgetsam.experiment.run._epoch_means import EpochMeans
+from forgetsam.experiment.run._evaluate_split import evaluate_split
+from forgetsam.experiment.run._lock import WorkdirLock
+from forgetsam.experiment.run._loop import Loop
+from forgetsam.experiment.run._non_finite import NonFiniteSteps
+from forgetsam.experiment.run._preemption import Preemption
+from forgetsam.experiment.run._processes import is_main, num_devices, on_main
+from forgetsam.experiment.run._reporting import Reporter, print_summary
+from forgetsam.experiment.run._run_files import (
+  CHECKPOINTS,
+  CONFIG,
+  SUMMARY,
+  check_workdir,
+  claim_workdir,
+  read_json,
+  write_json,
+)
+from forgetsam.experiment.run._tree_hash import tree_sha256
+from forgetsam.training._mesh import place
+
+
+def train(
+  config: config_dict.ConfigDict, workdir: Path, *, started: float | None = None
+) -> dict[str, Any]:
+  """Trains a model, or goes on with what was started in the same folder.
+
+  Args:
+    config: a configuration as `configs/` builds it.
+    workdir: the run's folder.
+    started: `time.monotonic()` at the program's start; now, if None.
+
+  Returns:
+    The content of `summary.json`.
+
+  Raises:
+    ConfigError: the configuration is refused, or the folder belongs to another.
+    NonFiniteStepError: training diverged.
+    PreemptedError: SIGTERM came; the state is saved.
+    CheckpointError: the folder's checkpoints are all damaged.
+  """
+  clock = Clock(time.monotonic() if started is None else started)
+  check_config(config, num_devices())
+  on_main(lambda: check_workdir(workdir, config))
+  done = on_main(lambda: read_json(workdir / SUMMARY))
+  if done is not None:
+    print(f"The run in {workdir} is complete.")
+    print_summary(workdir, done)
+    return done
+  with WorkdirLock(workdir), Preemption() as preemption:
+    return _train(config, workdir, clock, preemption)
+
+
+def _train(
+  config: config_dict.ConfigDict,
+  workdir: Path,
+  clock: Clock,
+  preemption: Preemption,
+) -> dict[str, Any]:
+  experiment = build_experiment(config)
+  with Checkpoints(workdir / CHECKPOINTS, experiment.keep) as checkpoints:
+    state, means, non_finite = _start(experiment, checkpoints, clock, workdir)
+    # Not before all that may refuse the configuration.
+    on_main(lambda: _claim(workdir, config))
+    with Reporter(
+      workdir,
+      int(state.step) + non_finite.skipped,
+      experiment.num_steps,
+      experiment.intervals.log,
+    ) as reporter:
+      loop = Loop(
+        experiment,
+        checkpoints,
+        reporter,
+        means,
+        clock,
+        preemption,
+        non_finite,
+      )
+      profiles = experiment.profile and is_main()
+      profile = workdir / "profile" if profiles else None
+      state = loop.run(state, profile)
+      results = _final_results(experiment, checkpoints, state, reporter)
+  summary = {
+    "job": "train",
+    "config_hash": config_hash(config_to_dict(config)),
+    "steps": int(state.step),
+    "skipped_steps": non_finite.skipped,
+    "skipped_examples": experiment.sources.left_out,
+    "wall_seconds": clock.wall(),
+    "startup_seconds": clock.startup,
+    **{f"train/{name}": value for name, value in means.means().items()},
+    **results,
+    "params_sha256": tree_sha256(state.params),
+  }
+  on_main(lambda: write_json(workdir / SUMMARY, summary))
+  print_summary(workdir, summary)
+  return summary
+
+
+def _claim(workdir: Path, config: config_dict.ConfigDict) -> None:
+  if not (workdir / CONFIG).exists():
+    claim_workdir(workdir, config)
+
+
+def _start(
+  experiment: Experiment,
+  checkpoints: Checkpoints,
+  clock: Clock,
+  workdir: Path,
+) -> tuple[fs.TrainState, EpochMeans, NonFiniteSteps]:
+  """What to go on from: a new state, or the newest checkpoint's."""
+  state = experiment.create_state()
+  record: dict[str, Any] = {}
+  restored = checkpoints.restore_latest(state)
+  if restored is not None:
+    state, record = restored
+    _refuse_other_data(experiment, record, workdir)
+    clock.before = record["wall_seconds"]
+  means = EpochMeans(experiment.steps_per_epoch, record.get("means"))
+  non_finite = NonFiniteSteps(
+    workdir,
+    experiment.skip_non_finite,
+    experiment.num_steps,
+    experiment.train_indices,
+    record.get("non_finite"),
+  )
+  if restored is not None:
+    done = int(state.step) + non_finite.skipped
+    print(f"Resuming at step {done} of {experiment.num_steps}.")
+  return state, means, non_finite
+
+
+def _refuse_other_data(
+  experiment: Experiment, record: dict[str, Any], workdir: Path
+) -> None:
+  """Raises a `ConfigError` where the training set is not what it was."""
+  sources = experiment.sources
+  assert sources.train is not None
+  now = [len(sources.train), sources.left_out]
+  before = record.get("examples", now)
+  if now != before:
+    raise ConfigError(
+      f"--workdir={workdir} is refused: its run trains on {before[0]} examples,"
+      f" with {before[1]} of the set left out, and now it is {now[0]} with "
+      f"{now[1]}: another order\n  allowed: the data as they were "
+      "(config.data.dir; config.data.skip_corrupt leaves out what cannot be "
+      "read), or another --workdir"
+    )
+
+
+def _final_results(
+  experiment: Experiment,
+  checkpoints: Checkpoints,
+  state: fs.TrainState,
+  reporter: Reporter,
+) -> dict[str, Any]:
+  """Validation and test of the last state, and test of the best one."""
+  checkpoints.wait()
+  step = experiment.num_steps
+  held_out = experiment.sources.validation
+  splits = ["test"] if held_out is None else ["validation", "test"]
+  results: dict[str, Any] = {}
+  for split in splits:
+    result = evaluate_split(experiment, state, split)
+    results |= {f"{split}/{name}": value for name, value in result.items()}
+    if split == "test":
+      reporter.evaluation(step, split, result)
+  ranked = checkpoints.best_steps()
+  if ranked:
+    best = _placed_as(state, checkpoints.variables(ranked))
+    test = evaluate_split(experiment, best, "test")
+    results |= {f"best/test/{name}": value for name, value in test.items()}
+    results["best/step"] = best.step
+  return results
+
+
+def _placed_as(state: fs.TrainState, variables: Variables) -> Variables:
+  """Restored variables where the state's lie, once for all batches."""
+  params, model_state = place(
+    (variables.params, variables.model_state),
+    jax.tree.map(lambda x: x.sharding, (state.params, state.model_state)),
+  )
+  return variables._replace(params=params, model_state=model_state)

@@ -1,0 +1,272 @@
+"""Checkpoints that notice damage: saved by orbax, verified leaf by leaf.
+
+Process 0 alone reads and writes files; the others are sent what it read. The
+files are the same for any number of processes and devices.
+"""
+
+import logging
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import orbax.checkpoint as ocp
+from orbax.checkpoint.checkpoint_managers import preservation_policy
+
+from forgetsam._errors import CheckpointError
+from forgetsam.experiment.run._checkpoint_parts import (
+  Best,
+  Rank,
+  alone,
+  by_rank,
+  opened,
+  placed,
+  sealed,
+  state_parts,
+)
+from forgetsam.experiment.run._processes import from_main, on_main
+from forgetsam.experiment.run._tree_hash import leaf_checksums, to_host
+from forgetsam.training._train_state import TrainState
+
+
+class Variables(NamedTuple):
+  """What a model needs of a checkpoint."""
+
+  step: int
+  params: Any
+  model_state: Any
+  record: dict[str, Any]
+
+
+class Checkpoints:
+  """A run's checkpoints: the latest ones and the best.
+
+  A checkpoint is the state, and a record of what else the run needs to go on,
+  as JSON. The record carries a SHA-256 of every leaf and of itself: orbax
+  restores a flipped bit without a word, and does not fall back where a file is
+  cut short.
+
+  With several processes all of them call every method, in the same order, and
+  an error of process 0 is raised in each.
+
+  Args:
+    folder: where the checkpoints lie, one folder a step.
+    keep: number of latest checkpoints to keep beside the best.
+    read_only: leaves everything as it is, also what a live run is writing.
+  """
+
+  def __init__(self, folder: Path, keep: int = 1, read_only: bool = False):
+    self._folder = folder.absolute()
+    self._ranks: dict[int, Rank] = {}
+    self._manager: Any = None  # process 0's
+    on_main(lambda: self._open(keep, read_only))
+
+  def _open(self, keep: int, read_only: bool) -> None:
+    if not read_only:  # orbax does not, with several processes
+      self._folder.mkdir(parents=True, exist_ok=True)
+    latest = preservation_policy.LatestN(keep)
+    self._manager = ocp.CheckpointManager(
+      self._folder,
+      options=ocp.CheckpointManagerOptions(
+        preservation_policy=preservation_policy.AnyPreservationPolicy(
+          [latest, Best(self._ranks)]
+        ),
+        # orbax's own `read_only` warns of what it implies, three times.
+        create=False,
+        cleanup_tmp_directories=not read_only,
+        multiprocessing_options=alone(),
+      ),
+    )
+    for step in self._steps():
+      args = ocp.args.Composite(record=ocp.args.JsonRestore())
+      try:
+        restored = self._manager.restore(step, args=args)
+        rank = opened(restored["record"])["rank"]
+      except Exception:  # whatever is wrong is reported when it is restored
+        continue
+      if rank is not None:
+        self._ranks[step] = tuple(rank)
+
+  def __enter__(self) -> "Checkpoints":
+    return self
+
+  def __exit__(self, *_: object) -> None:
+    if self._manager is not None:
+      self._manager.close()
+
+  def steps(self) -> list[int]:
+    """The steps that have a checkpoint, ascending."""
+    return on_main(self._steps)
+
+  def _steps(self) -> list[int]:
+    return sorted(self._manager.all_steps())
+
+  def best_steps(self) -> list[int]:
+    """The steps with a validation result, best first."""
+    return on_main(lambda: by_rank(self._ranks, self._steps()))
+
+  def save(
+    self,
+    state: TrainState,
+    record: Mapping[str, Any],
+    rank: Rank | None = None,
+    *,
+    step: int | None = None,
+  ) -> None:
+    """Saves a state under its step; files are written in the background.
+
+    Args:
+      state: the state, finite and at rest; it is copied before this returns.
+      record: what else the run needs, as JSON can hold it.
+      rank: how good the state is, larger being better, or None if unknown.
+      step: the checkpoint's number; None takes `state.step`.
+    """
+    step = int(state.step) if step is None else step
+    host = to_host(state_parts(state))
+    on_main(lambda: self._save(step, host, record, rank))
+
+  def _save(
+    self, step: int, host: Any, record: Mapping[str, Any], rank: Rank | None
+  ) -> None:
+    if rank is not None:
+      self._ranks[step] = rank
+    # Without `force` orbax skips a step that exists, and says nothing.
+    self._manager.save(
+      step,
+      args=ocp.args.Composite(
+        variables=ocp.args.StandardSave(host["variables"]),
+        training=ocp.args.StandardSave(host["training"]),
+        record=ocp.args.JsonSave(
+          sealed(
+            {
+              **record,
+              "rank": rank,
+              "sha256": {k: leaf_checksums(v) for k, v in host.items()},
+            }
+          )
+        ),
+      ),
+      force=True,
+    )
+
+  def wait(self) -> None:
+    """Returns when every file is written."""
+    on_main(lambda: self._manager.wait_until_finished())
+
+  def restore_latest(
+    self, target: TrainState
+  ) -> tuple[TrainState, dict[str, Any]] | None:
+    """The newest state that is whole, and its record; None if none was saved.
+
+    Damaged checkpoints are reported by name and moved into `damaged/` beside
+    the folder, so that the run can save their steps again.
+
+    Args:
+      target: a state of the same run, for structure and placement.
+
+    Raises:
+      CheckpointError: there are checkpoints, and all are damaged.
+    """
+    like = to_host(state_parts(target))
+    arrays: Any = None
+
+    def read() -> dict[str, Any] | None:
+      nonlocal arrays
+      damaged: list[int] = []
+      for _, restored in self._whole(reversed(self._steps()), damaged, like):
+        for bad in damaged:
+          self._set_aside(bad)
+        arrays = restored.arrays
+        return restored.record
+      return None
+
+    record = on_main(read)
+    if record is None:
+      return None
+    parts = placed(from_main(arrays, like), state_parts(target))
+    return target.replace(**parts["variables"], **parts["training"]), record
+
+  def variables(self, steps: Sequence[int]) -> Variables:
+    """Parameters and model state of the first of `steps` that is whole.
+
+    Raises:
+      CheckpointError: none is.
+    """
+    arrays: Any = None
+
+    def read() -> tuple[int, dict[str, Any], Any]:
+      nonlocal arrays
+      for step, restored in self._whole(steps, []):
+        arrays = restored.arrays["variables"]
+        shapes = jax.tree.map(
+          lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), arrays
+        )
+        return step, restored.record, shapes
+      raise CheckpointError(f"{self._folder} holds no checkpoint")
+
+    step, record, shapes = on_main(read)
+    variables = jax.tree.map(jnp.array, from_main(arrays, shapes))
+    return Variables(step, **variables, record=record)
+
+  def _whole(
+    self, steps: Any, damaged: list[int], target: Any = None
+  ) -> Iterator[tuple[int, "_Restored"]]:
+    """The checkpoints that pass verification; notes and reports the others."""
+    reason: Exception | None = None
+    whole = False
+    for step in steps:
+      try:
+        restored = self._restore(step, target)
+      except Exception as error:  # orbax and tensorstore raise many kinds
+        reason = error
+        damaged.append(step)
+        logging.warning(
+          "Checkpoint %s is damaged and not used: %s",
+          self._folder / str(step),
+          str(error).partition("\n")[0],
+        )
+        continue
+      whole = True
+      yield step, restored
+    if damaged and not whole:
+      raise CheckpointError(
+        f"every checkpoint in {self._folder} is damaged: {damaged}; start in "
+        "another workdir"
+      ) from reason
+
+  def _restore(self, step: int, target: Any = None) -> "_Restored":
+    """Reads and verifies one checkpoint; without target only variables."""
+    names = ["variables"] if target is None else ["variables", "training"]
+    items = {
+      name: ocp.args.StandardRestore(target and target[name]) for name in names
+    }
+    restored = self._manager.restore(
+      step,
+      args=ocp.args.Composite(**items, record=ocp.args.JsonRestore()),
+    )
+    record = opened(restored["record"])
+    expected = record.pop("sha256")
+    arrays = {name: restored[name] for name in names}
+    for name in names:
+      found = leaf_checksums(arrays[name])
+      for path in expected[name] | found:
+        if expected[name].get(path) != found.get(path):
+          raise CheckpointError(f"{name}{path} differs from its checksum")
+    return _Restored(arrays, record)
+
+  def _set_aside(self, step: int) -> None:
+    grave = self._folder.parent / "damaged"
+    grave.mkdir(exist_ok=True)
+    target = grave / str(step)
+    if target.exists():
+      shutil.rmtree(target)
+    shutil.move(self._folder / str(step), target)
+    self._ranks.pop(step, None)
+    self._manager.reload()
+
+
+class _Restored(NamedTuple):
+  arrays: dict[str, Any]
+  record: dict[str, Any]

@@ -1,0 +1,207 @@
+"""Many processes as one run: how they find each other, and how they end."""
+
+import contextlib
+import ctypes
+import io
+import logging
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NoReturn
+
+import jax
+
+from forgetsam.experiment.config import ConfigError
+from forgetsam.experiment.config._errors import refusal
+from forgetsam.experiment.config._process_flags import ProcessFlags
+from forgetsam.experiment.run._failures import report_failure
+from forgetsam.experiment.run._launchers import launch_arguments
+from forgetsam.experiment.run._processes import (
+  is_main,
+  num_devices,
+  on_main,
+  process_shard,
+)
+from forgetsam.experiment.run._run_files import CHECKPOINTS, saved_steps
+
+# The jobs that several processes can share.
+SHARED = ("train", "evaluate")
+
+# A process that dies is noticed after the first; one that ends with an error
+# waits the second for the others to end likewise, and then ends them too.
+_HEARTBEAT_SECONDS = 30
+_FAREWELL_SECONDS = 15
+
+_LOST = (
+  "Process {} of {} was ended because another process of this run died, ended "
+  "with an error of its own (see its output) or can no longer be reached; "
+  "JAX's message is above."
+)
+# JAX aborts where it loses a process; so does much else.
+_ABORTED = (
+  "Process {} of {} was aborted; what JAX or the system said is above. If it "
+  "names a lost task, a heartbeat or a barrier, another process of this run "
+  "died, ended with an error of its own or can no longer be reached."
+)
+# In JAX's errors of a collective, or of its table, when a peer is gone.
+_SIGNS_OF_A_LOSS = ("unavailable: ", "deadline_exceeded", "gloo", "nccl")
+
+
+@contextlib.contextmanager
+def joined(flags: ProcessFlags, job: str, workdir: Path) -> Iterator[None]:
+  """Makes this process one of a run's, where the launcher started several.
+
+  This comes before anything that touches devices. Where there is one process,
+  nothing happens.
+
+  Args:
+    flags: what the command line says of it.
+    job: the job to run.
+    workdir: the run's folder.
+
+  Raises:
+    ConfigError: the job cannot be shared, or the processes differ.
+  """
+  arguments = launch_arguments(flags, os.environ)
+  if arguments is None:
+    yield
+    return
+  if job not in SHARED:
+    raise ConfigError(
+      refusal(
+        "--job",
+        job,
+        f"{' or '.join(SHARED)} where there are several processes; "
+        "--num_processes=1 runs this one alone",
+      )
+    )
+  _connect(arguments, flags.connect_seconds)
+  try:
+    aborted = _ABORTED.format(*process_shard())
+    _say_at_abort(lambda: aborted + _goes_on(job, workdir))
+    if not is_main():
+      _silence()
+    _check_devices()
+    yield
+    # Process 0 may save for longer than the others wait at the farewell.
+    on_main(lambda: None)
+  except BaseException as error:
+    _end_with(error, job, workdir)
+  jax.distributed.shutdown()
+
+
+def _connect(arguments: dict[str, Any], seconds: int) -> None:
+  """Waits until all processes are there.
+
+  Raises:
+    ConfigError: process 0 cannot listen where it should.
+  """
+  where = arguments.get("coordinator_address", "the launcher's first host")
+  _say_at_abort(
+    lambda: (
+      f"Not all processes of this run found each other at {where} within "
+      f"--connect_seconds={seconds}: one did not start, or cannot be reached."
+    )
+  )
+  # This project's own agreement on SIGTERM also lets jobs end that have none.
+  jax.config.update("jax_enable_preemption_service", False)
+  try:
+    jax.distributed.initialize(
+      **arguments,
+      initialization_timeout=seconds,
+      heartbeat_timeout_seconds=_HEARTBEAT_SECONDS,
+      shutdown_timeout_seconds=_FAREWELL_SECONDS,
+    )
+  except RuntimeError as error:
+    text = f"a host that all reach and a free port there; {error}"
+    raise ConfigError(refusal("--coordinator", where, text)) from error
+
+
+def _check_devices() -> None:
+  if jax.device_count() != num_devices():
+    raise ConfigError(
+      f"process {jax.process_index()} has {jax.local_device_count()} of "
+      f"{jax.device_count()} devices\n  allowed: as many devices in each of "
+      f"the {jax.process_count()} processes"
+    )
+
+
+def _end_with(error: BaseException, job: str, workdir: Path) -> NoReturn:
+  """Ends this process, and the others, which may wait for it forever.
+
+  Those that met the same error say farewell as this one does, and process 0
+  has told of it. Otherwise JAX ends all after some seconds, in an abort.
+  """
+  code, text = _told(error, job, workdir)
+  if is_main():
+    print(text, file=sys.stderr, flush=True)
+    text = "Process 0 has ended the others."
+  else:
+    text = "Process {} of {}: ".format(*process_shard()) + text
+  _say_at_abort(lambda: text, code)
+  sys.stdout.flush()
+  try:
+    jax.distributed.shutdown()
+  except RuntimeError:  # the others are gone: no one else tells of it
+    print(f"\n{text}", file=sys.stderr, flush=True)
+  os._exit(code)  # Python's own end would wait for steps that never come
+
+
+def _told(error: BaseException, job: str, workdir: Path) -> tuple[int, str]:
+  """The exit code, and what the user reads."""
+  if _is_loss(error):
+    shown = "".join(traceback.format_exception(error))
+    lost = _LOST.format(*process_shard())
+    return 1, f"{shown}\n{lost}{_goes_on(job, workdir)}"
+  if not isinstance(error, Exception):  # Ctrl-C
+    return 1, f"{type(error).__name__}.{_goes_on(job, workdir)}"
+  with contextlib.redirect_stderr(io.StringIO()) as said:
+    code = report_failure(error, workdir)
+  return code, said.getvalue()
+
+
+def _is_loss(error: BaseException) -> bool:
+  """Whether JAX says that a peer is gone; other errors may name it too."""
+  if not isinstance(error, jax.errors.JaxRuntimeError):
+    return False
+  text = str(error).lower()
+  return any(sign in text for sign in _SIGNS_OF_A_LOSS)
+
+
+def _say_at_abort(text: Callable[[], str], code: int = 1) -> None:
+  """Prints a text and exits where JAX's runtime aborts.
+
+  It aborts from a thread of its own, where no Python exception can be raised;
+  a callback that it offers crashes. Python's `signal` cannot be used either:
+  its handlers run in the main thread, which waits for a dead process.
+  """
+
+  def say(number: int) -> None:
+    del number
+    os.write(2, f"\n{text()}\n".encode())
+    os._exit(code)
+
+  _kept.append(ctypes.CFUNCTYPE(None, ctypes.c_int)(say))
+  ctypes.CDLL(None).signal(signal.SIGABRT, _kept[-1])
+
+
+_kept: list[Any] = []  # C holds no reference to its handlers
+
+
+def _goes_on(job: str, workdir: Path) -> str:
+  """A further sentence: where the same command goes on, if it trains."""
+  if job != "train" or not (workdir / CHECKPOINTS).is_dir():
+    return ""
+  steps = saved_steps(workdir)
+  if not steps:
+    return " No checkpoint is saved: the same command begins anew."
+  return f" The same command goes on from checkpoint {steps[-1]}."
+
+
+def _silence() -> None:
+  """Leaves a process its errors alone; process 0 speaks for all."""
+  logging.disable(logging.WARNING)
+  os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # also what libraries print

@@ -1,0 +1,104 @@
+"""What a user reads where a run cannot go on, and the program's exit code."""
+
+import errno
+import os
+import sys
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from forgetsam._errors import CheckpointError, DataError
+from forgetsam.experiment.config import ConfigError
+from forgetsam.experiment.run._run_files import saved_steps
+
+_FULL_OR_BROKEN = (
+  *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO),
+)
+
+
+def report_failure(error: Exception, workdir: Path | None) -> int:
+  """Says on stderr what went wrong, first in a sentence.
+
+  Args:
+    error: what ended the run.
+    workdir: the run's folder, where it is known.
+
+  Returns:
+    The exit code: 2 where the user's input is refused, else 1.
+  """
+  if isinstance(error, ConfigError):
+    print(f"\n{error}", file=sys.stderr)
+    return 2
+  if isinstance(error, (CheckpointError, DataError, FloatingPointError)):
+    print(f"\n{error}", file=sys.stderr)
+    return 1
+  storage = _storage_trouble(error)
+  if storage is not None:
+    print(f"\n{_about_storage(storage, workdir)}", file=sys.stderr)
+    return 1
+  print(
+    f"\nforgetsam failed where it should not: {type(error).__name__}: "
+    f"{_first_line(error)}\nPlease report it with your command, the versions "
+    "in your environment (pip freeze), and what follows.\n",
+    file=sys.stderr,
+  )
+  traceback.print_exception(error)
+  return 1
+
+
+class _Trouble(NamedTuple):
+  """The system's words, the details, and the file, where it is known."""
+
+  words: str
+  details: str
+  file: str | None = None
+
+
+def _storage_trouble(error: BaseException) -> _Trouble | None:
+  """What the system says where files cannot be written, or read."""
+  for cause in _chain(error):
+    if isinstance(cause, OSError) and cause.errno in _FULL_OR_BROKEN:
+      file = None if cause.filename is None else os.fsdecode(cause.filename)
+      return _Trouble(os.strerror(cause.errno), str(cause), file)
+    for number in _FULL_OR_BROKEN:  # other libraries keep the words only
+      if os.strerror(number) in str(cause):
+        return _Trouble(os.strerror(number), _first_line(cause))
+  return None
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+  while error is not None:
+    yield error
+    error = error.__cause__ or error.__context__
+
+
+def _about_storage(trouble: _Trouble, workdir: Path | None) -> str:
+  place = _place(trouble.file, workdir)
+  steps = [] if workdir is None else saved_steps(workdir)
+  saved = (
+    f"its newest checkpoint is of step {steps[-1]}"
+    if steps
+    else "it has no checkpoint yet"
+  )
+  return (
+    f"{place}: {trouble.words}\n  {trouble.details}\nWhat was saved "
+    f"before stays as it is; {saved}. Once that is mended, the same "
+    "command goes on from there."
+  )
+
+
+def _place(file: str | None, workdir: Path | None) -> str:
+  """What cannot be used: the run's folder, or a file elsewhere."""
+  if workdir is None:
+    return "the disk cannot be written to"
+  elsewhere = file is not None and not (
+    Path(file).absolute().is_relative_to(workdir.absolute())
+  )
+  if elsewhere:
+    return f"{file} cannot be read or written"
+  return f"--workdir={workdir} cannot be written to"
+
+
+def _first_line(error: BaseException) -> str:
+  return str(error).partition("\n")[0]

@@ -1,0 +1,127 @@
+"""Whether a launcher started several processes, and where they meet."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from forgetsam.experiment.config import ConfigError
+from forgetsam.experiment.config._process_flags import ProcessFlags
+
+# How many processes there are, and which one this is.
+_RANKS = {
+  "ompi": ("OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK"),
+  "slurm": ("SLURM_STEP_NUM_TASKS", "SLURM_PROCID"),
+}
+
+
+def launch_arguments(
+  flags: ProcessFlags, environment: Mapping[str, str]
+) -> dict[str, Any] | None:
+  """What to hand to `jax.distributed.initialize`; None for one process.
+
+  Raises:
+    ConfigError: a launcher started several, and does not say where they meet.
+  """
+  if flags.num_processes == 1:
+    return None
+  if flags.coordinator is not None:
+    return {
+      "coordinator_address": flags.coordinator,
+      "num_processes": flags.num_processes,
+      "process_id": flags.process_id,
+      **_devices(environment),
+      "cluster_detection_method": "deactivate",
+    }
+  method = _detected(environment)
+  if method is None or method not in _RANKS:
+    return None if method is None else {"cluster_detection_method": method}
+  count, index = _RANKS[method]
+  return {
+    "coordinator_address": _first_host(method, environment),
+    "num_processes": int(environment[count]),
+    "process_id": int(environment[index]),
+    **_devices(environment),
+    "cluster_detection_method": "deactivate",
+  }
+
+
+def _detected(environment: Mapping[str, str]) -> str | None:
+  """JAX's name for the launcher that started several processes, if one did.
+
+  JAX itself takes an allocation for a launch, and a pod for a job: it would
+  wait in a shell for tasks that no one started.
+  """
+  if int(environment.get("OMPI_COMM_WORLD_SIZE", 1)) > 1:
+    if "OMPI_MCA_orte_hnp_uri" in environment:
+      return "ompi"
+    raise ConfigError(
+      "--coordinator is missing\n  allowed: --coordinator=HOST:PORT, a free "
+      "port on the first host; this release of Open MPI does not tell JAX"
+    )
+  # Set by srun alone, and 1 in an interactive shell of salloc.
+  if int(environment.get("SLURM_STEP_NUM_TASKS", 1)) > 1:
+    return "slurm"
+  if "JOB_COMPLETION_INDEX" in environment and _kubernetes_can_tell():
+    return "k8s"
+  return _tpu_pod()
+
+
+def _first_host(method: str, environment: Mapping[str, str]) -> str:
+  from jax._src.clusters import OmpiCluster, SlurmCluster
+
+  kind = OmpiCluster if method == "ompi" else SlurmCluster
+  port = environment.get("JAX_COORDINATOR_PORT")
+  return kind.get_coordinator_address(None, port)
+
+
+def _devices(environment: Mapping[str, str]) -> dict[str, list[int]]:
+  """One GPU for each of a host's processes, or all for the only one.
+
+  JAX itself would give a host's only process the first GPU, and each of several
+  all of them where `--coordinator` is given. CPUs and TPUs are not concerned.
+  """
+  local = _local_rank(environment)
+  if local is None or "JAX_LOCAL_DEVICE_IDS" in environment:
+    return {}
+  seen = environment.get("CUDA_VISIBLE_DEVICES", "")
+  # The launcher may have left each process but its own, which is its first.
+  return {"local_device_ids": [0 if seen and "," not in seen else local]}
+
+
+def _local_rank(environment: Mapping[str, str]) -> int | None:
+  """Which of its host's processes this is; None where it is the only one."""
+  if "OMPI_COMM_WORLD_SIZE" in environment:
+    if int(environment.get("OMPI_COMM_WORLD_LOCAL_SIZE", 1)) > 1:
+      return int(environment["OMPI_COMM_WORLD_LOCAL_RANK"])
+    return None
+  tasks = int(environment.get("SLURM_STEP_NUM_TASKS", 1))
+  if tasks > int(environment.get("SLURM_STEP_NUM_NODES", tasks)):
+    return int(environment["SLURM_LOCALID"])
+  return None
+
+
+def _kubernetes_can_tell() -> bool:
+  """Whether the cluster says that this pod is one of several of a job.
+
+  Raises:
+    ConfigError: it does not let itself be asked.
+  """
+  from jax._src.clusters import K8sCluster
+
+  try:
+    return K8sCluster.is_env_present() and K8sCluster.get_process_count() > 1
+  except Exception as error:  # of the package kubernetes, which may be missing
+    raise ConfigError(
+      "Kubernetes does not say whether this pod is one of several of a run\n"
+      "  allowed: --num_processes=1 for a run of its own, or "
+      "--coordinator=HOST:PORT beside --num_processes and --process_id\n"
+      f"{error}"
+    ) from error
+
+
+def _tpu_pod() -> str | None:
+  from jax._src import clusters
+
+  for kind in (clusters.GkeTpuCluster, clusters.GceTpuCluster):
+    if kind.is_env_present() and kind.get_process_count() > 1:
+      return kind.name
+  return None

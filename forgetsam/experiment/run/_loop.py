@@ -1,0 +1,213 @@
+"""The training loop: steps, and what happens between them."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+import forgetsam as fs
+from forgetsam.experiment.build import Experiment
+from forgetsam.experiment.run._checkpoint import Checkpoints
+from forgetsam.experiment.run._clock import Clock
+from forgetsam.experiment.run._epoch_means import EpochMeans
+from forgetsam.experiment.run._evaluate_split import evaluate_split
+from forgetsam.experiment.run._non_finite import (
+  NonFiniteStepError,
+  NonFiniteSteps,
+  advice,
+  in_words,
+)
+from forgetsam.experiment.run._preemption import PreemptedError, Preemption
+from forgetsam.experiment.run._profile import Profile
+from forgetsam.experiment.run._reporting import Reporter
+
+
+class _Pending(NamedTuple):
+  """A dispatched step whose metrics are still on the device."""
+
+  step: int
+  metrics: dict[str, Array]
+  probe: dict[str, Array]  # of the weights after it, or empty
+  votes: Array | None  # of the processes, on ending here
+
+
+class Loop:
+  """The steps, and what happens between them.
+
+  Steps are counted by the batches that they took: where bad ones were passed
+  over, `state.step`, which counts updates, is so much smaller.
+  """
+
+  def __init__(
+    self,
+    experiment: Experiment,
+    checkpoints: Checkpoints,
+    reporter: Reporter,
+    means: EpochMeans,
+    clock: Clock,
+    preemption: Preemption,
+    non_finite: NonFiniteSteps,
+  ):
+    self._experiment = experiment
+    self._checkpoints = checkpoints
+    self._reporter = reporter
+    self._means = means
+    self._clock = clock
+    self._preemption = preemption
+    self._non_finite = non_finite
+
+  def run(self, state: fs.TrainState, trace: Path | None) -> fs.TrainState:
+    """Runs all steps that are left; the last state is saved.
+
+    Raises:
+      NonFiniteStepError: a step was not finite.
+      PreemptedError: the run was asked to end before its last step.
+    """
+    experiment = self._experiment
+    start = int(state.step) + self._non_finite.skipped
+    stop = experiment.num_steps
+    self._non_finite.forget_from(start)
+    profile = Profile(trace, start, stop)
+    batches = experiment.train_batches(start, stop)
+    pending: _Pending | None = None
+    expected = _count(state.step)
+    for step, batch in zip(range(start, stop), batches, strict=True):
+      profile.before(step)
+      if not self._non_finite.skips:
+        batch["image"], expected = _hold_back(
+          batch["image"], state.step, expected
+        )
+      state, metrics = experiment.train_step(state, batch, experiment.key)
+      if step == start:
+        self._clock.first_step()
+      # The device works on this step while the host reads the one before.
+      if pending is not None:
+        self._settle(pending, state)
+      probe = self._probe(step + 1, state)
+      pending = _Pending(step, metrics, probe, self._preemption.ask())
+      profile.after(step + 1, state)
+      asked = self._preemption.requested
+      if self._pauses(step + 1):
+        self._settle(pending, state)
+        pending = None
+        self._pause(step + 1, state)
+      elif asked:
+        self._settle(pending, state)
+        self._save(step + 1, state, None)
+      if asked and step + 1 < stop:
+        self._checkpoints.wait()
+        raise PreemptedError(
+          f"Asked to end: step {step + 1} of {stop} is saved. The same command "
+          "goes on from there."
+        )
+    return state
+
+  def _probe(self, done: int, state: fs.TrainState) -> dict[str, Array]:
+    """Dispatches the probe where it is due."""
+    experiment = self._experiment
+    due = done % experiment.intervals.probe == 0
+    if experiment.probe is None or not due:
+      return {}
+    return experiment.probe(state.params, state.model_state)
+
+  def _pauses(self, done: int) -> bool:
+    every = self._experiment.intervals
+    return (
+      done % every.evaluate == 0
+      or done == self._experiment.num_steps
+      or (every.checkpoint is not None and done % every.checkpoint == 0)
+    )
+
+  def _settle(self, pending: _Pending, state: fs.TrainState) -> None:
+    """Reads a step's metrics; stops or goes on where it was not finite."""
+    step, values = pending.step, jax.device_get(pending.metrics)
+    self._preemption.hear(pending.votes)
+    metrics = {name: float(value) for name, value in values.items()}
+    if metrics.pop("skipped"):
+      self._non_finite.bad(step, metrics)
+      if not self._non_finite.skips:
+        self._stop_at(step, metrics, state)
+      self._means.skip(step)
+      self._reporter.advance(step + 1)
+      return
+    self._non_finite.good()
+    if pending.probe:
+      self._reporter.probe(step + 1, jax.device_get(pending.probe))
+    self._means.add(step, metrics)
+    self._reporter.advance(step + 1)
+    if self._reporter.due(step + 1):
+      schedules = self._experiment.schedules.items()
+      skipped = self._non_finite.skipped
+      rates = {
+        name: float(schedule(step - skipped)) for name, schedule in schedules
+      }
+      if self._non_finite.skips:
+        rates["skipped_steps"] = float(skipped)
+      self._reporter.training(step + 1, {**metrics, **rates})
+
+  def _stop_at(
+    self, step: int, metrics: dict[str, float], state: fs.TrainState
+  ) -> None:
+    """Saves the state before a non-finite step and ends the run."""
+    if step not in self._checkpoints.steps():
+      self._save(step, state, None)
+    self._checkpoints.wait()
+    raise NonFiniteStepError(
+      f"step {step} is not finite: {in_words(metrics)}\n"
+      f"The state before it is saved as checkpoint {step}; which examples its "
+      "batch held, by position in the training split, is in "
+      f"{self._non_finite.file}. {advice()} Or config.on_nonfinite=skip passes "
+      "over such batches."
+    )
+
+  def _pause(self, done: int, state: fs.TrainState) -> None:
+    """Evaluates where it is time to, and saves."""
+    experiment = self._experiment
+    rank = None
+    evaluates = done % experiment.intervals.evaluate == 0
+    scores = evaluates or done == experiment.num_steps
+    if scores and experiment.sources.validation is not None:
+      result = evaluate_split(experiment, state, "validation")
+      self._reporter.evaluation(done, "validation", result)
+      rank = (result["accuracy"], -result["loss"])
+    if evaluates and experiment.watch_test and done < experiment.num_steps:
+      result = evaluate_split(experiment, state, "test")
+      self._reporter.evaluation(done, "test", result)
+    self._save(done, state, rank)
+
+  def _save(
+    self, done: int, state: fs.TrainState, rank: tuple[float, ...] | None
+  ) -> None:
+    sources = self._experiment.sources
+    assert sources.train is not None  # it is what the run trains on
+    record = {
+      "wall_seconds": self._clock.wall(),
+      "means": self._means.record(),
+      "non_finite": self._non_finite.record(),
+      "num_classes": sources.num_classes,
+      "examples": [len(sources.train), sources.left_out],
+      "image_shape": list(sources.image_shape),
+    }
+    self._checkpoints.save(state, record, rank, step=done)
+
+
+@jax.jit
+def _hold_back(
+  images: Array, updates: Array, expected: Array
+) -> tuple[Array, Array]:
+  """The images, or nan once an earlier step of this run was skipped.
+
+  The host learns of a non-finite step after it dispatched the next one, which
+  would otherwise train on: with nan it is skipped too, and the state stays.
+  Both counts are on the device, so that a step needs nothing from the host.
+  """
+  held = jnp.where(updates == expected, images, jnp.nan)
+  return held, expected + 1
+
+
+@jax.jit
+def _count(updates: Array) -> Array:
+  """A count of its own, which donating the state leaves alone."""
+  return updates + 0

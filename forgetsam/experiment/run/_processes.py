@@ -1,0 +1,154 @@
+"""What the processes of one run tell each other, outside of its steps.
+
+Process 0 alone reads and writes the run's folder. What it finds there, and
+what goes wrong, all processes learn from it, so that they go on or end alike.
+"""
+
+import functools
+import itertools
+import pickle
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh, NamedSharding
+
+from forgetsam._typing import PyTree
+from forgetsam.training._mesh import DATA_AXIS, replicated, split_batch
+
+T = TypeVar("T")
+
+# Until a process dies, which ends all: process 0 may save for minutes.
+_PATIENCE_MS = 24 * 3600 * 1000
+_CHUNK = 2**26  # bytes on every device while arrays are sent
+
+_numbers = itertools.count()
+
+
+def is_main() -> bool:
+  """Whether this process is the one that reads and writes the run's folder."""
+  return jax.process_index() == 0
+
+
+def process_shard() -> tuple[int, int]:
+  """(index, count): this process's part of every batch."""
+  return jax.process_index(), jax.process_count()
+
+
+def num_devices() -> int:
+  """Devices of all processes."""
+  return jax.process_count() * jax.local_device_count()
+
+
+def on_main(function: Callable[[], T]) -> T:
+  """What process 0's call returns, or raises, in every process.
+
+  All processes must call this in the same order. The others wait.
+
+  Args:
+    function: what to call in process 0. Its result must pickle.
+  """
+  if jax.process_count() == 1:
+    return function()
+  # JAX offers its processes' common table to libraries only.
+  from jax._src import distributed
+
+  table: Any = distributed.global_state.client
+  key = f"forgetsam/{next(_numbers)}"
+  if is_main():
+    try:
+      answer: tuple[Any, Exception | None] = function(), None
+    except Exception as error:  # all are to end as this process does
+      answer = None, error
+    table.key_value_set_bytes(key, _pickled(answer))
+  else:
+    sent = table.blocking_key_value_get_bytes(key, _PATIENCE_MS)
+    answer = pickle.loads(sent)
+  result, failure = answer
+  if failure is not None:
+    raise failure
+  return result
+
+
+def _pickled(answer: tuple[Any, Exception | None]) -> bytes:
+  try:
+    sent = pickle.dumps(answer)
+    pickle.loads(sent)  # some exceptions can only be written
+  except Exception:
+    if answer[1] is None:
+      raise
+    text = f"{type(answer[1]).__name__}: {answer[1]}"
+    sent = pickle.dumps((None, RuntimeError(text)))
+  return sent
+
+
+def from_main(arrays: PyTree, like: PyTree) -> PyTree:
+  """Process 0's arrays in every process, bit for bit.
+
+  Args:
+    arrays: NumPy arrays; only process 0's are read.
+    like: their shapes and dtypes, in every process.
+
+  Returns:
+    NumPy arrays with the structure of `like`.
+  """
+  if jax.process_count() == 1:
+    return arrays
+  shapes, structure = jax.tree.flatten(like)
+  sizes = [int(np.prod(x.shape)) * np.dtype(x.dtype).itemsize for x in shapes]
+  buffer = np.zeros(sum(sizes), np.uint8)
+  ends = np.cumsum(sizes)
+  if is_main():
+    # As bytes: the sum over processes that JAX sends with loses -0.0.
+    for array, end in zip(jax.tree.leaves(arrays), ends, strict=True):
+      flat = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+      buffer[end - flat.size : end] = flat
+  chunk = min(_CHUNK, buffer.size)
+  for start in range(0, buffer.size, chunk or 1):
+    part = np.zeros(chunk, np.uint8)
+    here = buffer[start : start + chunk]
+    part[: here.size] = here
+    here[:] = multihost_utils.broadcast_one_to_all(part)[: here.size]
+  received = [
+    buffer[end - size : end].view(x.dtype).reshape(x.shape)
+    for x, size, end in zip(shapes, sizes, ends, strict=True)
+  ]
+  return jax.tree.unflatten(structure, received)
+
+
+def gathered(leaf: Any) -> Any:
+  """A whole array where processes hold parts of it; all must ask together."""
+  if not isinstance(leaf, jax.Array) or leaf.is_fully_addressable:
+    return leaf
+  if leaf.is_fully_replicated:
+    return leaf
+  mesh = getattr(leaf.sharding, "mesh", None)
+  assert isinstance(mesh, Mesh)
+  return _copied(replicated(mesh))(leaf)
+
+
+@functools.cache
+def _copied(sharding: NamedSharding) -> Callable[[jax.Array], jax.Array]:
+  return jax.jit(lambda array: array, out_shardings=sharding)
+
+
+class Votes:
+  """Whether any process wants something, agreed on with the steps.
+
+  A vote is dispatched beside a step and read when the step's metrics are: one
+  number is added up over the devices, and the host never waits for it alone.
+  """
+
+  def __init__(self) -> None:
+    mesh = Mesh(np.asarray(jax.devices()), (DATA_AXIS,))
+    self._split = split_batch(mesh)
+    self._sum = jax.jit(
+      lambda votes: votes.sum(), out_shardings=replicated(mesh)
+    )
+
+  def cast(self, mine: bool) -> jax.Array:
+    """This process's vote in all processes' sum; all must cast it together."""
+    votes = np.full(jax.local_device_count(), int(mine), np.int32)
+    return self._sum(jax.make_array_from_process_local_data(self._split, votes))

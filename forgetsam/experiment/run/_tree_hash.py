@@ -1,0 +1,62 @@
+"""Hashes of trees of arrays: they name weights, and expose damaged files."""
+
+import hashlib
+from typing import Any
+
+import jax
+import numpy as np
+
+from forgetsam.experiment.run._processes import gathered
+
+
+def to_host(tree: Any) -> Any:
+  """Copies of a tree's leaves as NumPy arrays; typed keys as their words.
+
+  Where processes hold parts of arrays, all must call this together.
+  """
+
+  def copy(leaf: Any) -> np.ndarray:
+    leaf = gathered(leaf)
+    if isinstance(leaf, jax.Array) and jax.dtypes.issubdtype(
+      leaf.dtype, jax.dtypes.prng_key
+    ):
+      leaf = jax.random.key_data(leaf)
+    return np.array(leaf, copy=True)
+
+  return jax.tree.map(copy, tree)
+
+
+def _digest(leaf: np.ndarray) -> "hashlib._Hash":
+  digest = hashlib.sha256(f"{leaf.dtype.name}{leaf.shape}".encode())
+  digest.update(np.ascontiguousarray(leaf).tobytes())
+  return digest
+
+
+def leaf_checksums(tree: Any) -> dict[str, str]:
+  """SHA-256 of every leaf (dtype, shape and bytes) by its path."""
+  leaves = jax.tree_util.tree_leaves_with_path(to_host(tree))
+  return {
+    jax.tree_util.keystr(path): _digest(leaf).hexdigest()
+    for path, leaf in leaves
+  }
+
+
+def tree_sha256(tree: Any) -> str:
+  """SHA-256 over the leaves in tree order: dtype, shape and bytes of each.
+
+  Args:
+    tree: a tree of arrays, such as a model's parameters.
+
+  Returns:
+    64 hexadecimal digits; equal for trees that agree in every bit.
+
+  Example:
+    >>> a = {"w": np.zeros(2, np.float32)}
+    >>> b = {"w": np.array([0.0, -0.0], np.float32)}
+    >>> tree_sha256(a) == tree_sha256(a), tree_sha256(a) == tree_sha256(b)
+    (True, False)
+  """
+  digest = hashlib.sha256()
+  for leaf in jax.tree.leaves(to_host(tree)):
+    digest.update(_digest(leaf).digest())
+  return digest.hexdigest()

@@ -1,0 +1,122 @@
+"""The record of each finished run on disk: what a sweep resumes from."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from ml_collections import config_dict
+
+from forgetsam.experiment.config import (
+  ConfigError,
+  config_hash,
+  config_to_dict,
+  differing_keys,
+)
+from forgetsam.experiment.config._errors import refusal
+from forgetsam.experiment.run._run_files import read_json, write_json
+from forgetsam.experiment.sweep._plan import Trial
+from forgetsam.experiment.sweep._runner import Outcome
+
+MANIFEST = "sweep.json"
+TUNE, REPORT = "tune", "report"
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+  """What a finished run leaves.
+
+  Attributes:
+    metrics: "validation/accuracy", "test/loss", ...; empty where it diverged.
+    diverged_at: the step that was not finite, or None.
+    seconds: wall seconds.
+  """
+
+  metrics: dict[str, float]
+  diverged_at: int | None
+  seconds: float
+
+  def value(self, metric: str) -> float | None:
+    """A metric, or None where the run diverged."""
+    return None if self.diverged_at is not None else self.metrics[metric]
+
+
+class Records:
+  """The finished runs in a folder.
+
+  Args:
+    workdir: the sweep's folder.
+    mode: "tune" or "report"; a folder holds one of them, so that no test
+      result lies beside a choice.
+
+  Raises:
+    ConfigError: the folder cannot be used, or holds a sweep of the other kind.
+  """
+
+  def __init__(self, workdir: Path, mode: str):
+    self._workdir = workdir
+    try:
+      workdir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+      raise ConfigError(
+        refusal("--workdir", str(workdir), f"a folder to write to: {error}")
+      ) from error
+    manifest = read_json(workdir / MANIFEST)
+    if manifest is None:
+      write_json(workdir / MANIFEST, {"job": "sweep", "mode": mode})
+    elif manifest["mode"] != mode:
+      raise ConfigError(
+        refusal(
+          "--workdir",
+          str(workdir),
+          f"another folder: this one holds a sweep to {manifest['mode']}, and "
+          f"the command is one to {mode}",
+        )
+      )
+
+  def path(self, trial: Trial, seed: int) -> Path:
+    """Where a run's record is."""
+    return self._workdir / "runs" / trial.folder / f"seed={seed}.json"
+
+  def find(self, trial: Trial, seed: int) -> Record | None:
+    """The record of a run, or None where it has not finished.
+
+    Raises:
+      ConfigError: the record is of another configuration; it names the keys.
+    """
+    path = self.path(trial, seed)
+    found = read_json(path)
+    if found is None:
+      return None
+    new = config_to_dict(trial.with_seed(seed))
+    differing = differing_keys(found["config"], new)
+    if differing:
+      raise ConfigError(
+        "\n".join(
+          refusal(
+            f"config.{key}",
+            after,
+            f"{before!r}, as in {path}; or another --workdir",
+          )
+          for key, (before, after) in differing.items()
+        )
+      )
+    return Record(found["metrics"], found["diverged_at"], found["seconds"])
+
+  def add(
+    self, trial: Trial, config: config_dict.ConfigDict, outcome: Outcome
+  ) -> Record:
+    """Writes the record of a run that has finished."""
+    path = self.path(trial, config.seed)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    values = config_to_dict(config)
+    record = Record(outcome.metrics, outcome.diverged_at, outcome.seconds)
+    content: dict[str, Any] = {
+      "variant": trial.variant,
+      "seed": config.seed,
+      "setting": trial.values,
+      **dataclasses.asdict(record),
+      "config_hash": config_hash(values),
+      "config": values,
+    }
+    write_json(path, content)
+    return record

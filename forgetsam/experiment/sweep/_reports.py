@@ -1,0 +1,150 @@
+"""What a sweep ends with: its tables, picture and choices."""
+
+import importlib.util
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from forgetsam.experiment.run._run_files import read_json, write_json
+from forgetsam.experiment.sweep._choice import choose
+from forgetsam.experiment.sweep._comparison import compare, mean_of
+from forgetsam.experiment.sweep._plan import Trial
+from forgetsam.experiment.sweep._plot import draw_comparison
+from forgetsam.experiment.sweep._records import Record
+from forgetsam.experiment.sweep._tables import (
+  NOTE,
+  comparison_csv,
+  comparison_markdown,
+  csv_text,
+  markdown,
+  show_mean,
+  show_runs,
+)
+
+BEST = "best.json"
+
+Finished = Sequence[tuple[Trial, Sequence[Record]]]
+
+
+def report_comparison(workdir: Path, finished: Finished, seeds: range) -> None:
+  """Compares variants on the test split: Markdown, CSV and a picture.
+
+  Args:
+    workdir: where `comparison.md`, `.csv`, `.png` and `runs.csv` go.
+    finished: each variant's trial, and its records in the order of seeds.
+    seeds: the runs' seeds.
+  """
+  records = {trial.variant: several for trial, several in finished}
+  titles = {"test/accuracy": "test accuracy", "test/loss": "test loss (nats)"}
+  tables = {metric: compare(records, metric) for metric in titles}
+  text = "\n".join(
+    comparison_markdown(titles[metric], rows) for metric, rows in tables.items()
+  )
+  used = [f"- {t.variant}: {t.label}\n" for t, _ in finished if t.label]
+  settings = "\nSettings:\n\n" + "".join(used) if used else ""
+  seeds_text = f"Seeds {seeds.start} to {seeds.stop - 1}."
+  text += f"{settings}\n{seeds_text} {NOTE}\n"
+  (workdir / "comparison.md").write_text(text)
+  (workdir / "comparison.csv").write_text(comparison_csv(dict(tables)))
+  (workdir / "runs.csv").write_text(_runs_csv(finished, seeds))
+  print(f"\n{text}")
+  if importlib.util.find_spec("matplotlib") is None:
+    print("No picture: matplotlib is not installed (pip install matplotlib).")
+  else:
+    panels = {titles[metric]: rows for metric, rows in tables.items()}
+    draw_comparison(workdir / "comparison.png", panels)
+  print(f"Files: {workdir}/comparison.md, .csv, .png; runs.csv")
+
+
+def report_tuning(workdir: Path, finished: Finished, seeds: range) -> None:
+  """Chooses a setting for each variant, on the validation split.
+
+  Args:
+    workdir: where `best.json` goes, which keeps the choices for other variants
+      of earlier commands, and `tuning/VARIANT.md` and `.csv`.
+    finished: the trials, and their records in the order of seeds.
+    seeds: the runs' seeds.
+  """
+  (workdir / "tuning").mkdir(exist_ok=True)
+  best = read_json(workdir / BEST) or {}
+  for variant in dict.fromkeys(trial.variant for trial, _ in finished):
+    mine = [item for item in finished if item[0].variant == variant]
+    scores = [
+      mean_of([record.value("validation/accuracy") for record in several])
+      for _, several in mine
+    ]
+    chosen = choose([trial.values for trial, _ in mine], scores)
+    text = f"{variant}\n\n" + _tuning_markdown(mine, chosen)
+    (workdir / "tuning" / f"{variant}.md").write_text(text)
+    (workdir / "tuning" / f"{variant}.csv").write_text(_runs_csv(mine, seeds))
+    print(f"\n{text}")
+    best.pop(variant, None)
+    if chosen is None:
+      print(f"Every setting of {variant} diverged: there is none to choose.")
+      continue
+    score = scores[chosen]
+    assert score is not None  # the choice rules out what diverged
+    best[variant] = {
+      "overrides": mine[chosen][0].values,
+      "validation/accuracy": score.mean,
+      "standard_error": score.standard_error,
+      "settings": len(mine),
+      "seeds": list(seeds),
+    }
+  write_json(workdir / BEST, best)
+  print(
+    "Chosen: the gentlest setting within one standard error of the best, on "
+    f"validation.\nFiles: {workdir / BEST}, to pass on as --settings; "
+    f"{workdir}/tuning"
+  )
+
+
+def _tuning_markdown(
+  mine: Sequence[tuple[Trial, Sequence[Record]]], chosen: int | None
+) -> str:
+  rows = []
+  for i, (trial, several) in enumerate(mine):
+    columns: dict[str, Any] = {
+      metric: [record.value(metric) for record in several]
+      for metric in ("validation/accuracy", "validation/loss")
+    }
+    diverged = columns["validation/accuracy"].count(None)
+    rows.append(
+      [
+        trial.label or "as configured",
+        *(show_mean(mean_of(values)) for values in columns.values()),
+        show_runs(len(several), diverged),
+        "chosen" if i == chosen else "",
+      ]
+    )
+  header = ["setting", "validation accuracy", "validation loss", "runs", ""]
+  return markdown(header, rows)
+
+
+def _runs_csv(finished: Finished, seeds: range) -> str:
+  """Every run, also those that diverged."""
+  names = dict.fromkeys(
+    name for _, several in finished for r in several for name in r.metrics
+  )
+  header = ["variant", "setting", "seed", "diverged_at", "seconds", *names]
+  rows = [
+    [
+      trial.variant,
+      trial.label,
+      seed,
+      record.diverged_at,
+      round(record.seconds, 3),
+      *(record.metrics.get(name) for name in names),
+    ]
+    for trial, several in finished
+    for seed, record in zip(seeds, several, strict=True)
+  ]
+  return csv_text(header, rows)
+
+
+def read_settings(values: Mapping[str, Any], variant: str) -> dict[str, str]:
+  """A variant's chosen overrides, as the command line would set them."""
+  return {
+    key: str(tuple(value) if isinstance(value, list) else value)
+    for key, value in values[variant]["overrides"].items()
+  }

@@ -1,0 +1,148 @@
+"""Runs one configuration after another in one process."""
+
+import json
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jaxtyping import Array
+from ml_collections import config_dict
+
+import forgetsam as fs
+from forgetsam import data
+from forgetsam.experiment.build import build_data, build_sources
+from forgetsam.experiment.config import config_to_dict
+from forgetsam.experiment.evaluation import evaluate
+from forgetsam.experiment.sweep._batches import RunBatches
+from forgetsam.experiment.sweep._hyper_parameters import take_apart
+from forgetsam.experiment.sweep._program import Program
+
+
+class Outcome(NamedTuple):
+  """How a run ended.
+
+  Attributes:
+    metrics: "train/*" over the last epoch, then "validation/*" and "test/*" of
+      the last step; empty where the run diverged.
+    diverged_at: the step, from 0, that was not finite; None where there is
+      none.
+    seconds: wall seconds, compilation included.
+    state: the last state.
+  """
+
+  metrics: dict[str, float]
+  diverged_at: int | None
+  seconds: float
+  state: fs.TrainState
+
+
+class Runner:
+  """Keeps data and compiled programs from one run to the next."""
+
+  def __init__(self) -> None:
+    self._images: dict[str, data.ImageData] = {}
+    self._sources: dict[tuple[str, int], RunBatches] = {}
+    self._batches: dict[tuple[str, str, int], list[Any]] = {}
+    self._programs: dict[tuple[str, int, str], Program] = {}
+
+  def images(self, config: config_dict.ConfigDict) -> data.ImageData:
+    """The data of a configuration, loaded once.
+
+    Raises:
+      ConfigError: the configuration does not fit the data.
+    """
+    key = _data_key(config)
+    if key not in self._images:
+      images = build_data(config)
+      build_sources(config, images)  # refuses what does not fit
+      self._images[key] = images
+    return self._images[key]
+
+  def run(
+    self,
+    config: config_dict.ConfigDict,
+    splits: tuple[str, ...],
+    on_epoch: Callable[[int, fs.TrainState], None] | None = None,
+  ) -> Outcome:
+    """Trains as the main job does, and evaluates the last state.
+
+    Args:
+      config: a checked configuration.
+      splits: what to evaluate on: "validation", "test", or both.
+      on_epoch: called with the number of epochs done and the state, before
+        training and after every epoch that was finite. The state's buffers are
+        taken back when it returns.
+
+    Returns:
+      The outcome; a run that is not finite ends there, and is no error.
+    """
+    began = time.perf_counter()
+    program, numbers = self._program(config)
+    source = self._source(config)
+    size = source.steps_at_once(program.steps_per_epoch) if program.loops else 1
+    state = program.start(numbers)
+    epoch: list[dict[str, Array]] = []
+    done, num_steps = 0, program.num_steps
+    if on_epoch is not None:
+      on_epoch(0, state)
+    for xs in source.chunks(config.seed, num_steps, size):
+      state, metrics = program.advance(numbers, state, source.resident, xs)
+      epoch = [] if done % program.steps_per_epoch == 0 else epoch
+      epoch.append(metrics)
+      done += size
+      if done % program.steps_per_epoch == 0:
+        skipped = np.concatenate([jax.device_get(m["skipped"]) for m in epoch])
+        if skipped.any():
+          first = done - len(skipped) + int(skipped.argmax())
+          return Outcome({}, first, time.perf_counter() - began, state)
+        if on_epoch is not None:
+          on_epoch(done // program.steps_per_epoch, state)
+    results = {
+      f"train/{name}": float(np.mean([jax.device_get(m[name]) for m in epoch]))
+      for name in ("loss", "accuracy")
+    }
+    for split in splits:
+      result = evaluate(
+        program.eval_step,
+        state.params,
+        state.model_state,
+        self._eval_batches(config, split),
+      )
+      results |= {f"{split}/{name}": value for name, value in result.items()}
+    return Outcome(results, None, time.perf_counter() - began, state)
+
+  def _program(
+    self, config: config_dict.ConfigDict
+  ) -> tuple[Program, dict[str, float | int]]:
+    parts, images = take_apart(config), self.images(config)
+    key = parts.shape, len(images.train), repr(images.image_shape)
+    if key not in self._programs:
+      self._programs[key] = Program(parts, build_sources(config, images))
+    return self._programs[key], parts.numbers
+
+  def _source(self, config: config_dict.ConfigDict) -> RunBatches:
+    key = _data_key(config), config.batch_size
+    if key not in self._sources:
+      self._sources[key] = RunBatches(config, self.images(config).train)
+    return self._sources[key]
+
+  def _eval_batches(
+    self, config: config_dict.ConfigDict, split: str
+  ) -> list[Any]:
+    size = config.evaluation.batch_size
+    key = _data_key(config), split, size
+    if key not in self._batches:
+      batches = data.eval_batches(
+        getattr(self.images(config), split),
+        batch_size=size,
+        mean=config.data.mean,
+        std=config.data.std,
+      )
+      self._batches[key] = [jax.device_put(batch) for batch in batches]
+    return self._batches[key]
+
+
+def _data_key(config: config_dict.ConfigDict) -> str:
+  return json.dumps(config_to_dict(config)["data"], sort_keys=True)

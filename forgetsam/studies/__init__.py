@@ -1,0 +1,1 @@
+"""The project's own investigations, on top of all the rest."""

@@ -1,0 +1,228 @@
+"""The study's pictures; they read the same in grey and need matplotlib."""
+
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from forgetsam.studies.correlation._bootstrap import Interval
+from forgetsam.studies.correlation._names import label
+from forgetsam.studies.correlation._networks import Networks
+
+if TYPE_CHECKING:
+  from matplotlib.figure import Figure
+
+# Shapes tell methods apart; tones only help.
+_MARKS = {
+  "plain": ("X", "#000000"),
+  "sam": ("o", "#0b4f8a"),
+  "obf": ("^", "#c8701a"),
+  "gsam": ("s", "#5d9bd1"),
+  "asam": ("D", "#7a7a7a"),
+  "random": ("P", "#b8b8b8"),
+}
+_ERRORS = {"capsize": 2, "linewidth": 1.2, "markersize": 5}
+
+
+def plot_networks(
+  networks: Networks, measures: Sequence[str], target: str
+) -> "Figure":
+  """The target against each measure, a mark for each network.
+
+  Args:
+    networks: rows to show.
+    measures: a panel each; one standard error is drawn where the table has it.
+    target: the y axis.
+
+  Returns:
+    The figure; save it with `figure.savefig(path)`. Networks that lie far from
+    all others are outside of the axes, and counted in a corner.
+  """
+  columns = min(3, len(measures))
+  rows = -(-len(measures) // columns)
+  figure = new_figure((3.3 * columns, 2.7 * rows + 0.5))
+  panels = figure.subplots(rows, columns, sharey=True, squeeze=False)
+  for panel, measure in zip(panels.flat, measures, strict=False):
+    for method, (marker, color) in _MARKS.items():
+      chosen = networks["method"] == method
+      if not chosen.any():
+        continue
+      errors = networks.get(f"{measure}_se")
+      panel.errorbar(
+        networks[measure][chosen],
+        networks[target][chosen],
+        xerr=None if errors is None else errors[chosen],
+        marker=marker,
+        color=color,
+        linestyle="none",
+        markersize=4,
+        elinewidth=0.6,
+        markeredgewidth=0,
+        alpha=0.75,
+        label=method,
+      )
+    _fit_axes(panel, networks[measure], networks[target])
+    panel.set_xlabel(label(measure), fontsize=9)
+    panel.grid(color="#e4e4e4")
+    panel.set_axisbelow(True)
+  for panel in panels.flat[len(measures) :]:
+    panel.set_visible(False)
+  for row in panels:
+    row[0].set_ylabel(label(target), fontsize=9)
+  figure.legend(
+    *panels[0, 0].get_legend_handles_labels(),
+    loc="outside upper center",
+    ncols=6,
+    frameon=False,
+  )
+  figure.set_layout_engine("constrained")
+  return figure
+
+
+def plot_associations(
+  measures: Sequence[str],
+  series: Mapping[str, Sequence[Interval]],
+  axis_label: str,
+) -> "Figure":
+  """Rank correlations with their 95 % intervals, a line for each measure.
+
+  Args:
+    measures: the lines, from the top.
+    series: name -> an interval for each measure.
+    axis_label: of the x axis.
+
+  Returns:
+    The figure.
+  """
+  looks = [("o", "#0b4f8a"), ("s", "#c8701a"), ("^", "#7a7a7a")]
+  figure = new_figure((7.2, 0.9 + 0.3 * len(measures)))
+  axis = figure.subplots()
+  offsets = np.linspace(-0.22, 0.22, len(series))
+  for (name, intervals), (marker, color), offset in zip(
+    series.items(), looks, offsets, strict=False
+  ):
+    _draw_intervals(
+      axis,
+      [i + offset for i in range(len(measures))],
+      intervals,
+      horizontal=True,
+      marker=marker,
+      color=color,
+      label=name,
+    )
+  axis.axvline(0, color="black", linewidth=0.8)
+  axis.set_yticks(range(len(measures)), [label(m) for m in measures])
+  axis.set_ylim(len(measures) - 0.5, -0.5)
+  axis.set_xlim(-1, 1)
+  axis.set_xlabel(axis_label)
+  axis.grid(axis="x", color="#e4e4e4")
+  axis.set_axisbelow(True)
+  figure.legend(loc="outside upper center", ncols=3, frameon=False)
+  figure.set_layout_engine("constrained")
+  return figure
+
+
+def plot_along_training(
+  epochs: Sequence[int],
+  series: Mapping[str, Sequence[Interval]],
+  axis_label: str,
+) -> "Figure":
+  """Correlations with the end of training of what was measured before.
+
+  Args:
+    epochs: when it was measured.
+    series: name of a measure -> an interval for each epoch.
+    axis_label: of the y axis.
+
+  Returns:
+    The figure.
+  """
+  figure = new_figure((6.4, 3.6))
+  axis = figure.subplots()
+  looks = zip("os^D", ("-", "--", "-.", ":"), strict=True)
+  colors = ("#0b4f8a", "#c8701a", "#5d9bd1", "#7a7a7a")
+  for i, ((name, intervals), (marker, style), color) in enumerate(
+    zip(series.items(), looks, colors, strict=False)
+  ):
+    _draw_intervals(
+      axis,
+      [epoch * 1.03 ** (i - 1.5) for epoch in epochs],
+      intervals,
+      horizontal=False,
+      marker=marker,
+      color=color,
+      linestyle=style,
+      label=label(name),
+    )
+  axis.axhline(0, color="black", linewidth=0.8)
+  axis.set_xscale("log")
+  axis.set_xticks(epochs, [str(epoch) for epoch in epochs])
+  axis.minorticks_off()
+  axis.set_ylim(-1, 1)
+  axis.set_xlabel("epoch at which forgetting is measured")
+  axis.set_ylabel(axis_label)
+  axis.grid(color="#e4e4e4")
+  axis.set_axisbelow(True)
+  figure.legend(loc="outside upper center", ncols=2, frameon=False)
+  figure.set_layout_engine("constrained")
+  return figure
+
+
+def save_figures(folder: Path, figures: "Mapping[str, Figure]") -> None:
+  """Writes each figure as `NAME.png`, with few colours, to be small."""
+  from PIL import Image  # matplotlib needs it, too
+
+  for name, figure in figures.items():
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    image = Image.open(buffer).convert("RGB").quantize(96)
+    image.save(folder / f"{name}.png", optimize=True)
+
+
+def _fit_axes(axis: Any, x: np.ndarray, y: np.ndarray) -> None:
+  """Leaves out what lies five interquartile ranges beyond the quartiles."""
+  outside = np.zeros(len(x), bool)
+  for values, set_limits in ((x, axis.set_xlim), (y, axis.set_ylim)):
+    low, high = np.quantile(values, [0.25, 0.75])
+    reach = 5 * (high - low)
+    inside = (values >= low - reach) & (values <= high + reach)
+    outside |= ~inside
+    margin = 0.08 * np.ptp(values[inside])
+    if not inside.all() and margin > 0:
+      set_limits(values[inside].min() - margin, values[inside].max() + margin)
+  if outside.any():
+    axis.annotate(
+      f"{outside.sum()} outside",
+      (0.03, 0.03),
+      xycoords="axes fraction",
+      fontsize=8,
+    )
+
+
+def new_figure(size: tuple[float, float]) -> "Figure":
+  from matplotlib.figure import Figure
+
+  return Figure(figsize=size, dpi=150)
+
+
+def _draw_intervals(
+  axis: Any,
+  positions: Sequence[float],
+  intervals: Sequence[Interval],
+  *,
+  horizontal: bool,
+  linestyle: str = "none",
+  **look: Any,
+) -> None:
+  values = np.array([t.value for t in intervals])
+  errors = np.abs(np.array([[t.low, t.high] for t in intervals]).T - values)
+  if horizontal:
+    axis.errorbar(
+      values, positions, xerr=errors, linestyle=linestyle, **_ERRORS, **look
+    )
+  else:
+    axis.errorbar(
+      positions, values, yerr=errors, linestyle=linestyle, **_ERRORS, **look
+    )

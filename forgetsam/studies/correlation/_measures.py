@@ -1,0 +1,244 @@
+"""What the study measures of a network: forgetting and sharpness."""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import config_dict
+
+import forgetsam as fs
+from forgetsam import data, sharpness
+from forgetsam._arrays import tree_norm
+from forgetsam._typing import PyTree
+from forgetsam.forgetting import (
+  DeltaFn,
+  ProbeForgetting,
+  effect_over_repeats,
+  model_specific_forgetting,
+  probe_forgetting,
+  probe_indices,
+)
+from forgetsam.studies.correlation._flat import (
+  Metrics,
+  informations,
+  with_errors,
+)
+from forgetsam.studies.correlation._functions import Functions
+from forgetsam.studies.correlation._offsets import Probed, probed
+
+# Common probes: the same perturbation for every network.
+PROBE_RHO, PROBE_M = 0.2, 32
+PROBES: dict[str, tuple[str, str]] = {  # ascent signal, perturbation
+  "obf_probe": ("output_bias_forgetting", "sam"),
+  "sam_probe": ("loss", "sam"),
+  "random_probe": ("loss", "random"),  # the control, of the same length
+}
+# Enough for a standard error well below the spread over networks.
+REPEATS = {"obf_probe": 40, "sam_probe": 60, "random_probe": 4}
+OWN_REPEATS = 40
+PER_CLASS = 40
+SETS = ("train", "held_out", "test")
+SPECIFIC_M, SPECIFIC_REPEATS = 32, 40
+SHARP_RHO, SHARP_ADAPTIVE_RHO, SHARP_M = 0.1, 1.0, 32
+# A random direction has to be much longer to change the loss.
+AVERAGE_RHO, AVERAGE_ADAPTIVE_RHO = 3.0, 100.0
+
+
+class Measures:
+  """Measures networks that were trained on one data set.
+
+  Every network sees the same probes, micro-batches and random vectors, so that
+  what differs is the network.
+
+  Args:
+    functions: those of the model.
+    images: the data.
+    config: any network's on these data.
+    test: what to test on in place of the images' own test split.
+  """
+
+  def __init__(
+    self,
+    functions: Functions,
+    images: data.ImageData,
+    config: config_dict.ConfigDict,
+    test: data.Split | None = None,
+  ):
+    self._functions, self._key = functions, jax.random.key(2024)
+    assert images.validation is not None
+    splits = {
+      "train": images.train,
+      "held_out": images.validation,
+      "test": images.test if test is None else test,
+    }
+    normal = {"mean": config.data.mean, "std": config.data.std}
+    self._probes, self._examples = {}, {}
+    for index, (name, split) in enumerate(splits.items()):
+      (batch,) = data.eval_batches(split, batch_size=len(split), **normal)
+      key = jax.random.fold_in(self._key, index)
+      chosen = probe_indices(split.labels, PER_CLASS, key)
+      self._probes[name] = _examples(batch, chosen)
+      whole = name == "test"  # the others' micro-batches come from here
+      count = len(split) if whole else min(len(split), len(images.train))
+      self._examples[name] = _examples(batch, np.arange(count))
+    # A control must have wrong labels as often as what it controls for.
+    held_out, labels = self._examples["held_out"]
+    noisy = data.mislabel(
+      images.validation,
+      config.data.label_noise,
+      num_classes=images.num_classes,
+      seed=config.data.split_seed,
+    )
+    self._control = held_out, noisy.labels[: len(labels)]
+    batches = {
+      size: list(data.eval_batches(images.train, batch_size=size, **normal))
+      for size in (len(images.train), SHARP_M)
+    }
+    self._whole, self._parts = (
+      sharpness.dataset_loss(functions.forward, functions.loss, {}, several)
+      for several in batches.values()
+    )
+
+  def common_forgetting(self, weights: PyTree, share: float = 1.0) -> Metrics:
+    """Of the common probes: one name for each probe, set and information.
+
+    Args:
+      weights: the network's.
+      share: of the repeats.
+    """
+    metrics: Metrics = {}
+    for name, (ascent, perturbation) in PROBES.items():
+      delta_fn = self._functions.delta_fn(ascent, perturbation)
+      network = probed(weights, PROBE_RHO)
+      repeats = round(share * REPEATS[name])
+      report = self._report(network, delta_fn, PROBE_M, repeats)
+      metrics |= informations(name, {k: v.forgotten for k, v in report.items()})
+      # What there is to forget, the same for every perturbation.
+      before = {k: v.before for k, v in report.items()}
+      metrics |= informations("information", before)
+    return metrics
+
+  def own_forgetting(
+    self, weights: PyTree, config: config_dict.ConfigDict
+  ) -> Metrics:
+    """Of the network's own perturbation; zero where it has none."""
+    name = config.perturbation.name
+    rho = 0.0 if name == "none" else config.perturbation.rho
+    delta_fn = self._functions.delta_fn(
+      config.ascent.name, "sam" if name == "none" else name
+    )
+    network = probed(weights, rho, config.ascent.gamma)
+    m = config.micro_batch_size or config.batch_size
+    length = effect_over_repeats(
+      _offset_length,
+      delta_fn,
+      network,
+      self._examples["train"],
+      m=m,
+      repeats=4,
+      key=self._key,
+    )
+    report = self._report(network, delta_fn, m, OWN_REPEATS)
+    metrics = informations("own", {k: v.forgotten for k, v in report.items()})
+    return metrics | {"own_length": float(length.value)}
+
+  def specific_forgetting(self, weights: PyTree, untrained: PyTree) -> Metrics:
+    """The SAM probe's excess on the training micro-batches themselves."""
+    report = model_specific_forgetting(
+      self._functions.logits_fn,
+      self._functions.delta_fn("loss", "sam"),
+      probed(weights, PROBE_RHO),
+      probed(untrained, PROBE_RHO),
+      self._examples["train"],
+      self._control,
+      m=SPECIFIC_M,
+      repeats=SPECIFIC_REPEATS,
+      key=self._key,
+    )
+    pairs = {
+      "specific_kl": report.trained.kl.excess,
+      "specific_kl_untrained": report.untrained.kl.excess,
+    }
+    return with_errors(pairs)
+
+  def sharpness(self, weights: PyTree) -> Metrics:
+    """Around the final weights, of the loss on the training labels."""
+    whole, key = self._whole, self._key
+    product = functools.partial(whole.hessian_vector_product, weights)
+    spectrum = sharpness.extreme_eigenvalues(
+      product, weights, key, num_steps=12
+    )
+    trace = sharpness.hutchinson_trace(product, weights, key, num_samples=6)
+    average, average_adaptive = (
+      sharpness.average_sharpness(
+        whole, weights, rho, key, num_samples=6, adaptive=adaptive
+      )
+      for rho, adaptive in ((AVERAGE_RHO, False), (AVERAGE_ADAPTIVE_RHO, True))
+    )
+    m_sharp, m_sharp_adaptive = (
+      sharpness.m_sharpness(self._parts, weights, rho, adaptive=adaptive)
+      for rho, adaptive in ((SHARP_RHO, False), (SHARP_ADAPTIVE_RHO, True))
+    )
+    worst = sharpness.worst_case_sharpness(
+      whole, weights, SHARP_RHO, key, num_steps=5
+    )
+    return {
+      "lambda_max": float(spectrum.largest[0]),
+      "lambda_max_bound": float(spectrum.largest_error[0]),
+      "worst_case": float(worst.increase),
+    } | with_errors(
+      {
+        "trace": trace,
+        "average": average,
+        "average_adaptive": average_adaptive,
+        "m_sharpness": m_sharp,
+        "m_sharpness_adaptive": m_sharp_adaptive,
+      }
+    )
+
+  def fit(self, weights: PyTree) -> Metrics:
+    """Loss and accuracy at the end, and the weights' norm."""
+    metrics = {"weight_norm": float(tree_norm(weights))}
+    network = probed(weights, 0.0)
+    for name in ("train", "test"):
+      loss, accuracy = _fit(
+        self._functions.logits_fn, network, *self._examples[name]
+      )
+      metrics[f"{name}_loss"] = float(loss)
+      metrics[f"{name}_accuracy"] = float(accuracy)
+    return metrics
+
+  def _report(
+    self, network: Probed, delta_fn: DeltaFn, m: int, repeats: int
+  ) -> dict[str, ProbeForgetting]:
+    return probe_forgetting(
+      self._functions.logits_fn,
+      delta_fn,
+      network,
+      self._examples["train"],
+      self._probes,
+      m=m,
+      repeats=repeats,
+      key=self._key,
+    )
+
+
+def _examples(batch: dict[str, Any], chosen: np.ndarray) -> tuple[Any, Any]:
+  return jnp.asarray(batch["image"][chosen]), np.asarray(batch["label"][chosen])
+
+
+def _offset_length(params: Probed, perturbed: Probed, _: Any) -> jax.Array:
+  return tree_norm(
+    jax.tree.map(lambda a, b: b - a, params.weights, perturbed.weights)
+  )
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _fit(
+  logits_fn: Any, network: Probed, images: Any, labels: Any
+) -> tuple[jax.Array, jax.Array]:
+  logits = logits_fn(network, images)
+  loss = fs.softmax_cross_entropy()(logits, labels)
+  return loss, jnp.mean(jnp.argmax(logits, axis=1) == labels)

@@ -1,0 +1,90 @@
+"""What a study's file asks for: arms, and the networks of each."""
+
+import dataclasses
+import runpy
+from collections.abc import Sequence
+from pathlib import Path
+
+from forgetsam.experiment.config import ConfigError
+from forgetsam.experiment.config._errors import refusal
+from forgetsam.experiment.sweep import (
+  Trial,
+  check_trials,
+  parse_grid,
+  plan_trials,
+)
+from forgetsam.experiment.sweep import settings as grid_settings
+
+
+@dataclasses.dataclass(frozen=True)
+class Arm:
+  """One data set's networks: every trial with every seed.
+
+  Attributes:
+    name: of the arm.
+    trials: a variant at a setting each.
+    seeds: of each trial.
+    test: the TFDS split that is tested on, or None for the set's own.
+  """
+
+  name: str
+  trials: list[Trial]
+  seeds: range
+  test: str | None = None
+
+  def runs(self) -> list[tuple[Trial, int]]:
+    """All networks, seed after seed: half of a study covers the grid."""
+    return [(trial, seed) for seed in self.seeds for trial in self.trials]
+
+
+def plan_study(
+  file: str,
+  overrides: Sequence[str],
+  arms: Sequence[str],
+  *,
+  num_devices: int = 1,
+) -> list[Arm]:
+  """The networks of a study.
+
+  Args:
+    file: a configurations' file that defines `STUDY`; see
+      `configs/study_fashion.py`.
+    overrides: `--config.key=value` arguments for all networks.
+    arms: some of the file's arms; empty for all of them.
+    num_devices: what the networks will be trained on.
+
+  Returns:
+    The arms, in the file's order, checked.
+
+  Raises:
+    ConfigError: the file has no study, an arm is unknown, or a configuration
+      cannot run.
+  """
+  if ":" in file or not Path(file).is_file():
+    allowed = "an existing file alone, such as configs/study_fashion.py"
+    raise ConfigError(refusal("--config", file, allowed))
+  declared = runpy.run_path(file).get("STUDY")
+  if declared is None:
+    allowed = "a file that defines STUDY, as configs/study_fashion.py does"
+    raise ConfigError(refusal("--config", file, allowed))
+  for arm in arms:
+    if arm not in declared["arms"]:
+      allowed = "arms of the file: " + ", ".join(declared["arms"])
+      raise ConfigError(refusal("--arms", arm, allowed))
+  grids = {name: parse_grid(grid) for name, grid in declared["grids"].items()}
+  planned = []
+  for name, arm in declared["arms"].items():
+    if arms and name not in arms:
+      continue
+    changes = [f"--config.{key}={v}" for key, v in arm["changes"].items()]
+    trials = plan_trials(
+      file,
+      [*changes, *overrides],
+      {variant: grid_settings(grid) for variant, grid in grids.items()},
+    )
+    seeds = range(arm["seeds"])
+    check_trials(
+      trials, seeds, splits=("validation", "test"), num_devices=num_devices
+    )
+    planned.append(Arm(name, trials, seeds, arm.get("test")))
+  return planned

@@ -1,0 +1,109 @@
+"""A network's accuracy on the splits, and what its logits depend on."""
+
+import os
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+from ml_collections import config_dict
+
+from forgetsam import data, models
+from forgetsam._typing import PyTree
+from forgetsam.data import biased
+from forgetsam.experiment.build import build_model
+from forgetsam.forgetting import batched
+from forgetsam.studies.known_bias._influence import (
+  Probe,
+  accuracy,
+  influence,
+  make_probe,
+)
+
+SPLITS = ("test_agree", "test_random", "test_conflict")
+_PROBE_SEED = 0
+_SOURCES = {"biased_digits": "digits", "biased_fashion": "fashion_mnist"}
+
+
+class Scorer:
+  """The unbiased splits of a set, and a probe from the same test images.
+
+  Args:
+    config: a run's configuration; its data set, normalisation and model count.
+    probe_examples: the first that many test images make the probe.
+
+  Attributes:
+    logits_fn: `(params, grey levels [batch, ...]) -> logits`.
+    probe: pairs of images, as grey levels.
+  """
+
+  def __init__(
+    self, config: config_dict.ConfigDict, *, probe_examples: int = 1000
+  ):
+    name, where = config.data.name, config.data.dir
+    base_name = name.partition("/")[0]
+    real = _real_images(base_name, where)
+    module = build_model(config, real.num_classes, real.image_shape)
+    forward = models.forward(module)
+    mean, std = np.float32(config.data.mean), np.float32(config.data.std)
+
+    def logits_fn(params: PyTree, images: Array) -> Array:
+      normal = (jnp.asarray(images, jnp.float32) / 255 - mean) / std
+      return forward(params, {}, normal, train=False, key=None)[0]
+
+    self.logits_fn = logits_fn
+    self._splits = {
+      split: data.load_split(name, split, data_dir=where) for split in SPLITS
+    }
+    self.probe = Probe(
+      *map(
+        jnp.asarray,
+        make_probe(
+          real.test.images[:probe_examples],
+          real.test.labels[:probe_examples],
+          size=biased.PATCH_SIZE[base_name],
+          num_places=real.num_classes,
+          seed=_PROBE_SEED,
+        ),
+      )
+    )
+    self._logits = jax.jit(logits_fn)
+    self._influence = jax.jit(
+      lambda params, probe: influence(logits_fn, params, probe)
+    )
+
+  def score(self, params: PyTree) -> dict[str, float]:
+    """`test_agree/accuracy` and so on; `influence/patch`, `content`, `ratio`.
+
+    Args:
+      params: of a network without model state.
+    """
+    results = {
+      f"{name}/accuracy": accuracy(
+        batched(self._logits, params, split.images, 2500), split.labels
+      )
+      for name, split in self._splits.items()
+    }
+    found = self._influence(params, self.probe)
+    results |= {
+      "influence/patch": found.patch,
+      "influence/content": found.content,
+      "influence/ratio": found.ratio,
+    }
+    return {name: float(value) for name, value in results.items()}
+
+
+def _real_images(
+  base_name: str, where: str | os.PathLike[str] | None
+) -> data.ImageData:
+  sources: Mapping[str, str] = _SOURCES
+  if base_name not in sources:
+    raise ValueError(
+      f"config.data.name={base_name!r} has no known bias; the sets that have"
+      f" one: {', '.join(sources)}"
+    )
+  from forgetsam.data._availability import source_directory
+
+  source = sources[base_name]
+  return data.load(source, data_dir=source_directory(source, where))

@@ -1,0 +1,221 @@
+"""The jitted evaluation step: sums over the examples that count."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.sharding import Mesh
+from jaxtyping import Array, Bool, Float, Int
+
+from forgetsam._arrays import at_least_float32
+from forgetsam._losses import target_distribution
+from forgetsam._typing import Forward, PyTree
+from forgetsam.training._checked_step import CheckedStep
+from forgetsam.training._mesh import check_mesh, replicated, split_batch
+
+EvalStep = Callable[[PyTree, PyTree, dict[str, Array]], dict[str, Array]]
+
+# Equal-width bins of the confidence, as many as in Guo et al., 2017.
+_NUM_BINS = 15
+
+
+def make_eval_step(
+  forward: Forward,
+  *,
+  classes: Sequence[int] | np.ndarray | Array | None = None,
+  multi_label: bool = False,
+  mesh: Mesh | None = None,
+) -> EvalStep:
+  r"""Builds the jitted evaluation of one padded batch.
+
+  The target of the softmax cross-entropy is the label's distribution, scaled
+  to sum to 1 over `classes` where they are given; with `multi_label` it is
+  uniform over the right classes. The confidence of a prediction is the largest
+  softmax probability :math:`p`; it falls into the bin :math:`b` from 0 to 14
+  with :math:`b / 15 < p \le (b + 1) / 15`. Of equal logits the one of the lower
+  class ranks first, on any number of devices.
+
+  Args:
+    forward: the model, as in `make_train_step`; it is run with `train=False`.
+    classes: the classes that the set shows, where they are a part of the
+      model's, such as the 200 of ImageNet-R. The others take no part in any
+      sum, and labels stay indices among all of the model's. `None` keeps all.
+    multi_label: what a label `[B, K]` means. False: one class is right, the
+      label's largest; the rest is smoothing or mixing. True: every class above
+      zero is right, as in ImageNet-ReaL, and any of them makes a prediction
+      correct. The arrays do not tell the two apart.
+    mesh: a mesh with the one axis "data", whose size divides the batch; `None`
+      runs on the default device.
+
+  Returns:
+    `eval_step(params, model_state, batch) -> sums`, where the batch has
+    "image" `[B, ...]`, "label" `[B]` or `[B, K]` and, where it is padded,
+    "mask" `[B]` (1 for examples that count, 0 for padding). Scalars: "loss"
+    (softmax cross-entropy, whatever the training loss), "correct",
+    "correct_top5" (a right class is among the five largest logits, or all
+    where there are fewer) and "count". Per bin, `[15]`: "bin_count",
+    "bin_confidence" and "bin_correct". An example without a right class among
+    `classes` is wrong with an infinite loss. Add up over batches, then divide.
+
+  Raises:
+    ValueError: the mesh has other axes than "data", or its devices do not
+      divide a batch; `classes` are no distinct classes of the model; labels
+      are `[B]` where `multi_label` wants `[B, K]`.
+
+  Example:
+    >>> def forward(params, model_state, images, *, train, key):
+    ...   return images @ params, model_state
+    >>> batch = {
+    ...   "image": jnp.eye(2), "label": jnp.array([0, 0]),
+    ...   "mask": jnp.array([1.0, 0.0]),
+    ... }
+    >>> sums = make_eval_step(forward)(jnp.eye(2), {}, batch)
+    >>> float(sums["correct"]), float(sums["count"])
+    (1.0, 1.0)
+
+  References:
+    Guo et al., *On Calibration of Modern Neural Networks*, 2017, eq. (3).
+    Beyer et al., *Are we done with ImageNet?*, 2020 (ReaL).
+    Hendrycks et al., *The Many Faces of Robustness*, 2021 (ImageNet-R).
+  """
+  check_mesh(mesh)
+  kept = None if classes is None else _check_classes(classes)
+
+  def step(
+    params: PyTree, model_state: PyTree, batch: dict[str, Array]
+  ) -> dict[str, Array]:
+    logits, _ = forward(
+      params, model_state, batch["image"], train=False, key=None
+    )
+    logits = at_least_float32(logits)
+    if multi_label and batch["label"].ndim != 2:
+      raise ValueError(
+        f'batch["label"] has the shape {batch["label"].shape}: multi_label=True'
+        " needs [B, K], 1 for every right class"
+      )
+    targets = target_distribution(
+      batch["label"], logits.shape[-1], logits.dtype
+    )
+    if kept is not None:
+      logits, targets = _keep(kept, logits, targets)
+    if multi_label or kept is not None:
+      total = jnp.sum(targets, axis=-1, keepdims=True)
+      targets = targets / jnp.where(total > 0, total, 1)
+    counts = batch.get("mask", jnp.ones(len(logits))).astype(bool)
+    return _sums(_score(logits, targets, multi_label=multi_label), counts)
+
+  if mesh is None:
+    return CheckedStep(jax.jit(step), mesh, batch_at=2)
+  whole = replicated(mesh)
+  jitted = jax.jit(
+    step,
+    in_shardings=(whole, whole, split_batch(mesh)),
+    out_shardings=whole,
+  )
+  return CheckedStep(jitted, mesh, batch_at=2)
+
+
+class _Scores(NamedTuple):
+  """How each example of a batch was classified."""
+
+  loss: Float[Array, " batch"]
+  correct: Bool[Array, " batch"]
+  correct_top5: Bool[Array, " batch"]
+  confidence: Float[Array, " batch"]
+
+
+def _score(
+  logits: Float[Array, "batch classes"],
+  targets: Float[Array, "batch classes"],
+  *,
+  multi_label: bool,
+) -> _Scores:
+  right = targets > 0
+  if not multi_label:
+    largest = jnp.argmax(targets, axis=-1, keepdims=True)
+    right &= jnp.arange(targets.shape[-1]) == largest
+  loss = optax.softmax_cross_entropy(logits, targets)
+  rank = _first_right(logits, right)
+  return _Scores(
+    # The cross-entropy with an empty target would be 0: a perfect score.
+    loss=jnp.where(jnp.any(right, axis=-1), loss, jnp.inf),
+    correct=rank < 1,
+    correct_top5=rank < min(5, logits.shape[-1]),
+    confidence=jnp.max(jax.nn.softmax(logits), axis=-1),
+  )
+
+
+def _first_right(
+  logits: Float[Array, "batch classes"], right: Bool[Array, "batch classes"]
+) -> Int[Array, " batch"]:
+  """The number of classes that rank before every right one; K if none is right.
+
+  Comparisons and sums alone: they fix the order of ties, and a batch that is
+  split over devices stays where it is. What is not a number ranks first.
+  """
+  num_classes = logits.shape[-1]
+  best = jnp.max(jnp.where(right, logits, -jnp.inf), axis=-1, keepdims=True)
+  first = jnp.argmax(right & (logits == best), axis=-1, keepdims=True)
+  not_before = (logits < best) | (
+    (logits == best) & (jnp.arange(num_classes) >= first)
+  )
+  return num_classes - jnp.sum(not_before, axis=-1)
+
+
+def _sums(scores: _Scores, counts: Bool[Array, " batch"]) -> dict[str, Array]:
+  confidence = scores.confidence[:, None]
+  # What is not a number goes to the first bin, where the sum shows it.
+  bins = jnp.where(confidence > 0, jnp.ceil(confidence * _NUM_BINS) - 1, 0)
+  in_bin = (bins == jnp.arange(_NUM_BINS)) & counts[:, None]
+  return {
+    "loss": jnp.sum(jnp.where(counts, scores.loss, 0.0)),
+    "correct": _number(counts & scores.correct),
+    "correct_top5": _number(counts & scores.correct_top5),
+    "count": _number(counts),
+    "bin_count": _number(in_bin),
+    "bin_confidence": jnp.sum(jnp.where(in_bin, confidence, 0.0), axis=0),
+    "bin_correct": _number(in_bin & scores.correct[:, None]),
+  }
+
+
+def _number(marked: Bool[Array, " batch *bins"]) -> Float[Array, " *bins"]:
+  return jnp.sum(marked, axis=0, dtype=jnp.float32)
+
+
+def _check_classes(classes: Any) -> Int[np.ndarray, " kept"]:
+  """The classes in ascending order.
+
+  Raises:
+    ValueError: they are not distinct class indices.
+  """
+  array = np.asarray(classes)
+  if array.ndim != 1 or not np.issubdtype(array.dtype, np.integer):
+    raise ValueError(
+      f"classes has the shape {array.shape} and the dtype {array.dtype}: it"
+      " must be one list of class indices, and not empty"
+    )
+  ordered, times = np.unique(array, return_counts=True)
+  if np.any(times > 1) or np.any(ordered < 0):
+    strange = ordered[(times > 1) | (ordered < 0)].tolist()
+    raise ValueError(
+      f"classes has {strange} more than once or below 0: it must hold each"
+      " class index that occurs once"
+    )
+  return ordered
+
+
+def _keep(
+  kept: Int[np.ndarray, " kept"],
+  logits: Float[Array, "batch classes"],
+  targets: Float[Array, "batch classes"],
+) -> tuple[Float[Array, "batch kept"], Float[Array, "batch kept"]]:
+  """Drops the columns of all other classes."""
+  if kept[-1] >= logits.shape[-1]:
+    raise ValueError(
+      f"classes holds {kept[-1]}, and the model has the classes 0 to"
+      f" {logits.shape[-1] - 1}"
+    )
+  return logits[:, kept], targets[:, kept]

@@ -1,0 +1,129 @@
+"""The data-parallel mesh: which axis, what is placed where, who averages."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array
+
+from forgetsam._arrays import is_float
+from forgetsam._typing import PyTree
+
+DATA_AXIS = "data"
+
+
+def check_mesh(mesh: Mesh | None) -> None:
+  """Raises a `ValueError` where a mesh has other axes than "data", of Auto."""
+  if mesh is None:
+    return
+  right = (
+    f"it must have the one axis {DATA_AXIS!r}, of type Auto, as in "
+    "jax.make_mesh((jax.device_count(),), ('data',), "
+    "axis_types=(jax.sharding.AxisType.Auto,))"
+  )
+  if mesh.axis_names != (DATA_AXIS,):
+    raise ValueError(f"mesh has the axes {mesh.axis_names}: {right}")
+  if any(kind != AxisType.Auto for kind in mesh.axis_types):
+    raise ValueError(f"mesh has axes of type {mesh.axis_types}: {right}")
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+  """Every device holds the whole array."""
+  return NamedSharding(mesh, PartitionSpec())
+
+
+def split_batch(mesh: Mesh) -> NamedSharding:
+  """Every device holds its consecutive share of the leading axis."""
+  return NamedSharding(mesh, PartitionSpec(DATA_AXIS))
+
+
+def spread(mesh: Mesh, tree: PyTree) -> PyTree:
+  """Shardings that give every device an equal part of each array.
+
+  An array is cut along its longest axis that the number of devices divides;
+  one without such an axis is replicated.
+  """
+
+  def cut(x: Any) -> NamedSharding:
+    fits = [i for i, n in enumerate(x.shape) if n and n % mesh.size == 0]
+    if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) or not fits:
+      return replicated(mesh)
+    axis = max(fits, key=lambda i: x.shape[i])
+    return NamedSharding(mesh, PartitionSpec(*[None] * axis, DATA_AXIS))
+
+  return jax.tree.map(cut, tree)
+
+
+def place(tree: PyTree, shardings: PyTree) -> PyTree:
+  """Copies of arrays on the devices of all processes, in buffers of their own.
+
+  Args:
+    tree: arrays; with several processes, the same ones in each.
+    shardings: a sharding for each array.
+  """
+  if all(s.is_fully_addressable for s in jax.tree.leaves(shardings)):
+    return jax.device_put(tree, shardings)
+  copies = jax.jit(
+    lambda arrays: jax.tree.map(jnp.copy, arrays), out_shardings=shardings
+  )
+  return copies(tree)
+
+
+def varying(tree: PyTree) -> PyTree:
+  """Marks replicated arrays as each device's own, inside `shard_map`.
+
+  The gradient with respect to a *replicated* array is summed over devices
+  where it is taken, silently: a perturbation per device would be wrong.
+  """
+
+  def mark(x: Array) -> Array:
+    return x if _varies(x) else jax.lax.pcast(x, DATA_AXIS, to="varying")
+
+  return jax.tree.map(mark, tree)
+
+
+def varying_floats(tree: PyTree) -> PyTree:
+  """Marks the floating-point arrays of a tree alone."""
+  return jax.tree.map(lambda x: varying(x) if is_float(x) else x, tree)
+
+
+def average(tree: PyTree) -> PyTree:
+  """The devices' mean of floating-point arrays that differ, in one collective.
+
+  What is the same on every device stays as it is. Integers and keys that are
+  marked as differing (they agree in value) are taken from the first device.
+  """
+  leaves, structure = jax.tree.flatten(tree)
+  differs = [_varies(x) for x in leaves]
+  means = iter(
+    jax.lax.pmean(
+      [x for x, d in zip(leaves, differs, strict=True) if d and is_float(x)],
+      DATA_AXIS,
+    )
+  )
+  result = []
+  for x, d in zip(leaves, differs, strict=True):
+    if not d:
+      result.append(x)
+    else:
+      result.append(next(means) if is_float(x) else _first_device(x))
+  return jax.tree.unflatten(structure, result)
+
+
+def _varies(x: Array) -> bool:
+  """Whether an array is marked as each device's own, inside `shard_map`."""
+  kind = jax.typeof(x)
+  # JAX has renamed this field between releases.
+  varying_axes = kind.mat.varying if hasattr(kind, "mat") else kind.vma
+  return DATA_AXIS in varying_axes
+
+
+def _first_device(x: Array) -> Array:
+  if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
+    data = _first_device(jax.random.key_data(x))
+    return jax.random.wrap_key_data(data, impl=jax.random.key_impl(x))
+  if x.dtype == jnp.bool_:
+    return _first_device(x.astype(jnp.int32)).astype(jnp.bool_)
+  mine = jax.lax.axis_index(DATA_AXIS) == 0
+  return jax.lax.psum(jnp.where(mine, x, jnp.zeros_like(x)), DATA_AXIS)

@@ -1,0 +1,117 @@
+"""What a training run carries from step to step."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+from jax.sharding import Mesh
+from jaxtyping import Array
+
+from forgetsam._typing import PyTree
+from forgetsam.perturbations import PerturbedGradientState
+from forgetsam.training._mesh import check_mesh, place, replicated, spread
+
+
+class TrainState(struct.PyTreeNode):
+  """Everything that a training step reads and writes; a pytree.
+
+  Attributes:
+    step: the number of updates made.
+    params: the model's parameters.
+    model_state: what else the model carries, such as running statistics.
+    opt_state: the optimizer's state.
+    perturb_state: the perturbed gradient's state; empty in plain training.
+  """
+
+  step: Any  # an int32 scalar, or what stands for it while tracing
+  params: PyTree
+  model_state: PyTree
+  opt_state: Any
+  perturb_state: Any
+
+
+def create_train_state(
+  params: PyTree,
+  model_state: PyTree,
+  optimizer: optax.GradientTransformation,
+  perturb: optax.GradientTransformation | None = None,
+  mesh: Mesh | None = None,
+  *,
+  shard_opt_state: bool = False,
+) -> TrainState:
+  """Makes the first state of a run, in buffers of its own.
+
+  Everything is copied, so that a step which donates the state leaves the
+  caller's arrays alone.
+
+  Args:
+    params: the model's parameters, a pytree of arrays.
+    model_state: what else the model carries, `{}` if nothing.
+    optimizer: any optax optimizer.
+    perturb: a `perturbed_gradient`, or `None` for plain training.
+    mesh: where to place the state, replicated; `None` for the default device.
+    shard_opt_state: whether each device of the mesh holds a part of the
+      optimizer's state instead of all of it (ZeRO-1); as in `make_train_step`.
+
+  Returns:
+    The state at step 0.
+
+  Raises:
+    ValueError: `optimizer` contains a `perturbed_gradient`, the mesh has other
+      axes than "data", or there is no mesh to shard over.
+
+  Example:
+    >>> state = create_train_state({"w": jnp.ones(2)}, {}, optax.sgd(0.1))
+    >>> int(state.step)
+    0
+  """
+  check_mesh(mesh)
+  check_shards(shard_opt_state, mesh)
+  state = TrainState(
+    step=jnp.zeros((), jnp.int32),
+    params=params,
+    model_state=model_state,
+    opt_state=optimizer.init(params),
+    perturb_state=optax.EmptyState()
+    if perturb is None
+    else perturb.init(params),
+  )
+  refuse_perturbed_gradient(state.opt_state)
+  state = jax.tree.map(_own, state)
+  if mesh is None:
+    return state
+  shardings = jax.tree.map(lambda _: replicated(mesh), state)
+  if shard_opt_state:
+    shardings = shardings.replace(opt_state=spread(mesh, state.opt_state))
+  return place(state, shardings)
+
+
+def check_shards(shard_opt_state: bool, mesh: Mesh | None) -> None:
+  """Raises a `ValueError` where there is no mesh to shard over."""
+  if shard_opt_state and mesh is None:
+    raise ValueError(
+      "shard_opt_state=True is given without mesh: pass the mesh to shard over,"
+      " or leave it out on one device"
+    )
+
+
+def refuse_perturbed_gradient(opt_state: Any) -> None:
+  """Raises a `ValueError` where an optimizer's state holds a perturbation."""
+  nodes = jax.tree.leaves(
+    opt_state, is_leaf=lambda x: isinstance(x, PerturbedGradientState)
+  )
+  if any(isinstance(node, PerturbedGradientState) for node in nodes):
+    raise ValueError(
+      "optimizer contains a perturbed_gradient: pass it as perturb, so that "
+      "each micro-batch gets a perturbation of its own"
+    )
+
+
+def _own(x: Any) -> Array:
+  """A copy with a dtype that the step's output cannot change."""
+  copy = jnp.array(x, copy=True)
+  if jnp.issubdtype(copy.dtype, jax.dtypes.prng_key):
+    return copy
+  return jax.lax.convert_element_type(copy, copy.dtype)

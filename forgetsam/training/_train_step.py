@@ -1,0 +1,263 @@
+"""The jitted training step: ascent, perturbation and descent on a mesh."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.sharding import Mesh
+from jaxtyping import Array
+
+from forgetsam._arrays import tree_norm
+from forgetsam._checks import is_number
+from forgetsam._typing import AscentSignal, Forward, Loss
+from forgetsam.training._checked_step import CheckedStep
+from forgetsam.training._gradients import average_gradients
+from forgetsam.training._inspection import inspect_perturb
+from forgetsam.training._mesh import check_mesh, replicated, split_batch, spread
+from forgetsam.training._micro_batches import MicroBatchResult
+from forgetsam.training._micro_step import MicroStep
+from forgetsam.training._train_state import (
+  TrainState,
+  check_shards,
+  refuse_perturbed_gradient,
+)
+
+Metrics = dict[str, Array]
+TrainStep = Callable[
+  [TrainState, dict[str, Any], jax.Array], tuple[TrainState, Metrics]
+]
+
+
+def make_train_step(
+  forward: Forward,
+  *,
+  loss: Loss,
+  optimizer: optax.GradientTransformation,
+  ascent: AscentSignal | None = None,
+  perturb: optax.GradientTransformation | None = None,
+  micro_batch_size: int | None = None,
+  ascent_fraction: float = 1.0,
+  mesh: Mesh | None = None,
+  shard_opt_state: bool = False,
+) -> TrainStep:
+  r"""Builds the jitted, donated training step.
+
+  With the batch split into consecutive micro-batches
+  :math:`B_1, \ldots, B_n` of m examples, over all devices,
+
+  .. math:: g = \frac1n \sum_i \nabla L_{B_i}\bigl(w +
+     P(\nabla A_{B_i}(w))\bigr), \qquad w \leftarrow w + O(g)
+
+  with L the loss, A the ascent objective, P the perturbation (or, where
+  `perturb` combines, its rule in place of the plain gradient), and O the
+  optimizer. The partition does not depend on the number of devices. One
+  collective averages gradients, model state and metrics. A step whose loss,
+  perturbed loss or gradient is not finite keeps the old state and sets the
+  metric `skipped`.
+
+  Args:
+    forward: the model, `forward(params, model_state, images, *, train, key) ->
+      (logits, model_state)`; `models.forward(module)` makes it from a Linen
+      module.
+    loss: `(logits, labels) -> scalar`, the batch mean in it.
+    optimizer: any optax chain; it sees the averaged gradient. It gets the
+      training loss as the extra argument `value`.
+    ascent: the ascent signal; `None` ascends the loss.
+    perturb: a `perturbed_gradient`; `None` is plain training.
+    micro_batch_size: m, the examples of one perturbation (and of one BatchNorm
+      batch); it must divide each device's share. `None` takes the share whole,
+      and then the result depends on the number of devices.
+    ascent_fraction: the share of each micro-batch, its first examples (rounded
+      up), whose ascent objective is climbed, in (0, 1]. Below 1, the clean
+      pass as a whole takes that part: loss, accuracy, ascent_grad_norm and the
+      model state are its, and a step of SAM costs 1 + ascent_fraction
+      gradients.
+    mesh: a mesh with the one axis "data"; `None` runs on the default device.
+    shard_opt_state: whether each device of the mesh holds and updates a part of
+      the optimizer's state (ZeRO-1: Rajbhandari et al., 2020), for one more
+      collective, which gathers the parameters. `create_train_state` must be
+      told the same. A perturbation that reads the optimizer's state, such as
+      `momentum_ascent`, gathers that as well.
+
+  Returns:
+    `step(state, {"image": [B, ...], "label": [B] or [B, K]}, key) ->
+    (state, metrics)`. `key` is the run's key, the same at every step: the step
+    folds in `state.step` and the global micro-batch index. `state` is donated.
+    Metrics are scalars: loss and accuracy of the clean pass, grad_norm,
+    skipped; with `perturb` also perturbed_loss, perturbation_norm, and
+    ascent_grad_norm where the perturbation reads the ascent gradient.
+
+  Raises:
+    ValueError: `ascent` or an `ascent_fraction` without `perturb`, a fraction
+      outside (0, 1], a `perturb` that never evaluates a gradient, a
+      `perturbed_gradient` inside `optimizer`, sizes that do not divide, a mesh
+      with other axes, or `shard_opt_state` without a mesh.
+
+  Example:
+    >>> import forgetsam as fs
+    >>> module = fs.models.create("mlp", num_classes=3)
+    >>> params, model_state = fs.models.initialise(
+    ...   module, jax.random.key(0), (4, 4, 1)
+    ... )
+    >>> optimizer = fs.sgdw(0.1)
+    >>> perturb = fs.perturbed_gradient(fs.sam(rho=0.05))
+    >>> step = make_train_step(
+    ...   fs.models.forward(module),
+    ...   loss=fs.softmax_cross_entropy(),
+    ...   optimizer=optimizer,
+    ...   ascent=fs.output_bias_forgetting(),
+    ...   perturb=perturb,
+    ...   micro_batch_size=4,
+    ... )
+    >>> state = fs.create_train_state(params, model_state, optimizer, perturb)
+    >>> batch = {"image": jnp.ones((8, 4, 4, 1)), "label": jnp.arange(8) % 3}
+    >>> state, metrics = step(state, batch, jax.random.key(1))
+    >>> int(state.step), round(float(metrics["perturbation_norm"]), 4)
+    (1, 0.05)
+  """
+  if ascent is not None and perturb is None:
+    raise ValueError(
+      "ascent is given without perturb: pass perturb="
+      "perturbed_gradient(sam(rho)), or leave ascent out for plain training"
+    )
+  if micro_batch_size is not None and not (
+    isinstance(micro_batch_size, (int, np.integer)) and micro_batch_size >= 1
+  ):
+    raise ValueError(
+      f"micro_batch_size={micro_batch_size!r} must be an integer of at least 1,"
+      " or None for a device's whole share"
+    )
+  _check_ascent_fraction(ascent_fraction, perturb)
+  check_mesh(mesh)
+  check_shards(shard_opt_state, mesh)
+  optimizer = optax.with_extra_args_support(optimizer)
+  if perturb is not None:
+    perturb = optax.with_extra_args_support(perturb)
+
+  def step(
+    state: TrainState, batch: dict[str, Any], key: jax.Array
+  ) -> tuple[TrainState, Metrics]:
+    refuse_perturbed_gradient(state.opt_state)
+    _check_same_perturb(perturb, state)
+    reads_ascent = perturb is not None and _reads_ascent(perturb, state)
+    make_micro_step = functools.partial(
+      MicroStep, forward, loss, ascent, perturb, reads_ascent, ascent_fraction
+    )
+    batch = {"image": batch["image"], "label": batch["label"]}
+    result = average_gradients(
+      make_micro_step, state, batch, key, size=micro_batch_size, mesh=mesh
+    )
+    new_state, metrics = _descend(optimizer, state, result)
+    if shard_opt_state and mesh is not None:
+      # XLA chooses the same where it follows the old state; this is certain.
+      parts = spread(mesh, new_state.opt_state)
+      new_state = new_state.replace(
+        opt_state=jax.lax.with_sharding_constraint(new_state.opt_state, parts)
+      )
+    return new_state, metrics
+
+  if mesh is None:
+    return CheckedStep(jax.jit(step, donate_argnums=0), mesh, batch_at=1)
+  whole, split = replicated(mesh), split_batch(mesh)
+  # What is None keeps the placement that it has.
+  opt_state = None if shard_opt_state else whole
+  state_at = TrainState(whole, whole, whole, opt_state, whole)
+  jitted = jax.jit(
+    step,
+    donate_argnums=0,
+    in_shardings=(state_at, split, whole),
+    out_shardings=(state_at, whole),
+  )
+  return CheckedStep(jitted, mesh, batch_at=1)
+
+
+def _descend(
+  optimizer: optax.GradientTransformationExtraArgs,
+  state: TrainState,
+  result: MicroBatchResult,
+) -> tuple[TrainState, Metrics]:
+  """Applies the optimizer, or keeps the state where a number is not finite."""
+  metrics = result.metrics | _perturbation_metrics(result.perturb_state)
+  metrics["grad_norm"] = tree_norm(result.grads)
+  checked = ("loss", "perturbed_loss", "grad_norm")
+  finite = jnp.all(
+    jnp.stack([jnp.isfinite(metrics[k]) for k in checked if k in metrics])
+  )
+  metrics["skipped"] = 1.0 - finite.astype(jnp.float32)
+  grads = jax.tree.map(
+    lambda g, w: g.astype(w.dtype), result.grads, state.params
+  )
+  updates, opt_state = optimizer.update(
+    grads, state.opt_state, state.params, value=metrics["loss"]
+  )
+  new_state = TrainState(
+    step=state.step + 1,
+    params=optax.apply_updates(state.params, updates),
+    model_state=result.model_state,
+    opt_state=opt_state,
+    perturb_state=result.perturb_state,
+  )
+
+  def keep_if_finite(new: Array, old: Array) -> Array:
+    return jnp.where(finite, new, old).astype(old.dtype)
+
+  return jax.tree.map(keep_if_finite, new_state, state), metrics
+
+
+def _perturbation_metrics(perturb_state: Any) -> Metrics:
+  """The numbers that a perturbed gradient's state reports, if any."""
+  names = ("perturbed_loss", "perturbation_norm")
+  found = {name: optax.tree.get(perturb_state, name) for name in names}
+  return {name: value for name, value in found.items() if value is not None}
+
+
+def _check_ascent_fraction(
+  fraction: float, perturb: optax.GradientTransformation | None
+) -> None:
+  """Refuses shares outside (0, 1], and any share of what does not ascend."""
+  if not is_number(fraction) or not 0 < fraction <= 1:
+    raise ValueError(
+      f"ascent_fraction={fraction!r} must be in (0, 1], the share of each "
+      "micro-batch that the perturbation is taken from"
+    )
+  if perturb is None and fraction != 1:
+    raise ValueError(
+      f"ascent_fraction={fraction} is given without perturb, where nothing "
+      "ascends: pass perturb=perturbed_gradient(sam(rho)), or leave it out"
+    )
+
+
+def _check_same_perturb(
+  perturb: optax.GradientTransformationExtraArgs | None, state: TrainState
+) -> None:
+  """Refuses a state that was made for another kind of training."""
+  plain_state = isinstance(state.perturb_state, optax.EmptyState)
+  if perturb is None and not plain_state:
+    raise ValueError(
+      "the state was made with a perturb, and the step without: pass the same "
+      "perturb to create_train_state and make_train_step"
+    )
+  if perturb is not None and plain_state:
+    raise ValueError(
+      "the state was made without perturb, and the step with one: pass the "
+      "same perturb to create_train_state and make_train_step"
+    )
+
+
+def _reads_ascent(
+  perturb: optax.GradientTransformationExtraArgs, state: TrainState
+) -> bool:
+  """Whether the step's results depend on the ascent gradient."""
+  reads = inspect_perturb(
+    perturb, state.params, state.perturb_state, state.opt_state
+  )
+  if not reads.gradient_functions:
+    raise ValueError(
+      "perturb never evaluates grad_fn, so it is a perturbation alone: wrap it,"
+      " perturb=perturbed_gradient(perturbation)"
+    )
+  return reads.ascent_gradient

@@ -1,0 +1,201 @@
+"""Every recipe builds, has the same keys, and none of its keys goes unread."""
+
+import runpy
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from config_recorder import Recorder
+from ml_collections import config_dict
+
+import forgetsam as fs
+from forgetsam import data
+from forgetsam.experiment import build as builders
+from forgetsam.experiment.config import (
+  SCHEMA,
+  apply_overrides,
+  check_config,
+  config_from_dict,
+  config_hash,
+  config_to_dict,
+  differing_keys,
+  load_config_file,
+)
+from forgetsam.experiment.config._schema import leaves
+
+ROOT = Path(__file__).resolve().parents[3]
+FILES = sorted(
+  path
+  for path in ROOT.glob("configs/*.py")
+  if "common.apply_variant" in path.read_text()
+)
+VARIANTS = [
+  *("plain", "sam", "obf", "random", "asam", "asam_obf", "gsam", "gsam_obf")
+]
+
+
+CHEAP = tuple(
+  runpy.run_path(str(ROOT / "configs/cheap_fashion_2k.py"))["VARIANTS"]
+)
+
+
+def load(file: Path, variant: str) -> config_dict.ConfigDict:
+  return load_config_file(f"{file}:{variant}")
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("file", FILES, ids=lambda p: p.stem)
+def test_every_variant_is_accepted(
+  file: Path, variant: str, monkeypatch: pytest.MonkeyPatch
+):
+  # The set itself need not be on the machine that runs this.
+  monkeypatch.setattr("forgetsam.data.check_available", lambda *_: None)
+  check_config(load(file, variant), num_devices=1)
+
+
+@pytest.mark.parametrize("variant", CHEAP)
+def test_every_cheap_variant_is_accepted(
+  variant: str, monkeypatch: pytest.MonkeyPatch
+):
+  monkeypatch.setattr("forgetsam.data.check_available", lambda *_: None)
+  file = ROOT / "configs/cheap_fashion_2k.py"
+  config = load(file, variant)
+  check_config(config, num_devices=1)
+  assert config.data.label_noise == 0.2
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda p: p.stem)
+def test_variants_share_their_keys(file: Path):
+  keys = [set(leaves(load(file, variant))) for variant in VARIANTS]
+  assert all(k == keys[0] for k in keys)
+  assert set(SCHEMA) <= keys[0]
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda p: p.stem)
+def test_header_says_command_result_and_cost(file: Path):
+  header = file.read_text().split('"""')[1]
+  assert f"--config=configs/{file.name}:obf" in header
+  assert "Expected" in header
+  assert "Cost" in header
+
+
+def test_variants_choose_what_their_names_say():
+  def pieces(variant: str) -> tuple[str, str, str]:
+    config = load(FILES[0], variant)
+    return config.perturbation.name, config.ascent.name, config.combine.name
+
+  obf, gap = "output_bias_forgetting", "surrogate_gap"
+  assert {variant: pieces(variant) for variant in VARIANTS} == {
+    "plain": ("none", "loss", "none"),
+    "sam": ("sam", "loss", "none"),
+    "obf": ("sam", obf, "none"),
+    "random": ("random", "loss", "none"),
+    "asam": ("asam", "loss", "none"),
+    "asam_obf": ("asam", obf, "none"),
+    "gsam": ("sam", "loss", gap),
+    "gsam_obf": ("sam", obf, gap),
+  }
+
+
+def test_the_share_that_is_climbed_reaches_the_step(
+  arguments: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch
+):
+  file, *rest = arguments("sam", "--config.ascent.fraction=0.25")
+  config = apply_overrides(
+    load_config_file(file.removeprefix("--config=")),
+    [a for a in rest if a.startswith("--config.")],
+  )
+  seen: dict[str, object] = {}
+  make: Any = fs.make_train_step
+
+  def watched(*arguments: object, **given: object) -> object:
+    seen.update(given)
+    return make(*arguments, **given)
+
+  monkeypatch.setattr("forgetsam.make_train_step", watched)
+  builders.build_experiment(config)
+  assert seen["ascent_fraction"] == 0.25
+
+
+def test_a_perturbation_can_be_chosen_on_plain():
+  config = apply_overrides(
+    load(FILES[0], "plain"),
+    [
+      "--config.perturbation.name=sam",
+      "--config.ascent.name=output_bias_forgetting",
+      "--config.ascent.lam=0.2",
+    ],
+  )
+  check_config(config, num_devices=1)
+  assert config.ascent.lam == 0.2
+
+
+# What chooses pieces that no variant has, so that their options are read.
+_CHOICES = {
+  "sam": [
+    ["--config.perturbation.name=friendly_sam"],
+    ["--config.combine.name=weighted"],
+    ["--config.look_sam.k=2"],
+  ]
+}
+
+
+def test_no_key_goes_unread(
+  arguments: Callable[..., list[str]],
+  data_dir: Path,
+  monkeypatch: pytest.MonkeyPatch,
+):
+  images = data.load("digits", data_dir=data_dir)
+  held = data.in_memory(images, mean=0.0, std=1.0)
+  monkeypatch.setattr(data, "load", lambda *_, **__: images)
+  monkeypatch.setattr(data, "stream", lambda *_, **__: held)
+  seen: set[str] = set()
+  for variant in VARIANTS:
+    for extra in (
+      ["--config.optimizer.name=sgdw", "--config.schedule.name=linear"],
+      [
+        "--config.optimizer.shrink_and_perturb=0.1",
+        "--config.perturbation.rho_schedule=lr_proportional",
+      ],
+      ["--config.data.stream=true"],
+      *_CHOICES.get(variant, []),
+    ):
+      file, *rest = arguments(variant, *extra)
+      overrides = [a for a in rest if a.startswith("--config.")]
+      config = load_config_file(file.removeprefix("--config="))
+      config = apply_overrides(config, overrides)
+      builders.build_experiment(Recorder(config, seen, ""))
+      builders.build_sources(Recorder(config, seen, ""), job=True)
+  of_jobs = ("evaluation.sets", "sharpness.", "forgetting.", "probe.every")
+  unread = set(leaves(config)) - seen
+  assert all(key.startswith(of_jobs) for key in unread)
+
+
+def test_json_keeps_a_configuration():
+  config = load(FILES[0], "gsam_obf")
+  config.model.hidden = (3, 4)
+  again = config_from_dict(config_to_dict(config))
+  assert leaves(again) == leaves(config)
+  assert again.get_type("micro_batch_size") is int
+  apply_overrides(again, ["--config.ascent.lam=0.5"])
+  assert again.ascent.lam == 0.5
+
+
+def test_hash_covers_what_decides_the_result():
+  base = config_to_dict(load(FILES[0], "obf"))
+  for key, value, free in [
+    ("seed", 7, False),
+    ("epochs", 7, False),
+    ("perturbation.rho", 0.7, False),
+    ("data.validation", 0.7, False),
+    ("evaluation.every_epochs", 7, False),
+    ("log.every_steps", 7, True),
+    ("checkpoint.keep", 7, True),
+    ("data.dir", "elsewhere", True),
+  ]:
+    config = load(FILES[0], "obf")
+    config.update_from_flattened_dict({key: value})
+    values = config_to_dict(config)
+    assert (config_hash(values) == config_hash(base)) is free, key
+    assert list(differing_keys(base, values)) == ([] if free else [key])

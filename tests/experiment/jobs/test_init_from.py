@@ -1,0 +1,152 @@
+"""Fine-tuning: runs that start from other weights."""
+
+import logging
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+import safetensors.numpy
+from ml_collections import config_dict
+from tiny_runs import ROOT, tiny
+
+import forgetsam as fs
+import main
+from forgetsam.experiment.build._initial_weights import build_start
+from forgetsam.experiment.config import ConfigError, load_config_file
+
+VIT = {"width": 4, "depth": 1, "num_heads": 1}
+VIT_FLAGS = [
+  "--config.model.name=vit_tiny",
+  "--config.model.hidden=none",
+  *(f"--config.model.{key}={value}" for key, value in VIT.items()),
+]
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory: pytest.TempPathFactory, data_dir: Path) -> Path:
+  """A finished run of the tiny mlp."""
+  workdir = tmp_path_factory.mktemp("first") / "run"
+  assert main.run(tiny(workdir, data_dir), time.monotonic()) == 0
+  return workdir
+
+
+@pytest.fixture(scope="module")
+def vit_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+  """A vit_tiny for 7 classes of 16x16 grey images, in PyTorch's naming."""
+  module = fs.models.create("vit_tiny", 7, **VIT)
+  params, _ = fs.models.initialise(module, jax.random.key(3), (16, 16, 1))
+  state = fs.interop.to_torch("vit_tiny", {"params": params}, **VIT)
+  file = tmp_path_factory.mktemp("weights") / "vit.safetensors"
+  safetensors.numpy.save_file(state, file)
+  return file
+
+
+def _config(**changes: Any) -> config_dict.ConfigDict:
+  config = load_config_file(f"{ROOT}/configs/digits.py:plain")
+  config.update_from_flattened_dict(
+    {key.replace("__", "."): value for key, value in changes.items()}
+  )
+  return config
+
+
+def _initial(name: str, classes: int, **options: Any) -> dict[str, Any]:
+  module = fs.models.create(name, classes, **options)
+  return fs.models.initialise(module, jax.random.key(0), (8, 8, 1))[0]
+
+
+def _same(tree: Any, other: Any) -> None:
+  jax.tree.map(np.testing.assert_array_equal, tree, other)
+
+
+def test_without_it_the_models_own_weights_stay():
+  params = _initial("mlp", 10)
+  assert build_start(_config())(params, {})[0] is params
+
+
+def test_a_run_starts_from_the_best_checkpoint_of_another(workdir: Path):
+  trained = fs.load_run(workdir)[1]["params"]
+  config = _config(init_from=str(workdir), model__hidden=(8,))
+  params, _ = build_start(config)(_initial("mlp", 10, hidden=(8,)), {})
+  _same(params, trained)
+  # Another number of classes: all but the head.
+  fresh = _initial("mlp", 3, hidden=(8,))
+  params, _ = build_start(config)(fresh, {})
+  _same(params, {**trained, "Head_0": fresh["Head_0"]})
+
+
+def test_fine_tuning_a_run(workdir: Path, data_dir: Path, tmp_path: Path):
+  arguments = tiny(
+    tmp_path / "run",
+    data_dir,
+    f"--config.init_from={workdir}",
+    # So slow that the weights hardly move.
+    "--config.optimizer.learning_rate=1e-12",
+    "--config.optimizer.weight_decay=0.0",
+    variant="plain",
+  )
+  assert main.run(arguments, time.monotonic()) == 0
+  tuned, trained = (
+    fs.load_run(path)[1] for path in (tmp_path / "run", workdir)
+  )
+  jax.tree.map(
+    lambda x, y: np.testing.assert_allclose(x, y, atol=1e-6), tuned, trained
+  )
+
+
+def test_fine_tuning_a_pytorch_file(
+  vit_file: Path,
+  data_dir: Path,
+  tmp_path: Path,
+  caplog: pytest.LogCaptureFixture,
+):
+  arguments = tiny(
+    tmp_path / "run",
+    data_dir,
+    *VIT_FLAGS,
+    f"--config.init_from={vit_file}",
+    "--config.optimizer.learning_rate=1e-12",
+    "--config.optimizer.weight_decay=0.0",
+    variant="plain",
+  )
+  with caplog.at_level(logging.WARNING):
+    assert main.run(arguments, time.monotonic()) == 0
+  assert "head for 7 classes is replaced by a new one for 10" in caplog.text
+  assert "interpolated from (4, 4) to (2, 2) patches" in caplog.text
+  tuned = fs.load_run(tmp_path / "run")[1]["params"]
+  given = fs.interop.from_torch("vit_tiny", vit_file, image_size=8, **VIT)
+  for name in ("block0", "embedding", "norm"):
+    jax.tree.map(
+      lambda x, y: np.testing.assert_allclose(x, y, atol=1e-6),
+      tuned[name],
+      given["params"][name],
+    )
+
+
+@pytest.mark.parametrize(
+  ("init_from", "message"),
+  [
+    ("nowhere.safetensors", "is not a file"),
+    (".", "holds no run|no checkpoint|config"),
+  ],
+)
+def test_weights_that_are_not_there(init_from: str, message: str):
+  with pytest.raises(
+    ConfigError, match=rf"config\.init_from(.|\n)*({message})"
+  ):
+    build_start(_config(init_from=init_from))(_initial("mlp", 10), {})
+
+
+def test_weights_of_another_model_are_listed(workdir: Path):
+  config = _config(init_from=str(workdir), model__hidden=(6,))
+  with pytest.raises(ConfigError, match=r"init_from(.|\n)*Dense_0/kernel \(64"):
+    build_start(config)(_initial("mlp", 10, hidden=(6,)), {})
+
+
+def test_weights_are_read_while_being_traced(workdir: Path):
+  config = _config(init_from=str(workdir), model__hidden=(8,))
+  initial = _initial("mlp", 10, hidden=(8,))
+  traced, _ = jax.jit(lambda params: build_start(config)(params, {}))(initial)
+  _same(traced, build_start(config)(initial, {})[0])

@@ -1,0 +1,159 @@
+"""Full disks and folders that cannot be written to: a sentence, and no loss.
+
+A limit on the size of files stands for a full disk: it fails the same calls.
+"""
+
+import contextlib
+import errno
+import json
+import resource
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from forgetsam.experiment.jobs import train
+from forgetsam.experiment.run import _failures
+from forgetsam.experiment.run._reporting import Reporter
+from main import run as run_main
+
+Arguments = Callable[..., list[str]]
+# A checkpoint's largest file holds 130 kB or more.
+WIDE = ("--config.model.hidden=(512,)", "--config.checkpoint.every_steps=2")
+
+
+def run(arguments: list[str]) -> int:
+  return run_main(arguments, started=0.0)
+
+
+def summary(folder: Path) -> dict[str, Any]:
+  found = json.loads((folder / "summary.json").read_text())
+  return {k: v for k, v in found.items() if "seconds" not in k}
+
+
+@contextlib.contextmanager
+def files_up_to(size: int) -> Iterator[Callable[[], None]]:
+  """Gives a function that from then on limits files to `size` bytes."""
+  soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+  try:
+    yield lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+  finally:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def fill_at(
+  step: int, fill: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+  advance = Reporter.advance
+
+  def advance_and_fill(self: Reporter, done: int) -> None:
+    advance(self, done)
+    if done == step:
+      fill()
+
+  monkeypatch.setattr(Reporter, "advance", advance_and_fill)
+
+
+# Of orbax's threads, whose errors it also raises.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_full_disk_at_a_save_leaves_the_checkpoint_before(
+  arguments: Arguments,
+  tmp_path: Path,
+  monkeypatch: pytest.MonkeyPatch,
+  capsys: pytest.CaptureFixture[str],
+):
+  assert run(arguments("obf", *WIDE, f"--workdir={tmp_path / 'whole'}")) == 0
+  with files_up_to(65536) as fill, monkeypatch.context() as patch:
+    fill_at(5, fill, patch)
+    assert run(arguments("obf", *WIDE)) == 1
+  said = capsys.readouterr().err
+  assert f"--workdir={tmp_path / 'run'} cannot be written to: " in said
+  assert "File too large" in said
+  assert "Traceback" not in said.partition("cannot be written to")[2]
+  assert "its newest checkpoint is of step" in said
+  assert run(arguments("obf", *WIDE)) == 0
+  assert "Resuming at step" in capsys.readouterr().out
+  assert summary(tmp_path / "run") == summary(tmp_path / "whole")
+
+
+def test_events_that_cannot_be_written_are_noticed(
+  arguments: Arguments,
+  tmp_path: Path,
+  monkeypatch: pytest.MonkeyPatch,
+  capsys: pytest.CaptureFixture[str],
+):
+  command = arguments("obf", "--config.log.every_steps=1")
+  with files_up_to(600) as fill, monkeypatch.context() as patch:
+    fill_at(2, fill, patch)
+    assert run(command) == 1
+  said = capsys.readouterr().err
+  assert "cannot be written to: File too large" in said
+  assert str(tmp_path / "run" / "events.out.tfevents") in said
+  assert run(command) == 0
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EDQUOT])
+def test_the_systems_words_are_said(
+  number: int,
+  arguments: Arguments,
+  tmp_path: Path,
+  monkeypatch: pytest.MonkeyPatch,
+  capsys: pytest.CaptureFixture[str],
+):
+  def write(path: Path, values: Any) -> None:
+    raise OSError(number, "words", str(path))
+
+  with monkeypatch.context() as patch:
+    patch.setattr(train, "write_json", write)
+    assert run(arguments()) == 1
+  said = capsys.readouterr().err
+  assert "cannot be written to: " in said
+  assert "summary.json" in said
+  assert "newest checkpoint is of step 10" in said
+  assert "Traceback" not in said
+  assert run(arguments()) == 0  # what was left to do
+
+
+def test_a_folder_that_cannot_be_made_is_refused(
+  arguments: Arguments, capsys: pytest.CaptureFixture[str]
+):
+  assert run(arguments("obf", "--workdir=/proc/forgetsam")) == 2
+  assert "--workdir=/proc/forgetsam is refused" in capsys.readouterr().err
+
+
+def test_trouble_is_found_behind_other_errors():
+  full = OSError(errno.ENOSPC, "full", "file")
+  behind = RuntimeError("a save failed")
+  behind.__cause__ = full
+  assert _failures._storage_trouble(behind) is not None
+  text = "RESOURCE_EXHAUSTED: ... No space left on device [os_error_code='28']"
+  assert _failures._storage_trouble(ValueError(text)) is not None
+  assert _failures._storage_trouble(FileNotFoundError("file")) is None
+
+
+def test_a_broken_file_elsewhere_is_named(
+  tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+  broken = OSError(errno.EIO, "words", str(tmp_path / "data" / "x.tfrecord"))
+  assert _failures.report_failure(broken, tmp_path / "run") == 1
+  said = capsys.readouterr().err
+  assert f"{tmp_path}/data/x.tfrecord cannot be read or written: " in said
+  assert "--workdir" not in said
+
+
+def test_what_is_no_ones_fault_is_said_before_its_traceback(
+  arguments: Arguments,
+  monkeypatch: pytest.MonkeyPatch,
+  capsys: pytest.CaptureFixture[str],
+):
+  def fall(*_: Any, **__: Any) -> None:
+    raise TypeError("tuple is not a pytree\nmore")
+
+  monkeypatch.setattr("forgetsam.experiment.jobs.train.build_experiment", fall)
+  assert run(arguments()) == 1
+  said = capsys.readouterr().err.strip()
+  assert said.startswith(
+    "forgetsam failed where it should not: TypeError: tuple is not a pytree\n"
+  )
+  assert said.index("Please report it") < said.index("Traceback")

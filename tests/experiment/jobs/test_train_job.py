@@ -1,0 +1,292 @@
+"""Whole runs of a tiny model: what they write, and how they go on."""
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+from tiny_runs import tiny
+
+import main
+from forgetsam import load_run
+from forgetsam.experiment.run import _checkpoint as checkpoint
+from forgetsam.experiment.run import _loop
+from forgetsam.experiment.run._tree_hash import tree_sha256
+
+Arguments = Callable[..., list[str]]
+
+
+def run(arguments: list[str]) -> int:
+  return main.run(arguments, time.monotonic())
+
+
+def read(path: Path) -> dict[str, Any]:
+  return json.loads(path.read_text())
+
+
+def lasting(summary: dict[str, Any]) -> dict[str, Any]:
+  """A summary without what the clock decides."""
+  return {k: v for k, v in summary.items() if not k.endswith("_seconds")}
+
+
+@pytest.fixture(scope="session")
+def finished(
+  tmp_path_factory: pytest.TempPathFactory, data_dir: Path
+) -> tuple[Path, dict[str, Any]]:
+  """An undisturbed run of two epochs of five steps, and its summary."""
+  workdir = tmp_path_factory.mktemp("finished") / "run"
+  assert run(tiny(workdir, data_dir)) == 0
+  return workdir, read(workdir / "summary.json")
+
+
+def test_summary(finished: tuple[Path, dict[str, Any]]):
+  workdir, summary = finished
+  names = ("loss", "accuracy")
+  scores = (*names, "top5_accuracy", "ece", "count")
+  assert set(summary) == {
+    *("job", "config_hash", "steps", "skipped_steps"),
+    "skipped_examples",
+    *("wall_seconds", "startup_seconds"),
+    *(f"train/{n}" for n in (*names, "grad_norm", "ascent_grad_norm")),
+    *("train/perturbed_loss", "train/perturbation_norm"),
+    *(f"{s}/{n}" for s in ("validation", "test", "best/test") for n in scores),
+    *("best/step", "params_sha256"),
+  }
+  assert summary["job"] == "train"
+  assert summary["steps"] == 10
+  assert summary["wall_seconds"] > summary["startup_seconds"] > 0
+  assert summary["train/perturbation_norm"] == pytest.approx(0.2, rel=1e-5)
+  assert read(workdir / "config.json")["perturbation"]["rho"] == 0.2
+  assert list(workdir.glob("events.out.tfevents.*"))
+
+
+def test_summary_describes_the_last_checkpoint(
+  finished: tuple[Path, dict[str, Any]],
+):
+  from forgetsam import data
+
+  workdir, summary = finished
+  model, variables, config = load_run(workdir, "last")
+  assert tree_sha256(variables["params"]) == summary["params_sha256"]
+  images = data.load("digits", data_dir=config.data.dir)
+  x = (images.test.images / 255.0 - config.data.mean) / config.data.std
+  logits = model.apply(variables, x.astype(np.float32), train=False)
+  right = np.argmax(logits, -1) == images.test.labels
+  assert len(right) == 360
+  assert np.mean(right) == pytest.approx(summary["test/accuracy"], abs=1e-6)
+
+
+def test_load_run_refuses_what_is_not_there(
+  finished: tuple[Path, dict[str, Any]], tmp_path: Path
+):
+  with pytest.raises(ValueError, match=r"config\.json"):
+    load_run(tmp_path)
+  with pytest.raises(ValueError, match="'best' or 'last'"):
+    load_run(finished[0], "newest")
+
+
+def test_a_complete_run_says_so_and_does_nothing(
+  finished: tuple[Path, dict[str, Any]],
+  data_dir: Path,
+  capsys: pytest.CaptureFixture[str],
+):
+  workdir, _ = finished
+  before = {p: p.stat().st_mtime_ns for p in workdir.rglob("*")}
+  assert run(tiny(workdir, data_dir)) == 0
+  assert "is complete" in capsys.readouterr().out
+  assert {p: p.stat().st_mtime_ns for p in workdir.rglob("*")} == before
+
+
+def test_another_configuration_is_refused(
+  finished: tuple[Path, dict[str, Any]],
+  data_dir: Path,
+  capsys: pytest.CaptureFixture[str],
+):
+  workdir, _ = finished
+  extra = ["--config.seed=1", "--config.perturbation.rho=0.3"]
+  assert run(tiny(workdir, data_dir, *extra)) == 2
+  said = capsys.readouterr().err
+  assert "config.seed=1" in said
+  assert "config.perturbation.rho=0.3" in said
+  assert "config.log" not in said
+
+
+def test_evaluate_agrees_with_the_summary(
+  finished: tuple[Path, dict[str, Any]],
+  capsys: pytest.CaptureFixture[str],
+):
+  workdir, summary = finished
+  assert run(["--job=evaluate", f"--workdir={workdir}"]) == 0
+  result = read(workdir / "evaluation.json")
+  assert result["last/step"] == 10
+  assert result["best/step"] == summary["best/step"]
+  for name in ("loss", "accuracy"):
+    assert result[f"last/test/{name}"] == summary[f"test/{name}"]
+    assert result[f"best/test/{name}"] == summary[f"best/test/{name}"]
+    assert result[f"last/validation/{name}"] == summary[f"validation/{name}"]
+  assert result["best/validation/accuracy"] >= summary["validation/accuracy"]
+  said = capsys.readouterr().out
+  assert f"best, step {summary['best/step']}" in said
+  assert f"{100 * summary['best/test/accuracy']:.2f}" in said
+
+
+class Killed(BaseException):
+  """Stands for a kill: no handler of the program expects it."""
+
+
+def test_a_run_killed_three_times_ends_as_an_undisturbed_one(
+  finished: tuple[Path, dict[str, Any]],
+  arguments: Arguments,
+  tmp_path: Path,
+  monkeypatch: pytest.MonkeyPatch,
+  capsys: pytest.CaptureFixture[str],
+):
+  every = "--config.checkpoint.every_steps=2"
+  settle = _loop.Loop._settle
+  # In the middle of an epoch, after a saved epoch's end, in the next middle.
+  for step, resumed_at in [(2, None), (5, 2), (7, 5), (None, 6)]:
+
+    def fall(self: Any, pending: Any, state: Any, last: Any = step) -> None:
+      if pending.step == last:
+        raise Killed
+      settle(self, pending, state)
+
+    monkeypatch.setattr(_loop.Loop, "_settle", fall)
+    if step is None:
+      assert run(arguments("obf", every)) == 0
+    else:
+      with pytest.raises(Killed):
+        run(arguments("obf", every))
+      assert not (tmp_path / "run" / "summary.json").exists()
+    said = capsys.readouterr().out
+    assert ("Resuming" in said) is (resumed_at is not None)
+    assert resumed_at is None or f"at step {resumed_at} of 10" in said
+  resumed = read(tmp_path / "run" / "summary.json")
+  assert lasting(resumed) == lasting(finished[1])
+
+
+def test_wall_seconds_add_up_over_sessions(
+  arguments: Arguments, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+  save = checkpoint.Checkpoints.save
+
+  def earlier(
+    self: Any, state: Any, record: Any, *rest: Any, **on: Any
+  ) -> None:
+    save(self, state, {**record, "wall_seconds": 1000.0}, *rest, **on)
+    raise Killed
+
+  with monkeypatch.context() as patch:
+    patch.setattr(checkpoint.Checkpoints, "save", earlier)
+    with pytest.raises(Killed):
+      run(arguments("plain"))
+  assert run(arguments("plain")) == 0
+  assert read(tmp_path / "run" / "summary.json")["wall_seconds"] > 1000.0
+
+
+def test_a_non_finite_step_stops_with_its_number_and_the_state_before_it(
+  arguments: Arguments,
+  tmp_path: Path,
+  capsys: pytest.CaptureFixture[str],
+  monkeypatch: pytest.MonkeyPatch,
+):
+  hold_back = _loop._hold_back
+
+  def poison(
+    images: jax.Array, updates: jax.Array, expected: jax.Array
+  ) -> tuple[jax.Array, jax.Array]:
+    third = int(expected) == 3
+    images, after = hold_back(images, updates, expected)
+    return images * float("nan") if third else images, after
+
+  states: list[str] = []
+  settle = _loop.Loop._settle
+
+  def watch(self: Any, pending: Any, state: Any) -> None:
+    states.append(tree_sha256(state.params))
+    settle(self, pending, state)
+
+  with monkeypatch.context() as patch:
+    patch.setattr(_loop, "_hold_back", poison)
+    patch.setattr(_loop.Loop, "_settle", watch)
+    assert run(arguments("obf")) == 1
+  said = capsys.readouterr().err
+  assert "step 3 is not finite" in said
+  assert "loss=nan" in said
+  assert (tmp_path / "run" / "checkpoints" / "3").is_dir()
+  _, variables, _ = load_run(tmp_path / "run")
+  # The step after the bad one was dispatched already, and trained nothing:
+  # what is saved is the state that the bad step found.
+  saved = tree_sha256(variables["params"])
+  assert states[0] != states[1]  # each seen once the next step is dispatched
+  assert states[1] == states[2] == states[3] == saved
+  # The data are good this time: the run goes on from there.
+  assert run(arguments("obf")) == 0
+  assert read(tmp_path / "run" / "summary.json")["steps"] == 10
+
+
+def test_best_is_by_validation_and_may_be_an_earlier_step(
+  arguments: Arguments, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+  def falling(_: Any, state: Any, split: str) -> dict[str, float]:
+    assert split == "validation"
+    return {"loss": 1.0, "accuracy": 1.0 / int(state.step)}
+
+  monkeypatch.setattr(_loop, "evaluate_split", falling)
+  assert run(arguments("obf")) == 0
+  summary = read(tmp_path / "run" / "summary.json")
+  assert summary["best/step"] == 5
+  assert summary["best/test/loss"] != summary["test/loss"]
+  _, last, _ = load_run(tmp_path / "run", "last")
+  _, best, _ = load_run(tmp_path / "run")
+  assert tree_sha256(last["params"]) == summary["params_sha256"]
+  assert tree_sha256(best["params"]) != summary["params_sha256"]
+
+
+def test_without_validation_there_is_no_best(
+  arguments: Arguments, tmp_path: Path
+):
+  assert run(arguments("plain", "--config.data.validation=0.0")) == 0
+  summary = read(tmp_path / "run" / "summary.json")
+  assert not [k for k in summary if k.startswith(("best", "validation"))]
+  assert "test/accuracy" in summary
+  evaluated = ["--job=evaluate", f"--workdir={tmp_path / 'run'}"]
+  assert run(evaluated) == 0
+  result = read(tmp_path / "run" / "evaluation.json")
+  assert {k.partition("/")[0] for k in result} == {"last"}
+
+
+def test_profile_writes_a_trace(arguments: Arguments, tmp_path: Path):
+  assert run(arguments("plain", "--config.log.profile=true")) == 0
+  assert list((tmp_path / "run" / "profile").rglob("*.xplane.pb"))
+
+
+def test_log_lines_hold_pace_and_rates(
+  arguments: Arguments, caplog: pytest.LogCaptureFixture
+):
+  with caplog.at_level("INFO"):
+    assert run(arguments("sam", "--config.perturbation.rho=0.05")) == 0
+  lines = [r.getMessage() for r in caplog.records]
+  at = [line for line in lines if line.startswith(("[4]", "[8]", "[10]"))]
+  training = [line for line in at if "train/loss" in line]
+  assert len(training) == 3
+  for line in training:
+    assert "steps_per_second=" in line
+    assert "seconds_left=" in line
+    assert "train/rho=0.05" in line
+  # cosine decay from 2e-3 over ten steps, read at step 3
+  expected = 2e-3 * 0.5 * (1 + np.cos(np.pi * 0.3))
+  assert f"train/learning_rate={expected:.5g}"[:26] in training[0]
+
+
+def test_data_that_do_not_fit_are_refused(
+  arguments: Arguments, capsys: pytest.CaptureFixture[str]
+):
+  assert run(arguments("plain", "--config.data.train_examples=32")) == 2
+  assert "config.batch_size=64" in capsys.readouterr().err
+  assert run(arguments("plain", "--config.data.train_examples=99999")) == 2
+  assert "train_examples" in capsys.readouterr().err
