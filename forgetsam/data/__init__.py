@@ -5,7 +5,8 @@ come to `Sources`, whose splits give batches: `in_memory` makes them of what
 `load` gives.
 """
 
-from forgetsam.data._availability import DatasetNotFoundError, check_available
+from forgetsam.data._availability import check_available
+from forgetsam.data._errors import DataError, DatasetNotFoundError
 from forgetsam.data._eval_batches import eval_batches
 from forgetsam.data._first_examples import first_batches, first_examples
 from forgetsam.data._in_memory import load, load_split
@@ -32,6 +33,7 @@ from forgetsam.data.streaming import (
 __all__ = [
   "BatchSource",
   "CenterCrop",
+  "DataError",
   "DatasetNotFoundError",
   "ImageData",
   "MemorySource",

@@ -9,6 +9,8 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from forgetsam.data._errors import DatasetNotFoundError
+
 if TYPE_CHECKING:
   import tensorflow_datasets as tfds
 
@@ -27,10 +29,6 @@ OWN_SETS = {
   "biased_digits": "digits",
   "biased_fashion": "fashion_mnist",
 }
-
-
-class DatasetNotFoundError(ValueError):
-  """The set is unknown, or it is not on this machine."""
 
 
 def check_available(

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from forgetsam._errors import DataError
 from forgetsam.data import _subsets
+from forgetsam.data._errors import DataError
 from forgetsam.data._label_noise import mislabel
 from forgetsam.data._prepared import prepared_builder
 from forgetsam.data._split import ImageData, Split

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from absl import logging
 
 from forgetsam.data import _availability
+from forgetsam.data._errors import DatasetNotFoundError
 
 if TYPE_CHECKING:
   import tensorflow_datasets as tfds
@@ -27,7 +28,7 @@ def prepared_builder(
     _build(name, data_dir)
     builder = _availability.find_prepared(name, data_dir)
   if builder is None:
-    raise _availability.DatasetNotFoundError(
+    raise DatasetNotFoundError(
       f"Data set {name!r} does not exist: our sets have one version, 1.0.0."
       f" Ask for {name.partition(':')[0]!r}."
     )
@@ -45,7 +46,7 @@ def _build(name: str, data_dir: str | os.PathLike[str] | None) -> None:
   known = [config.name for config in kind.BUILDER_CONFIGS]
   config = options.get("config")
   if config is not None and config not in known:
-    raise _availability.DatasetNotFoundError(
+    raise DatasetNotFoundError(
       f"Data set {name!r} does not exist: {parsed.name!r} has"
       f" {', '.join(known) or 'no configurations'}"
     )

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from forgetsam import data
-from forgetsam._errors import DataError
+from forgetsam.data import DataError
 from forgetsam.data._tensorflow import import_tensorflow
 
 N = 24

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from forgetsam import data
-from forgetsam._errors import DataError
+from forgetsam.data import DataError
 from forgetsam.data._tensorflow import import_tensorflow
 from forgetsam.data.streaming import _crops, _decode, _records
 from forgetsam.data.streaming._streamed_split import num_lanes

@@ -14,7 +14,7 @@ import numpy as np
 from absl import logging
 from jaxtyping import Bool, Int64
 
-from forgetsam._errors import DataError
+from forgetsam.data._errors import DataError
 from forgetsam.data._tensorflow import import_tensorflow
 from forgetsam.data.streaming._decode import check_image
 from forgetsam.data.streaming._pipeline import parser

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from forgetsam._errors import CheckpointError, DataError
+from forgetsam.data import DataError
 from forgetsam.experiment.config import ConfigError
-from forgetsam.experiment.run._run_files import saved_steps
+from forgetsam.experiment.run._run_files import CheckpointError, saved_steps
 
 _FULL_OR_BROKEN = (
   *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO),

@@ -19,6 +19,10 @@ CONFIG, SUMMARY, EVALUATION = "config.json", "summary.json", "evaluation.json"
 CHECKPOINTS = "checkpoints"
 
 
+class CheckpointError(ValueError):
+  """No checkpoint of a folder can be used."""
+
+
 def write_json(path: Path, values: Mapping[str, Any]) -> None:
   """Writes a file whole or not at all."""
   draft = path.with_name(path.name + ".draft")

@@ -9,9 +9,10 @@ import jax
 import pytest
 from tiny_runs import ROOT
 
-from forgetsam._errors import CheckpointError, DataError
+from forgetsam.data import DataError
 from forgetsam.experiment.config import ConfigError
 from forgetsam.experiment.run._distributed import _told
+from forgetsam.experiment.run._run_files import CheckpointError
 
 LOST = "another process of this run died"
 JAX = jax.errors.JaxRuntimeError
