@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 
 from forgetsam._arrays import at_least_float32
 from forgetsam._typing import Forward, Loss, PyTree
-from forgetsam.training._mesh import replicated, split_batch
+from forgetsam.training import replicated, split_batch
 
 Batch = dict[str, Any]
 

@@ -16,8 +16,7 @@ from forgetsam.sharpness._batch_functions import (
   BatchFunctions,
   batch_functions,
 )
-from forgetsam.training._checked_step import check_batch
-from forgetsam.training._mesh import check_mesh, replicated, split_batch
+from forgetsam.training import check_batch, check_mesh, replicated, split_batch
 
 
 class DatasetLoss(NamedTuple):

@@ -1,12 +1,27 @@
 """The training step: one perturbation per micro-batch, on any mesh."""
 
-from forgetsam.training._eval_step import make_eval_step
+from forgetsam.training._checked_step import check_batch
+from forgetsam.training._eval_step import EvalStep, make_eval_step
+from forgetsam.training._mesh import (
+  DATA_AXIS,
+  check_mesh,
+  place,
+  replicated,
+  split_batch,
+)
 from forgetsam.training._train_state import TrainState, create_train_state
 from forgetsam.training._train_step import make_train_step
 
 __all__ = [
+  "DATA_AXIS",
+  "EvalStep",
   "TrainState",
+  "check_batch",
+  "check_mesh",
   "create_train_state",
   "make_eval_step",
   "make_train_step",
+  "place",
+  "replicated",
+  "split_batch",
 ]

@@ -12,7 +12,7 @@ from ml_collections import config_dict
 
 import forgetsam as fs
 from forgetsam import data, models
-from forgetsam.training._eval_step import EvalStep
+from forgetsam.training import EvalStep
 from forgetsam.experiment.build._crops import build_stream_options
 from forgetsam.experiment.build._images import build_sources
 from forgetsam.experiment.config import ConfigError

@@ -14,7 +14,7 @@ from ml_collections import config_dict
 
 import forgetsam as fs
 from forgetsam import data, models
-from forgetsam.training._mesh import split_batch
+from forgetsam.training import split_batch
 from forgetsam.experiment.run._processes import num_devices
 from forgetsam.experiment.build._images import (
   Batches,

@@ -35,7 +35,7 @@ from forgetsam.experiment.run._run_files import (
   write_json,
 )
 from forgetsam.experiment.run._tree_hash import tree_sha256
-from forgetsam.training._mesh import place
+from forgetsam.training import place
 
 
 def train(

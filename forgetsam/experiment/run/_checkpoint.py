@@ -15,7 +15,6 @@ import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
-from forgetsam._errors import CheckpointError
 from forgetsam.experiment.run._checkpoint_parts import (
   Best,
   Rank,
@@ -27,8 +26,9 @@ from forgetsam.experiment.run._checkpoint_parts import (
   state_parts,
 )
 from forgetsam.experiment.run._processes import from_main, on_main
+from forgetsam.experiment.run._run_files import CheckpointError
 from forgetsam.experiment.run._tree_hash import leaf_checksums, to_host
-from forgetsam.training._train_state import TrainState
+from forgetsam.training import TrainState
 
 
 class Variables(NamedTuple):

@@ -10,9 +10,8 @@ import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
-from forgetsam._errors import CheckpointError
-from forgetsam.training._mesh import place
-from forgetsam.training._train_state import TrainState
+from forgetsam.experiment.run._run_files import CheckpointError
+from forgetsam.training import TrainState, place
 
 _SEAL = "record_sha256"
 

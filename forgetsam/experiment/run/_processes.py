@@ -16,7 +16,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding
 
 from forgetsam._typing import PyTree
-from forgetsam.training._mesh import DATA_AXIS, replicated, split_batch
+from forgetsam.training import DATA_AXIS, replicated, split_batch
 
 T = TypeVar("T")
 
