@@ -1,4 +1,4 @@
-"""Euclidean norms and inner products of pytrees, in at least float32."""
+"""Pytrees of arrays: precision, `params + delta`, norms, inner products."""
 
 from typing import Any
 
@@ -22,6 +22,36 @@ def at_least_float32(x: Array) -> Array:
   """Casts bfloat16 and float16 to float32; leaves wider types alone."""
   x = jnp.asarray(x)
   return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
+def wide_zeros(tree: PyTree) -> PyTree:
+  """Zeros of a tree's shapes in at least float32."""
+  return jax.tree.map(lambda x: jnp.zeros_like(at_least_float32(x)), tree)
+
+
+def cast_like(tree: PyTree, like: PyTree) -> PyTree:
+  """The tree in the dtypes of another."""
+  return jax.tree.map(lambda x, y: x.astype(y.dtype), tree, like)
+
+
+def add_delta(params: PyTree, delta: PyTree, scale: Scalar = 1.0) -> PyTree:
+  """`params + scale * delta`, in float32 where a dtype could swallow delta.
+
+  Args:
+    params: weights.
+    delta: an offset of their structure and shapes.
+    scale: what multiplies the offset.
+
+  Example:
+    >>> w = jnp.array([256.0], jnp.bfloat16)
+    >>> add_delta(w, jnp.array([0.25], jnp.bfloat16))
+    Array([256.25], dtype=float32)
+  """
+  return jax.tree.map(
+    lambda w, d: at_least_float32(w) + at_least_float32(scale * d),
+    params,
+    delta,
+  )
 
 
 def tree_norm(tree: PyTree) -> Float[Array, ""]:

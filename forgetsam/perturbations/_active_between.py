@@ -6,11 +6,11 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Int
 
+from forgetsam._arrays import cast_like
 from forgetsam._checks import is_number
 from forgetsam._typing import PyTree
 from forgetsam.perturbations._skipping import (
   AscentFn,
-  cast_like,
   check_params,
   gate,
   keep_memory,

@@ -7,11 +7,10 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Int
 
-from forgetsam._arrays import at_least_float32
+from forgetsam._arrays import at_least_float32, cast_like, wide_zeros
 from forgetsam._typing import PyTree
 from forgetsam.perturbations._skipping import (
   AscentFn,
-  cast_like,
   check_every,
   check_params,
 )
@@ -94,9 +93,7 @@ def every_k(
     return EveryKState(
       perturbation=inner.init(params),
       count=jnp.zeros((), jnp.int32),
-      ascent_grads=jax.tree.map(
-        lambda w: jnp.zeros_like(at_least_float32(w)), params
-      ),
+      ascent_grads=wide_zeros(params),
     )
 
   def update_fn(

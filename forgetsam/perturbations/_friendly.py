@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Int
 
-from forgetsam._arrays import at_least_float32
+from forgetsam._arrays import at_least_float32, wide_zeros
 from forgetsam._checks import check_number
 from forgetsam._typing import PyTree, Scalar
 from forgetsam.perturbations._radius import scale_to_radius
@@ -76,8 +76,7 @@ def _without_mean(
   sigma: Scalar, decay: Scalar
 ) -> optax.GradientTransformationExtraArgs:
   def init_fn(params: PyTree) -> FriendlyState:
-    zeros = jax.tree.map(lambda w: jnp.zeros_like(at_least_float32(w)), params)
-    return FriendlyState(jnp.zeros((), jnp.int32), zeros)
+    return FriendlyState(jnp.zeros((), jnp.int32), wide_zeros(params))
 
   def update_fn(
     updates: PyTree,

@@ -7,7 +7,14 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Int
 
-from forgetsam._arrays import at_least_float32, tree_dot, tree_norm, unit
+from forgetsam._arrays import (
+  at_least_float32,
+  cast_like,
+  tree_dot,
+  tree_norm,
+  unit,
+  wide_zeros,
+)
 from forgetsam._checks import check_number
 from forgetsam._typing import PyTree, Scalar
 from forgetsam.perturbations._perturbed_gradient import (
@@ -18,7 +25,6 @@ from forgetsam.perturbations._perturbed_gradient import (
 )
 from forgetsam.perturbations._skipping import (
   AscentFn,
-  cast_like,
   check_every,
   check_params,
   gate,
@@ -117,9 +123,7 @@ def look_sam(
     memory = LookSAMState(
       perturbation=state.perturbation,
       count=jnp.zeros((), jnp.int32),
-      flat_grads=jax.tree.map(
-        lambda w: jnp.zeros_like(at_least_float32(w)), params
-      ),
+      flat_grads=wide_zeros(params),
     )
     return state._replace(perturbation=memory)
 

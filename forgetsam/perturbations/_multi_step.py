@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import optax
 
-from forgetsam._arrays import at_least_float32
+from forgetsam._arrays import add_delta, at_least_float32, cast_like
 from forgetsam._typing import PyTree
 
 
@@ -100,16 +100,12 @@ def multi_step(
     # In float32, where the share of a step and the sum of many survive.
     delta = jax.tree.map(lambda d: at_least_float32(d) / steps, first)
     for _ in range(steps - 1):
-      point = jax.tree.map(lambda w, d: at_least_float32(w) + d, params, delta)
-      grads = jax.tree.map(_cast_like, ascent_fn(point), ascent_grads)
+      point = add_delta(params, delta)
+      grads = cast_like(ascent_fn(point), ascent_grads)
       step, _ = inner.update(grads, state, point, **extra)
       delta = jax.tree.map(
         lambda total, d: total + at_least_float32(d) / steps, delta, step
       )
-    return jax.tree.map(_cast_like, delta, first), new_state
+    return cast_like(delta, first), new_state
 
   return optax.GradientTransformationExtraArgs(inner.init, update_fn)
-
-
-def _cast_like(x: jax.Array, like: jax.Array) -> jax.Array:
-  return x.astype(like.dtype)

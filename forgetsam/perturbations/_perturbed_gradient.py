@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
-from forgetsam._arrays import at_least_float32, plain_norm
+from forgetsam._arrays import add_delta, cast_like, plain_norm
 from forgetsam._typing import PyTree
 from forgetsam.perturbations._combine import Combine
 
@@ -137,8 +137,8 @@ def perturbed_gradient(
       opt_state=opt_state,
       **extra,
     )
-    loss, grads = value_and_grad_fn(jax.tree.map(_offset, params, delta))
-    grads = jax.tree.map(lambda g, w: g.astype(w.dtype), grads, params)
+    loss, grads = value_and_grad_fn(add_delta(params, delta))
+    grads = cast_like(grads, params)
     if combine is not None:
       grads = combine(ascent_grads, delta, grads)
     return grads, PerturbedGradientState(
@@ -148,11 +148,6 @@ def perturbed_gradient(
     )
 
   return optax.GradientTransformationExtraArgs(init_fn, update_fn)
-
-
-def _offset(w: Array, delta: Array) -> Array:
-  """`w + delta`, in float32 where the leaf's own precision could swallow it."""
-  return at_least_float32(w) + at_least_float32(delta)
 
 
 def _value_and_grad(

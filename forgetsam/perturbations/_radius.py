@@ -2,12 +2,11 @@
 
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Int
 
-from forgetsam._arrays import to_length
+from forgetsam._arrays import cast_like, to_length
 from forgetsam._checks import check_rho
 from forgetsam._typing import PyTree
 
@@ -62,11 +61,7 @@ def scale_to_radius(
   ) -> tuple[PyTree, RadiusState]:
     del params, extra
     radius = rho(state.count) if callable(rho) else rho
-    delta = jax.tree.map(
-      lambda offset, g: offset.astype(g.dtype),
-      to_length(updates, radius),
-      updates,
-    )
+    delta = cast_like(to_length(updates, radius), updates)
     return delta, RadiusState(optax.safe_increment(state.count))
 
   return optax.GradientTransformationExtraArgs(init_fn, update_fn)

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool
 
-from forgetsam._arrays import is_float
+from forgetsam._arrays import cast_like, is_float
 from forgetsam._typing import PyTree
 
 AscentFn = Callable[[PyTree], PyTree]
@@ -43,11 +43,6 @@ def keep_memory(due: Bool[Array, ""], new: Any, old: Any) -> Any:
   return jax.tree.map(
     lambda n, o: jnp.where(due, n, o) if is_float(n) else n, new, old
   )
-
-
-def cast_like(tree: PyTree, like: PyTree) -> PyTree:
-  """The tree in the dtypes of another."""
-  return jax.tree.map(lambda x, y: x.astype(y.dtype), tree, like)
 
 
 def check_every(k: Any) -> None:

@@ -11,7 +11,7 @@ import optax
 from jax.sharding import Mesh
 from jaxtyping import Array
 
-from forgetsam._arrays import tree_norm
+from forgetsam._arrays import cast_like, tree_norm
 from forgetsam._checks import is_number
 from forgetsam._typing import AscentSignal, Forward, Loss
 from forgetsam.training._checked_step import CheckedStep
@@ -188,9 +188,7 @@ def _descend(
     jnp.stack([jnp.isfinite(metrics[k]) for k in checked if k in metrics])
   )
   metrics["skipped"] = 1.0 - finite.astype(jnp.float32)
-  grads = jax.tree.map(
-    lambda g, w: g.astype(w.dtype), result.grads, state.params
-  )
+  grads = cast_like(result.grads, state.params)
   updates, opt_state = optimizer.update(
     grads, state.opt_state, state.params, value=metrics["loss"]
   )
