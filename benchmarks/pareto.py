@@ -19,9 +19,11 @@ import jax
 import numpy as np
 
 from configs.cheap_fashion_2k import VARIANTS
-from forgetsam.experiment.config import load_config_file
-from forgetsam.experiment.config._command_line import apply_overrides
-from forgetsam.experiment.config._sweep_flags import SweepFlags
+from forgetsam.experiment.config import (
+  SweepFlags,
+  apply_overrides,
+  load_config_file,
+)
 from forgetsam.experiment.jobs.sweep import sweep
 from forgetsam.experiment.run._run_files import read_json, write_json
 from forgetsam.experiment.sweep import (

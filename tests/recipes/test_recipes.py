@@ -15,8 +15,12 @@ from ml_collections import config_dict
 import forgetsam as fs
 from forgetsam import data
 from forgetsam.experiment import build as builders
-from forgetsam.experiment.config import check_config, load_config_file
-from forgetsam.experiment.config._schema import SCHEMA, leaves
+from forgetsam.experiment.config import (
+  SCHEMA,
+  check_config,
+  leaves,
+  load_config_file,
+)
 from forgetsam.experiment.jobs.train import train
 
 ROOT = Path(__file__).resolve().parents[2]

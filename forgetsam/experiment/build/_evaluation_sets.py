@@ -16,7 +16,7 @@ from forgetsam.training import EvalStep
 from forgetsam.experiment.build._crops import build_stream_options
 from forgetsam.experiment.build._images import build_sources
 from forgetsam.experiment.config import ConfigError
-from forgetsam.experiment.config._errors import refusal
+from forgetsam.experiment.config import refusal
 
 CORRUPTED = ("imagenet2012_corrupted", "cifar10_corrupted")
 

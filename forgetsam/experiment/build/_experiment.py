@@ -34,7 +34,7 @@ from forgetsam.experiment.build._perturbation import (
 )
 from forgetsam.experiment.build._probe import Probe, build_probe
 from forgetsam.experiment.config import ConfigError
-from forgetsam.experiment.config._errors import refusal
+from forgetsam.experiment.config import refusal
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,7 +12,7 @@ from forgetsam import data
 from forgetsam.experiment.run._processes import process_shard
 from forgetsam.experiment.build._crops import build_stream_options
 from forgetsam.experiment.config import ConfigError
-from forgetsam.experiment.config._errors import refusal
+from forgetsam.experiment.config import refusal
 
 Batches = Iterator[dict[str, jax.Array]]
 

@@ -9,7 +9,7 @@ from ml_collections import config_dict
 
 import forgetsam as fs
 from forgetsam.experiment.config import ConfigError
-from forgetsam.experiment.config._errors import refusal
+from forgetsam.experiment.config import refusal
 
 ModelState = dict[str, Any]
 Start = Callable[[Any, ModelState], tuple[Any, ModelState]]

@@ -7,7 +7,7 @@ from ml_collections import config_dict
 import forgetsam as fs
 from forgetsam._typing import AscentSignal, Loss, PyTree
 from forgetsam.experiment.config import ConfigError
-from forgetsam.experiment.config._errors import refusal
+from forgetsam.experiment.config import refusal
 from forgetsam.perturbations import Combine
 
 

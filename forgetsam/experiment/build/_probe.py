@@ -12,7 +12,7 @@ from forgetsam import data, forgetting
 from forgetsam._typing import Forward
 from forgetsam.experiment.build._offsets import build_common_offsets, draw_key
 from forgetsam.experiment.config import ConfigError
-from forgetsam.experiment.config._errors import refusal
+from forgetsam.experiment.config import refusal
 
 Probe = Callable[[Any, Any], dict[str, Array]]
 

@@ -13,8 +13,8 @@ from forgetsam.experiment.config import (
   ConfigError,
   check_config,
   config_to_dict,
+  refusal,
 )
-from forgetsam.experiment.config._errors import refusal
 from forgetsam.experiment.run._checkpoint import Checkpoints
 from forgetsam.experiment.run._run_files import (
   CHECKPOINTS,

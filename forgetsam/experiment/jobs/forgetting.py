@@ -14,8 +14,7 @@ from forgetsam.experiment.build._initial_weights import build_start
 from forgetsam.experiment.build._offsets import Offset, build_offsets, draw_key
 from forgetsam.experiment.build._perturbation import build_loss
 from forgetsam.experiment.build._probe import draw_probe
-from forgetsam.experiment.config import ConfigError
-from forgetsam.experiment.config._errors import refusal
+from forgetsam.experiment.config import ConfigError, refusal
 from forgetsam.experiment.jobs._measured import Checkpoint, Measured, open_run
 from forgetsam.experiment.jobs._measures import flatten, print_measures
 from forgetsam.experiment.run._run_files import write_json

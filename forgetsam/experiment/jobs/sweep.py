@@ -5,9 +5,7 @@ from pathlib import Path
 
 import jax
 
-from forgetsam.experiment.config import ConfigError
-from forgetsam.experiment.config._errors import refusal
-from forgetsam.experiment.config._sweep_flags import SweepFlags
+from forgetsam.experiment.config import ConfigError, SweepFlags, refusal
 from forgetsam.experiment.run._run_files import read_json
 from forgetsam.experiment.sweep import (
   Progress,

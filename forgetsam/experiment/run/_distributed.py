@@ -14,9 +14,7 @@ from typing import Any, NoReturn
 
 import jax
 
-from forgetsam.experiment.config import ConfigError
-from forgetsam.experiment.config._errors import refusal
-from forgetsam.experiment.config._process_flags import ProcessFlags
+from forgetsam.experiment.config import ConfigError, ProcessFlags, refusal
 from forgetsam.experiment.run._failures import report_failure
 from forgetsam.experiment.run._launchers import launch_arguments
 from forgetsam.experiment.run._processes import (

@@ -3,8 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from forgetsam.experiment.config import ConfigError
-from forgetsam.experiment.config._process_flags import ProcessFlags
+from forgetsam.experiment.config import ConfigError, ProcessFlags
 
 # How many processes there are, and which one this is.
 _RANKS = {

@@ -5,8 +5,7 @@ import os
 from pathlib import Path
 from typing import IO
 
-from forgetsam.experiment.config import ConfigError
-from forgetsam.experiment.config._errors import refusal
+from forgetsam.experiment.config import ConfigError, refusal
 from forgetsam.experiment.run._processes import on_main
 
 

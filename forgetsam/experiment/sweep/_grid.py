@@ -4,8 +4,7 @@ import itertools
 import re
 from collections.abc import Iterator, Mapping
 
-from forgetsam.experiment.config import ConfigError
-from forgetsam.experiment.config._errors import refusal
+from forgetsam.experiment.config import ConfigError, refusal
 
 Setting = Mapping[str, str]  # key, without `config.`, to value, as typed
 

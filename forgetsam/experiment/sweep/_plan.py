@@ -11,10 +11,10 @@ from forgetsam.experiment.config import (
   ConfigError,
   apply_overrides,
   check_config,
+  leaves,
   load_config_file,
+  refusal,
 )
-from forgetsam.experiment.config._errors import refusal
-from forgetsam.experiment.config._schema import leaves
 from forgetsam.experiment.sweep._grid import Setting
 
 _OF_PERTURBATIONS = ("perturbation.", "ascent.", "combine.", "look_sam.")

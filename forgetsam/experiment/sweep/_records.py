@@ -11,8 +11,8 @@ from forgetsam.experiment.config import (
   config_hash,
   config_to_dict,
   differing_keys,
+  refusal,
 )
-from forgetsam.experiment.config._errors import refusal
 from forgetsam.experiment.run._run_files import read_json, write_json
 from forgetsam.experiment.sweep._plan import Trial
 from forgetsam.experiment.sweep._runner import Outcome

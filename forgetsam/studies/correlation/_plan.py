@@ -5,8 +5,7 @@ import runpy
 from collections.abc import Sequence
 from pathlib import Path
 
-from forgetsam.experiment.config import ConfigError
-from forgetsam.experiment.config._errors import refusal
+from forgetsam.experiment.config import ConfigError, refusal
 from forgetsam.experiment.sweep import (
   Trial,
   check_trials,

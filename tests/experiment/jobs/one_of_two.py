@@ -15,8 +15,11 @@ import numpy as np
 
 from forgetsam.cli import JOBS
 from forgetsam.experiment.build import build_experiment
-from forgetsam.experiment.config import ConfigError, parse_command_line
-from forgetsam.experiment.config._process_flags import ProcessFlags
+from forgetsam.experiment.config import (
+  ConfigError,
+  ProcessFlags,
+  parse_command_line,
+)
 from forgetsam.experiment.jobs.evaluate import evaluate_run
 from forgetsam.experiment.jobs.train import train
 from forgetsam.experiment.run._checkpoint import Checkpoints

@@ -20,9 +20,9 @@ from forgetsam.experiment.config import (
   config_hash,
   config_to_dict,
   differing_keys,
+  leaves,
   load_config_file,
 )
-from forgetsam.experiment.config._schema import leaves
 
 ROOT = Path(__file__).resolve().parents[3]
 FILES = sorted(

@@ -23,15 +23,13 @@ from tiny_runs import ROOT
 from forgetsam import data
 from forgetsam.experiment import build as builders
 from forgetsam.experiment.config import (
-  ConfigError,
-  check_config,
-  load_config_file,
-)
-from forgetsam.experiment.config._schema import (
   SCHEMA,
+  ConfigError,
   Rule,
+  check_config,
   is_model_option,
   leaves,
+  load_config_file,
 )
 
 DRAWS = int(os.environ.get("FUZZ_DRAWS", "0"))

@@ -78,7 +78,7 @@ def test_only_training_goes_on_from_a_checkpoint(job, folders, end, tmp_path):
 PAIR = """
 import os, sys, time
 from pathlib import Path
-from forgetsam.experiment.config._process_flags import ProcessFlags
+from forgetsam.experiment.config import ProcessFlags
 from forgetsam.experiment.run import _distributed
 
 port, index, workdir, statement = sys.argv[1:]

@@ -11,8 +11,11 @@ from jax._src.clusters import K8sCluster
 from tiny_runs import ROOT, tiny
 
 from forgetsam.cli import JOBS
-from forgetsam.experiment.config import ConfigError, parse_command_line
-from forgetsam.experiment.config._process_flags import ProcessFlags
+from forgetsam.experiment.config import (
+  ConfigError,
+  ProcessFlags,
+  parse_command_line,
+)
 from forgetsam.experiment.run._distributed import joined
 from forgetsam.experiment.run._launchers import launch_arguments
 
