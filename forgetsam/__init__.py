@@ -1,8 +1,8 @@
 """Perturbed forgetting and sharpness-aware training as optax transforms."""
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
-from forgetsam import forgetting, interop, models
 from forgetsam._ascent import (
   ascent_and_descent,
   loss_ascent,
@@ -32,11 +32,15 @@ from forgetsam.perturbations import (
   surrogate_gap,
   weighted,
 )
-from forgetsam.training._eval_step import make_eval_step
-from forgetsam.training._train_state import TrainState, create_train_state
-from forgetsam.training._train_step import make_train_step
+from forgetsam.training import (
+  TrainState,
+  create_train_state,
+  make_eval_step,
+  make_train_step,
+)
 
 if TYPE_CHECKING:
+  from forgetsam import data, forgetting, interop, models, sharpness
   from forgetsam.experiment.build._load_run import load_run
 
 __version__ = "0.1.0"
@@ -48,6 +52,7 @@ __all__ = [
   "asam",
   "ascent_and_descent",
   "create_train_state",
+  "data",
   "every_k",
   "forgetting",
   "friendly_sam",
@@ -72,6 +77,7 @@ __all__ = [
   "scale_by_magnitude",
   "scale_to_radius",
   "sgdw",
+  "sharpness",
   "shrink_and_perturb",
   "sigmoid_cross_entropy",
   "softmax_cross_entropy",
@@ -80,10 +86,19 @@ __all__ = [
 ]
 
 
+# On first use, as is load_run: together they take seconds to import.
+_PACKAGES = ("data", "forgetting", "interop", "models", "sharpness")
+
+
 def __getattr__(name: str) -> Any:
-  # Opening a run needs orbax, which takes seconds to import.
+  if name in _PACKAGES:
+    return importlib.import_module(f"{__name__}.{name}")
   if name == "load_run":
     from forgetsam.experiment.build._load_run import load_run
 
     return load_run
   raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+  return sorted({*globals(), *__all__})
