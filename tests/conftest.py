@@ -13,7 +13,9 @@ os.environ.setdefault("XLA_FLAGS", "--xla_llvm_disable_expensive_passes=true")
 
 import jax
 
-jax.config.update("jax_num_cpu_devices", 8)
+jax.config.update(
+  "jax_num_cpu_devices", int(os.environ.get("TEST_DEVICES", "8"))
+)
 
 # Programs that tests start keep what they compile here, not in the user's own
 # cache; JAX has read its environment already, so this process is not changed.

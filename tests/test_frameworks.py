@@ -11,6 +11,7 @@ import numpy as np
 import optax
 import pytest
 from flax import nnx
+from meshes import data_mesh
 
 import forgetsam as fs
 
@@ -168,12 +169,7 @@ def test_nnx_state_of_every_kind_passes_through():
     logits = model(images)
     return logits, nnx.split(model, nnx.Param, ...)[2]
 
-  mesh = jax.make_mesh(
-    (2,),
-    ("data",),
-    axis_types=(jax.sharding.AxisType.Auto,),
-    devices=jax.devices()[:2],
-  )
+  mesh = data_mesh(2)
   optimizer, perturb = optax.sgd(0.1), METHODS["sam"]["perturb"]
   step = fs.make_train_step(
     forward,

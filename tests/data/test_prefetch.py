@@ -4,6 +4,7 @@ import jax
 import numpy as np
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
+from meshes import data_mesh
 
 from forgetsam import data
 
@@ -21,9 +22,7 @@ def numbered(count, pulled=None):
 
 @pytest.fixture
 def sharding():
-  mesh = jax.make_mesh(
-    (8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,)
-  )
+  mesh = data_mesh(8)
   return NamedSharding(mesh, PartitionSpec("data"))
 
 

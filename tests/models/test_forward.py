@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
+from meshes import data_mesh
 
 from forgetsam import models
 
@@ -165,7 +165,7 @@ def test_gradients_on_a_mesh_are_each_devices_own(model, name):
     grads, new_state = grad_fn(params, images)
     return jax.tree.map(lambda x: x[None], (grads, new_state))
 
-  mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
+  mesh = data_mesh(8)
   on_mesh = jax.jit(
     jax.shard_map(
       of_device,

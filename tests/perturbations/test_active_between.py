@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from meshes import data_mesh
 
 import forgetsam as fs
 
@@ -129,9 +130,7 @@ def test_first_in_a_chain_it_is_plain_training_outside():
 
 
 def test_in_the_train_step_on_eight_devices():
-  mesh = jax.make_mesh(
-    (8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,)
-  )
+  mesh = data_mesh()
   images = jax.random.normal(jax.random.key(0), (8, 3))
   batch = {"image": images, "label": jnp.arange(8) % 2}
   params = {"kernel": jax.random.normal(jax.random.key(1), (3, 2))}

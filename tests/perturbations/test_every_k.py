@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from meshes import data_mesh
 
 import forgetsam as fs
 
@@ -155,9 +156,7 @@ def test_micro_batches_share_their_mean_direction_in_between(
   if not unrolled:
     monkeypatch.setattr("forgetsam.training._gradients.MOST_UNROLLED", 1)
 
-  mesh = jax.make_mesh(
-    (devices,), ("data",), axis_types=(jax.sharding.AxisType.Auto,)
-  )
+  mesh = data_mesh(devices)
   signal, optimizer = fs.output_bias_forgetting(), optax.sgd(0.5)
   perturb = fs.perturbed_gradient(fs.every_k(fs.sam(RHO), 2))
   step = fs.make_train_step(

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from meshes import data_mesh
 
 import forgetsam as fs
 
@@ -91,13 +92,16 @@ def test_micro_batches_share_the_mean_of_the_whole_batch():
   def forward(params, model_state, images, *, train, key):
     return images @ params["kernel"], model_state
 
-  mesh = jax.make_mesh(
-    (8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,)
-  )
+  mesh = data_mesh()
   optimizer = optax.sgd(0.5)
   perturb = fs.perturbed_gradient(fs.friendly_sam(RHO))
   step = fs.make_train_step(
-    forward, loss=loss, optimizer=optimizer, perturb=perturb, mesh=mesh
+    forward,
+    loss=loss,
+    optimizer=optimizer,
+    perturb=perturb,
+    micro_batch_size=1,
+    mesh=mesh,
   )
   state = fs.create_train_state(
     {"kernel": kernel}, {}, optimizer, perturb, mesh

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from meshes import data_mesh
 
 import forgetsam as fs
 
@@ -242,9 +243,7 @@ def test_micro_batches_share_the_mean_flat_part(devices, unrolled, monkeypatch):
   def forward(params, model_state, images, *, train, key):
     return images @ params["kernel"], model_state
 
-  mesh = jax.make_mesh(
-    (devices,), ("data",), axis_types=(jax.sharding.AxisType.Auto,)
-  )
+  mesh = data_mesh(devices)
   optimizer, perturb = optax.sgd(0.5), fs.look_sam(fs.sam(RHO), 2, ALPHA)
   step = fs.make_train_step(
     forward,

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from meshes import data_mesh
 
 import forgetsam as fs
 
@@ -97,9 +98,7 @@ def test_in_the_train_step_without_an_ascent():
   def signal(logits, labels):
     return jnp.nan * logits  # would be seen if it were read
 
-  mesh = jax.make_mesh(
-    (8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,)
-  )
+  mesh = data_mesh()
   optimizer = fs.sgdw(0.5, momentum=0.9)
   perturb = fs.perturbed_gradient(fs.momentum_ascent(RHO))
   step = fs.make_train_step(

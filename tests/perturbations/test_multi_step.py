@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from meshes import data_mesh
 
 import forgetsam as fs
 
@@ -190,9 +191,7 @@ def test_through_the_train_step(devices):
   def forward(params, model_state, images, *, train, key):
     return images @ params["kernel"], model_state
 
-  mesh = jax.make_mesh(
-    (devices,), ("data",), axis_types=(jax.sharding.AxisType.Auto,)
-  )
+  mesh = data_mesh(devices)
   optimizer = optax.sgd(1.0)
   perturb = fs.perturbed_gradient(fs.multi_step(fs.sam(RHO), 2))
   step = fs.make_train_step(

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from meshes import data_mesh
 
 import forgetsam as fs
 
@@ -115,13 +116,16 @@ def test_in_the_train_step_on_eight_devices():
   }
   images = jax.random.normal(jax.random.key(1), (8, 3))
   labels = jnp.arange(8) % 2
-  mesh = jax.make_mesh(
-    (8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,)
-  )
+  mesh = data_mesh()
   loss, optimizer = fs.softmax_cross_entropy(), optax.sgd(1.0)
   perturb = fs.perturbed_gradient(fs.only(fs.sam(0.5), fs.norm_layers))
   step = fs.make_train_step(
-    forward, loss=loss, optimizer=optimizer, perturb=perturb, mesh=mesh
+    forward,
+    loss=loss,
+    optimizer=optimizer,
+    perturb=perturb,
+    micro_batch_size=1,
+    mesh=mesh,
   )
   state = fs.create_train_state(params, {}, optimizer, perturb, mesh)
   state, _ = step(state, {"image": images, "label": labels}, jax.random.key(0))

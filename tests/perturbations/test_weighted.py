@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from meshes import data_mesh
 
 import forgetsam as fs
 
@@ -64,13 +65,16 @@ def test_in_the_train_step_on_eight_devices():
   def forward(params, model_state, images, *, train, key):
     return images @ params["kernel"], model_state
 
-  mesh = jax.make_mesh(
-    (8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,)
-  )
+  mesh = data_mesh()
   optimizer = optax.sgd(1.0)
   perturb = fs.perturbed_gradient(fs.sam(RHO), fs.weighted(0.8))
   step = fs.make_train_step(
-    forward, loss=loss, optimizer=optimizer, perturb=perturb, mesh=mesh
+    forward,
+    loss=loss,
+    optimizer=optimizer,
+    perturb=perturb,
+    micro_batch_size=1,
+    mesh=mesh,
   )
   state = fs.create_train_state(
     {"kernel": kernel}, {}, optimizer, perturb, mesh

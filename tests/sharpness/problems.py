@@ -49,15 +49,6 @@ def batches_of(size, count=N):
     }
 
 
-def make_mesh(devices):
-  return jax.make_mesh(
-    (devices,),
-    ("data",),
-    axis_types=(jax.sharding.AxisType.Auto,),
-    devices=jax.devices()[:devices],
-  )
-
-
 class Dense(NamedTuple):
   """Value, gradient and matrices over the flat parameters."""
 

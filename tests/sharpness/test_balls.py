@@ -3,6 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.flatten_util import ravel_pytree
+from meshes import data_mesh
 from sharpness.problems import (
   IMAGES,
   LABELS,
@@ -11,7 +12,6 @@ from sharpness.problems import (
   batches_of,
   draw,
   forward,
-  make_mesh,
   matrix,
   quadratic,
 )
@@ -132,7 +132,7 @@ def slow_m_sharpness(size, count, rho, adaptive):
 def test_m_sharpness_is_a_loop_over_micro_batches(
   size, count, adaptive, devices
 ):
-  mesh = None if devices is None else make_mesh(devices)
+  mesh = None if devices is None else data_mesh(devices)
   loss = dataset_loss(
     forward, SOFTMAX, STATE, batches_of(size, count), mesh=mesh
   )
@@ -173,7 +173,7 @@ def test_networks_balls_do_not_depend_on_batches_or_devices(devices):
     average = average_sharpness(loss, PARAMS, 0.2, KEY, num_samples=5)
     return [worst.increase, *average]
 
-  mesh = None if devices is None else make_mesh(devices)
+  mesh = None if devices is None else data_mesh(devices)
   one = run(dataset_loss(forward, SOFTMAX, STATE, batches_of(24)))
   other = dataset_loss(forward, SOFTMAX, STATE, batches_of(8), mesh=mesh)
   np.testing.assert_allclose(one, run(other), rtol=1e-4, atol=1e-6)

@@ -3,6 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.flatten_util import ravel_pytree
+from meshes import data_mesh
 from sharpness.problems import (
   IMAGES,
   LABELS,
@@ -13,7 +14,6 @@ from sharpness.problems import (
   dense,
   draw,
   forward,
-  make_mesh,
 )
 
 import forgetsam as fs
@@ -26,7 +26,7 @@ VECTOR = unravel(draw(8, ravel_pytree(PARAMS)[0].size))
 
 
 def make_loss(size, count=N, *, loss=SOFTMAX, devices=None):
-  mesh = None if devices is None else make_mesh(devices)
+  mesh = None if devices is None else data_mesh(devices)
   return dataset_loss(forward, loss, STATE, batches_of(size, count), mesh=mesh)
 
 

@@ -2,13 +2,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from meshes import data_mesh
 from sharpness.problems import (
   PARAMS,
   STATE,
   batches_of,
   dense,
   forward,
-  make_mesh,
   matrix,
   product,
 )
@@ -78,7 +78,7 @@ def test_a_loss_that_is_not_finite_has_no_eigenvalues():
 @pytest.mark.parametrize(("size", "devices"), [(24, None), (8, 8)])
 @pytest.mark.parametrize("kind", ["hessian", "gauss_newton"])
 def test_a_networks_eigenvalues_and_trace(kind, size, devices):
-  mesh = None if devices is None else make_mesh(devices)
+  mesh = None if devices is None else data_mesh(devices)
   loss = dataset_loss(forward, SOFTMAX, STATE, batches_of(size), mesh=mesh)
   of_loss = getattr(loss, f"{kind}_vector_product")
   matvec = lambda v: of_loss(PARAMS, v)  # noqa: E731

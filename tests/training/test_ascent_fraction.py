@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from meshes import data_mesh
 
 import forgetsam as fs
 
@@ -140,9 +141,7 @@ def test_one_is_the_whole_bit_for_bit(ascent):
 
 def test_eight_devices_agree_with_one():
   perturb = fs.perturbed_gradient(fs.sam(RHO))
-  mesh = jax.make_mesh(
-    (8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,)
-  )
+  mesh = data_mesh()
   results = [
     run(perturb, 0.5, micro_batch_size=2, mesh=place) for place in (None, mesh)
   ]

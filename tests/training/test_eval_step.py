@@ -3,6 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from meshes import data_mesh
 
 import forgetsam as fs
 
@@ -19,9 +20,7 @@ LABELS = jnp.arange(16) % 3
 
 @pytest.mark.parametrize("devices", [None, 8])
 def test_sums_run_over_the_examples_that_count(devices):
-  mesh = devices and jax.make_mesh(
-    (devices,), ("data",), axis_types=(jax.sharding.AxisType.Auto,)
-  )
+  mesh = devices and data_mesh(devices)
   step = fs.make_eval_step(forward, mesh=mesh)
   mask = jnp.arange(16) < 11
   images = IMAGES.at[12].set(jnp.nan)  # padding may hold anything
@@ -49,9 +48,7 @@ def test_without_a_mask_every_example_counts():
 
 
 def test_a_batch_that_the_devices_do_not_divide_is_refused():
-  mesh = jax.make_mesh(
-    (8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,)
-  )
+  mesh = data_mesh(8)
   step = fs.make_eval_step(forward, mesh=mesh)
   with pytest.raises(ValueError, match="8 devices must divide the batch of 9"):
     step(PARAMS, {}, {"image": IMAGES[:9], "label": LABELS[:9]})

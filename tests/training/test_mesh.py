@@ -7,20 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from meshes import data_mesh
 
 import forgetsam as fs
 
 LOSS = fs.softmax_cross_entropy()
 KEY = jax.random.key(42)
-
-
-def make_mesh(devices):
-  return jax.make_mesh(
-    (devices,),
-    ("data",),
-    axis_types=(jax.sharding.AxisType.Auto,),
-    devices=jax.devices()[:devices],
-  )
 
 
 def batch_of(size, shape=(6, 6, 1)):
@@ -33,7 +25,7 @@ def batch_of(size, shape=(6, 6, 1)):
 def make_run(module, perturb, *, devices, optimizer=None, micro_batch_size=2):
   """Step, first state and images' shape of a run on some devices."""
   optimizer = optimizer or optax.sgd(0.5)
-  mesh = None if devices is None else make_mesh(devices)
+  mesh = None if devices is None else data_mesh(devices)
   params, model_state = fs.models.initialise(
     module, jax.random.key(0), (6, 6, 1)
   )
@@ -64,8 +56,9 @@ def test_1_2_4_and_8_devices_agree(name, monkeypatch):
   """With dropout and random perturbations; loops where they are long."""
   monkeypatch.setattr("forgetsam.training._gradients.MOST_UNROLLED", 2)
   module = fs.models.create("mlp", num_classes=3, hidden=(4,), dropout=0.5)
+  counts = [n for n in (1, 2, 4, 8) if n <= jax.device_count()]
   runs = {}
-  for devices in (None, 8) if name in ("gsam", "asam") else (None, 1, 2, 4, 8):
+  for devices in (None, *counts[-1 if name in ("gsam", "asam") else 0 :]):
     step, state = make_run(
       module, PERTURBS[name], devices=devices, micro_batch_size=1
     )
@@ -154,7 +147,7 @@ def test_one_collective_carries_gradients_statistics_and_metrics(name):
 
 
 def test_collectives_are_counted():
-  mesh = make_mesh(8)
+  mesh = data_mesh(8)
   spec = jax.sharding.PartitionSpec("data")
   mean = jax.jit(
     jax.shard_map(

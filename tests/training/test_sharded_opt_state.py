@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from meshes import data_mesh
 
 import forgetsam as fs
 from forgetsam.experiment.run._checkpoint import Checkpoints
@@ -24,17 +25,12 @@ OPTIMIZERS = {
 }
 
 
-def make_mesh():
-  auto = (jax.sharding.AxisType.Auto,)
-  return jax.make_mesh((DEVICES,), ("data",), axis_types=auto)
-
-
 def make_run(optimizer, *, shard, perturbation=None):
   module = fs.models.create("mlp", num_classes=3, hidden=(64, 32))
   params, model_state = fs.models.initialise(
     module, jax.random.key(0), (8, 8, 1)
   )
-  mesh = make_mesh()
+  mesh = data_mesh(DEVICES)
   perturb = fs.perturbed_gradient(perturbation or fs.sam(0.1))
   step = fs.make_train_step(
     fs.models.forward(module),

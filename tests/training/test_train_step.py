@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from meshes import data_mesh
 
 import forgetsam as fs
 from forgetsam.training import _micro_batches
@@ -233,7 +234,7 @@ def test_the_state_of_perturb_is_the_mean_over_micro_batches(
     monkeypatch.setattr("forgetsam.training._gradients.MOST_UNROLLED", 1)
   batch = small_batch(size=12)
   perturb = fs.perturbed_gradient(remember_ascent())
-  mesh = devices and make_mesh(devices)
+  mesh = devices and data_mesh(devices)
   state, _ = run(batch, perturb=perturb, micro_batch_size=2, mesh=mesh)
   inner = state.perturb_state.perturbation
   means = []
@@ -284,7 +285,7 @@ def test_skipped_ascents_reuse_stored_directions_on_any_mesh(other):
   perturb = fs.perturbed_gradient(optax.chain(reuse_ascent(other), fs.sam(0.5)))
   optimizer = fs.sgdw(0.1)
   results = []
-  for mesh in (None, make_mesh(2)):
+  for mesh in (None, data_mesh(2)):
     state, _ = run(
       small_batch(),
       steps=3,
@@ -295,15 +296,6 @@ def test_skipped_ascents_reuse_stored_directions_on_any_mesh(other):
     )
     results.append(jax.device_get((state.params, state.perturb_state)))
   assert_close(*results, rtol=2e-5, atol=2e-6)
-
-
-def make_mesh(devices):
-  return jax.make_mesh(
-    (devices,),
-    ("data",),
-    axis_types=(jax.sharding.AxisType.Auto,),
-    devices=jax.devices()[:devices],
-  )
 
 
 def test_the_model_state_advances_in_clean_passes_only():
@@ -414,7 +406,7 @@ def test_the_state_owns_its_buffers():
 
 @pytest.mark.parametrize("devices", [None, 8])
 def test_one_compilation(devices):
-  mesh = devices and make_mesh(devices)
+  mesh = devices and data_mesh(devices)
   optimizer = optax.chain(
     optax.inject_hyperparams(optax.adam)(lambda t: 0.1 / (1 + t)),
     # A state of weak type, which an update would strengthen.
@@ -509,7 +501,7 @@ class TestErrors:
 
   def test_a_batch_that_the_devices_do_not_divide(self):
     with pytest.raises(ValueError, match="8 devices must divide the batch of"):
-      run(small_batch(12), mesh=make_mesh(8))
+      run(small_batch(12), mesh=data_mesh(8))
 
   def test_images_and_labels_of_different_length(self):
     batch = small_batch()

@@ -1,9 +1,9 @@
 """Sums of a batch and scores of a split against a slow loop."""
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from meshes import data_mesh
 from slow_scores import slow_scores
 
 import forgetsam as fs
@@ -43,15 +43,6 @@ def labels_of(kind, noisy, draws, classes):
   return (several > 0).astype(np.float32)
 
 
-def make_mesh(devices):
-  return jax.make_mesh(
-    (devices,),
-    ("data",),
-    axis_types=(jax.sharding.AxisType.Auto,),
-    devices=jax.devices()[:devices],
-  )
-
-
 def batches_of(images, labels, mask, size):
   """Batches of one size; padding has nan images."""
   for start in range(0, len(images), size):
@@ -78,7 +69,7 @@ def test_evaluate_agrees_with_a_slow_loop(kind, classes, devices, size):
     forward,
     classes=classes,
     multi_label=kind == "several",
-    mesh=devices and make_mesh(devices),
+    mesh=devices and data_mesh(devices),
   )
   found = evaluate(step, params, {}, batches_of(images, labels, mask, size))
   logits = images.astype(np.float64) @ params
@@ -188,7 +179,7 @@ def test_a_mixed_label_is_not_several_right_classes():
 
 def test_devices_exchange_nothing_but_sums():
   step = fs.make_eval_step(
-    forward, classes=CLASSES, multi_label=True, mesh=make_mesh(8)
+    forward, classes=CLASSES, multi_label=True, mesh=data_mesh(8)
   )
   batch = {
     "image": np.zeros((16, 6), np.float32),

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from meshes import data_mesh
 
 import forgetsam as fs
 from forgetsam.experiment.run._checkpoint import (
@@ -73,9 +74,7 @@ def test_a_state_comes_back_bit_for_bit(tmp_path: Path):
 
 
 def test_a_restored_state_is_placed_as_the_target_is(tmp_path: Path):
-  mesh = jax.make_mesh(
-    (8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,)
-  )
+  mesh = data_mesh()
   whole = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
   with Checkpoints(tmp_path / "c") as checkpoints:
     checkpoints.save(make_state(1), {})
