@@ -1,6 +1,7 @@
-# make demo      train on real digits, with a summary at the end
-# make test      lint, format, types, doctests and tests
-# make test-all  the same, with the tests that take too long for every day
+# make demo         train on real digits, with a summary at the end
+# make test         lint, format, types, layers, doctests and tests
+# make test-all     the same, with the tests that take too long for every day
+# make test-newest  the core's tests on the newest Python and packages at hand
 #
 # Each first sets up .venv, when requirements.txt or pyproject.toml changed.
 # `make PYTHON=/path/to/python test` uses that interpreter as it is instead.
@@ -22,7 +23,7 @@ TEST_SETUP := $(VENV)/.installed-dev
 endif
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-all lint setup setup-dev
+.PHONY: help demo test test-all test-newest lint setup setup-dev
 
 help:
 	@sed -n 's/^# \{0,1\}//p; /^$$/q' Makefile
@@ -39,6 +40,9 @@ test-all: lint
 	@echo "[setup] installing torch for the tests of its files"
 	@$(RUN) -m pip install --quiet --disable-pip-version-check torch==2.13.0
 	@$(PYTEST)
+
+test-newest: setup-dev
+	@$(RUN) scripts/newest_python.py
 
 lint: setup-dev
 	@echo "[lint] ruff check, ruff format, mypy"

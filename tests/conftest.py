@@ -1,15 +1,26 @@
-"""Eight virtual CPU devices for every test, before JAX is first used."""
+"""Virtual CPU devices, one cache of compiled programs, and bounded memory."""
 
 import atexit
 import os
+import resource
 import shutil
 import tempfile
+from collections.abc import Iterator
 
+import pytest
+
+# JAX reads these when it is first imported. Compiling is most of the work in
+# these tests: it takes a third of the time without the passes that pay off
+# over many executions.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-# Compiling is most of the work in these tests: three times faster without the
-# passes that pay off over many executions.
 os.environ.setdefault("XLA_FLAGS", "--xla_llvm_disable_expensive_passes=true")
+# Both workers and the programs that tests start compile a program once.
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+  os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="compiled")
+  os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
+  os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
+  atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"])
 
 import jax
 
@@ -17,8 +28,37 @@ jax.config.update(
   "jax_num_cpu_devices", int(os.environ.get("TEST_DEVICES", "8"))
 )
 
-# Programs that tests start keep what they compile here, not in the user's own
-# cache; JAX has read its environment already, so this process is not changed.
-if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-  os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="compiled")
-  atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"])
+
+@pytest.fixture(autouse=True, scope="module")
+def _free_programs() -> Iterator[None]:
+  """Frees what a module compiled: all of them would take 5 GB a process."""
+  yield
+  jax.clear_caches()
+
+
+class PeakMemory:
+  """Reports the most memory that each test process has held."""
+
+  def __init__(self) -> None:
+    self._peaks: dict[str, int] = {}
+
+  def pytest_sessionfinish(self, session: pytest.Session) -> None:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    worker = getattr(session.config, "workeroutput", None)
+    if worker is None:
+      self._peaks["main"] = peak
+    else:
+      worker["peak"] = peak
+
+  @pytest.hookimpl(optionalhook=True)
+  def pytest_testnodedown(self, node, error) -> None:  # xdist, per worker
+    output = getattr(node, "workeroutput", {})  # none from one that crashed
+    self._peaks[node.gateway.id] = output.get("peak", 0)
+
+  def pytest_terminal_summary(self, terminalreporter) -> None:
+    found = ", ".join(f"{k} {v} MB" for k, v in sorted(self._peaks.items()))
+    terminalreporter.write_line(f"peak memory: {found}")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+  config.pluginmanager.register(PeakMemory())

@@ -39,7 +39,7 @@ def variants(name: str) -> list[str]:
 
 
 CASES = [(name, variant) for name in FILES for variant in variants(name)]
-# What is run in the everyday tests; the others run in the long ones.
+# What is traced whole, and trained by the everyday or the long tests.
 ONE_EACH = {
   "imagenet_vit_s32": "gsam_obf",
   "imagenet_vit_s16": "sam",
@@ -49,6 +49,9 @@ ONE_EACH = {
   "finetune_resnet50": "cifar10_sam",
   "cifar10_resnet18": "asam_obf",
 }
+
+
+TRAINED_EVERY_DAY = ("imagenet_vit_s32", "cifar10_resnet18")
 
 
 def load(name: str, variant: str) -> config_dict.ConfigDict:
@@ -205,7 +208,13 @@ def check_smoke_run(summary: dict[str, Any], workdir: Path) -> None:
   assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(variables))
 
 
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize(
+  "name",
+  [
+    pytest.param(n, marks=[] if n in TRAINED_EVERY_DAY else pytest.mark.long)
+    for n in FILES
+  ],
+)
 def test_one_variant_of_each_file_trains(
   name: str, made_up_dir: Path, tmp_path: Path
 ):

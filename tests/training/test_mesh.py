@@ -69,6 +69,32 @@ def test_1_2_4_and_8_devices_agree(name, monkeypatch):
     assert_close(runs[devices], runs[None])
 
 
+def test_a_gelu_on_all_devices_agrees_with_one():
+  """The exact one: `lax.erf` inside `shard_map` is broken in jax 0.12.0."""
+  weights = jax.random.normal(jax.random.key(2), (36, 3))
+
+  def forward(params, model_state, images, *, train, key):
+    x = images.reshape(len(images), -1) @ params
+    return jax.nn.gelu(x, approximate=False), model_state
+
+  perturb, optimizer = PERTURBS["sam"], optax.sgd(0.5)
+  results = []
+  for mesh in (None, data_mesh()):
+    step = fs.make_train_step(
+      forward,
+      loss=LOSS,
+      optimizer=optimizer,
+      ascent=fs.output_bias_forgetting(),
+      perturb=perturb,
+      micro_batch_size=1,
+      mesh=mesh,
+    )
+    state = fs.create_train_state(weights, {}, optimizer, perturb, mesh)
+    state, metrics = step(state, batch_of(8), KEY)
+    results.append(jax.device_get((state.params, metrics)))
+  assert_close(*results)
+
+
 def assert_close(actual, expected):
   for x, y in zip(
     jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True

@@ -4,7 +4,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from compilation_cache import compilation_cache  # noqa: F401
 from tiny_runs import tiny
 
 

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import pytest
-from compilation_cache import compilation_cache  # noqa: F401
 from sweep_runs import MadeUpRunner
 
 
