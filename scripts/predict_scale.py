@@ -1,14 +1,14 @@
 """Predicts time, memory and traffic of a step: python scripts/predict_scale.py.
 
-Counted: the operations of the whole jitted step and the sizes of its arrays, at
-the models' real sizes, from what JAX traces; nothing is compiled or run.
-Assumed: the accelerator's figures and the share of its peak that is reached,
-which flags change. The table is an estimate, not a measurement.
+Operations and array sizes of the whole step are counted by tracing it at the
+models' real sizes; nothing is compiled or run. The accelerator's figures and
+the reached share of its peak are assumed, and flags change them. The table is
+an estimate, not a measurement.
 
     --models=vit_s16,resnet50 --devices=1,8,64,512 --batch_size=4096
     --micro_batch_size=64 --dtype=bfloat16 --utilisation=0.4
-    --check=MODEL   compiles the plain step for this machine, for what XLA says
-                    of its memory per example; minutes
+    --check=MODEL   compiles the plain step for this machine and prints XLA's
+                    memory per example beside the count; takes minutes
 """
 
 import argparse
@@ -26,23 +26,22 @@ import forgetsam as fs
 IMAGE = (224, 224, 3)
 CLASSES = 1000
 METHODS = ("plain", "SAM", "OBF")
-# On a device: one that waits, the one in use, and that one held back or not.
-_BATCHES_HELD = 3
-_COUNTED_BATCH = 8  # operations and activations grow with it in proportion
+BATCHES_HELD = 3  # on a device: prefetched, in use, and its checked copy
+COUNTED_BATCH = 8  # operations and activations grow in proportion to it
 
 
 @dataclasses.dataclass(frozen=True)
 class Machine:
-  """What a device is assumed to do; NVIDIA's figures for an H100 SXM.
+  """An assumed device: NVIDIA's figures for an H100 SXM.
 
   Attributes:
-    flops: dense bfloat16 operations a second.
-    memory: bytes a second from its own memory.
-    inside: bytes a second to the other devices of its host, each way.
-    outside: bytes a second to other hosts, each way.
-    devices: devices of a host.
+    flops: dense bfloat16 operations per second.
+    memory: memory bandwidth, bytes per second.
+    inside: bandwidth to devices of the same host, bytes per second each way.
+    outside: bandwidth to other hosts, bytes per second each way.
+    devices: devices per host.
     utilisation: share of `flops` that the step reaches.
-    cpu_seconds: to read, decode and crop an image, on one core.
+    cpu_seconds: seconds of one core to read, decode and crop an image.
   """
 
   flops: float = 989e12
@@ -56,11 +55,11 @@ class Machine:
 
 @dataclasses.dataclass(frozen=True)
 class Counts:
-  """What was counted of a step.
+  """Counts of a traced step.
 
   Attributes:
-    flops: operations for each example.
-    activations: bytes that the backward pass keeps for each example.
+    flops: operations per example.
+    activations: bytes per example that the backward pass keeps.
     params: bytes of parameters.
     opt_state: bytes of the optimizer's state.
     reduced: bytes that the devices average.
@@ -76,35 +75,29 @@ class Counts:
 
 
 def count(model: str, method: str, dtype: str) -> Counts:
-  """Counts a step of one model.
-
-  Args:
-    model: a registered model's name.
-    method: one of `METHODS`.
-    dtype: what activations are computed in.
-  """
+  """Counts a step of a registered model and one of `METHODS`."""
   forward, params, model_state = abstract_model(model, dtype)
   step, state = abstract_step(model, method, forward, params, model_state)
   key = jax.eval_shape(jax.random.key, 0)
-  analysis = step.lower(state, abstract_batch(_COUNTED_BATCH), key)
+  analysis = step.lower(state, abstract_batch(COUNTED_BATCH), key)
   flops = analysis.cost_analysis()["flops"]
   kept = [
     kept_bytes(forward, params, model_state, size)
-    for size in (_COUNTED_BATCH, 2 * _COUNTED_BATCH)
+    for size in (COUNTED_BATCH, 2 * COUNTED_BATCH)
   ]
   return Counts(
-    flops=flops / _COUNTED_BATCH,
-    activations=(kept[1] - kept[0]) / _COUNTED_BATCH,
+    flops=flops / COUNTED_BATCH,
+    activations=(kept[1] - kept[0]) / COUNTED_BATCH,
     params=num_bytes(params),
     opt_state=num_bytes(state.opt_state),
     reduced=num_bytes(params) + num_bytes(model_state),
-    # The gradient; and with an ascent its gradient and the moved parameters.
+    # The gradient; with an ascent its gradient and params + delta, too.
     copies=1 if method == "plain" else 3,
   )
 
 
 def abstract_model(name: str, dtype: str) -> tuple[Any, Any, Any]:
-  """A model's forward function, and shapes in place of its variables."""
+  """Forward function, and the shapes of parameters and model state."""
   module = fs.models.create(name, num_classes=CLASSES, dtype=jnp.dtype(dtype))
   initialise = functools.partial(
     fs.models.initialise, module, image_shape=IMAGE
@@ -116,7 +109,7 @@ def abstract_model(name: str, dtype: str) -> tuple[Any, Any, Any]:
 def abstract_step(
   model: str, method: str, forward: Any, params: Any, model_state: Any
 ) -> tuple[Any, Any]:
-  """The jitted step of a whole share at once, and its state's shapes."""
+  """The jitted step with one micro-batch per device, and its state's shapes."""
   is_vit = model.startswith("vit")
   optimizer = (
     optax.adamw(1e-3, weight_decay=0.3)
@@ -145,7 +138,7 @@ def abstract_step(
 
 
 def abstract_batch(size: int) -> dict[str, Any]:
-  """Shapes in place of a batch."""
+  """A batch's shapes."""
   return {
     "image": jax.ShapeDtypeStruct((size, *IMAGE), jnp.float32),
     "label": jax.ShapeDtypeStruct((size,), jnp.int32),
@@ -153,10 +146,7 @@ def abstract_batch(size: int) -> dict[str, Any]:
 
 
 def kept_bytes(forward: Any, params: Any, model_state: Any, size: int) -> float:
-  """Bytes of what the backward pass needs of the forward pass.
-
-  Before XLA fuses operations, which keeps less, or computes some anew.
-  """
+  """Bytes kept for the backward pass, before XLA fuses or rematerialises."""
 
   def logits(params: Any, model_state: Any, images: Any) -> Any:
     key = jax.random.key(0)
@@ -183,7 +173,7 @@ def num_bytes(tree: Any) -> float:
 
 @dataclasses.dataclass(frozen=True)
 class Prediction:
-  """A step on `devices` devices: seconds and bytes of each of them."""
+  """Seconds and bytes of a step, per device."""
 
   devices: int
   micro_batch_size: int
@@ -196,14 +186,14 @@ class Prediction:
 
   @property
   def step(self) -> float:
-    """Seconds of a step; nothing overlaps, as averages come at its end."""
+    """Seconds of a step; nothing overlaps, as the all-reduce comes last."""
     return self.compute + self.update + self.reduce
 
 
 def predict(
   counts: Counts, machine: Machine, devices: int, batch: int, micro: int
 ) -> Prediction:
-  """What the counts mean for a batch that is split over devices."""
+  """Predicts the step of a batch that is split over devices."""
   share = batch // devices
   micro = min(micro, share)
   traffic = 2 * (devices - 1) / devices * counts.reduced
@@ -211,7 +201,7 @@ def predict(
   # Read parameters, gradient and state; write parameters and state.
   moved = 3 * counts.params + 2 * counts.opt_state
   held = (1 + counts.copies) * counts.params + micro * counts.activations
-  held += _BATCHES_HELD * share * num_bytes(abstract_batch(1)["image"])
+  held += BATCHES_HELD * share * num_bytes(abstract_batch(1)["image"])
   return Prediction(
     devices=devices,
     micro_batch_size=micro,
@@ -227,7 +217,7 @@ def predict(
 def table(
   model: str, counts: dict[str, Counts], options: argparse.Namespace
 ) -> Iterator[str]:
-  """Lines of Markdown."""
+  """Lines of the Markdown table."""
   machine = Machine(utilisation=options.utilisation)
   first = counts[METHODS[0]]
   yield f"\n### {model}\n"
@@ -265,7 +255,7 @@ def ms(seconds: float) -> str:
 
 
 def check(model: str, dtype: str) -> None:
-  """Prints what XLA plans for this machine, beside what is counted here."""
+  """Prints XLA's planned memory on this machine beside the count."""
   forward, params, model_state = abstract_model(model, dtype)
   step, state = abstract_step(model, "plain", forward, params, model_state)
   key = jax.eval_shape(jax.random.key, 0)
