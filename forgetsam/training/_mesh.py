@@ -88,7 +88,7 @@ def varying_floats(tree: PyTree) -> PyTree:
   return jax.tree.map(lambda x: varying(x) if is_float(x) else x, tree)
 
 
-def average(tree: PyTree) -> PyTree:
+def average_over_devices(tree: PyTree) -> PyTree:
   """The devices' mean of floating-point arrays that differ, in one collective.
 
   What is the same on every device stays as it is. Integers and keys that are

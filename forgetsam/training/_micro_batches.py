@@ -1,125 +1,199 @@
-"""m-sharpness: one perturbation per micro-batch, averaged over all of them."""
+"""m-sharpness: one perturbation per micro-batch, averaged over all of them.
+
+Every device takes its share of the batch, splits it into consecutive
+micro-batches of m examples, and averages over them; one collective averages
+over devices.
+"""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array
 
 from forgetsam._arrays import at_least_float32, is_float
 from forgetsam._typing import PyTree
+from forgetsam.training._mesh import (
+  DATA_AXIS,
+  average_over_devices,
+  varying,
+  varying_floats,
+)
+from forgetsam.training._micro_step import MicroBatchResult, MicroStep
+from forgetsam.training._train_state import TrainState
 
 # XLA's CPU backend runs convolutions inside a loop about 12 times slower.
 MOST_UNROLLED = 16
 
-
-class MicroBatchResult(NamedTuple):
-  """What one micro-batch, or the average over several, gives."""
-
-  grads: PyTree
-  metrics: dict[str, Array]
-  model_state: PyTree
-  perturb_state: Any
-
-
-# (model_state, micro-batch, index of the micro-batch) -> result
-MicroBatchFn = Callable[[PyTree, PyTree, int | Array], MicroBatchResult]
+# (model state, micro-batch, its index on the device) -> result
+_Step = Callable[[PyTree, PyTree, int | Array], MicroBatchResult]
 
 
 def average_over_micro_batches(
-  micro_step: MicroBatchFn,
-  model_state: PyTree,
+  micro_step: MicroStep,
+  state: TrainState,
   batch: PyTree,
+  key: jax.Array,
   *,
-  size: int,
-  first_index: int | Array,
-  unroll: bool,
-  mark: Callable[[PyTree], PyTree] = lambda tree: tree,
+  size: int | None,
+  mesh: Mesh | None,
 ) -> MicroBatchResult:
-  """Runs `micro_step` on consecutive slices of the batch and averages.
+  """Runs `micro_step` on all micro-batches, on a mesh or on one device.
 
   Gradients, metrics and the floating-point leaves of the perturbation's state
-  are averaged over micro-batches; its integers and keys are the first's.
-  `model_state` passes from one micro-batch to the next.
+  are averaged; its integers and keys are the first micro-batch's. `model_state`
+  passes from one micro-batch of a device to the next.
 
   Args:
     micro_step: the work on one micro-batch.
-    model_state: where the first micro-batch starts.
-    batch: arrays that share the leading axis, which `size` divides.
-    size: examples in a micro-batch, m.
-    first_index: the global index of the first micro-batch.
-    unroll: whether to lay the micro-batches out one after another instead of
-      looping over them.
-    mark: marks the loop's first carry as varying over devices.
+    state: the state before the step, replicated over the mesh.
+    batch: "image" and "label", whose leading axis the mesh splits.
+    key: the run's key.
+    size: examples in a micro-batch, m; `None` takes a device's share whole.
+    mesh: a mesh with the one axis "data", or `None`.
 
   Returns:
-    The averages; gradients in at least float32.
+    The averages, the same on every device; gradients in at least float32.
   """
-  count = len(jax.tree.leaves(batch)[0]) // size
+  if mesh is None:
+    return _on_one_device(
+      micro_step, state, batch, key, size, jax.default_backend()
+    )
+  platform = mesh.devices.flat[0].platform
 
-  def wide_step(
-    model_state: PyTree, piece: PyTree, i: int | Array
+  def on_each_device(
+    state: TrainState, batch: PyTree, key: jax.Array
   ) -> MicroBatchResult:
-    return _widen(micro_step(model_state, piece, first_index + i))
+    # Counts and keys stay the same on every device; what a perturbation may
+    # mix with a device's own gradients, inside a cond or a loop, does not.
+    state = state.replace(
+      params=varying(state.params),
+      model_state=varying(state.model_state),
+      opt_state=varying_floats(state.opt_state),
+      perturb_state=varying_floats(state.perturb_state),
+    )
+    device = jax.lax.axis_index(DATA_AXIS)
+    result = _on_one_device(
+      micro_step, state, batch, key, size, platform, device
+    )
+    return average_over_devices(result)
 
-  if unroll:
-    return _divide(_unrolled(wide_step, model_state, batch, count), count)
-  pieces = jax.tree.map(lambda x: x.reshape(count, size, *x.shape[1:]), batch)
-  return _divide(_scanned(wide_step, model_state, pieces, count, mark), count)
+  return jax.shard_map(
+    on_each_device,
+    mesh=mesh,
+    in_specs=(PartitionSpec(), PartitionSpec(DATA_AXIS), PartitionSpec()),
+    out_specs=PartitionSpec(),
+  )(state, batch, key)
+
+
+def _on_one_device(
+  micro_step: MicroStep,
+  state: TrainState,
+  batch: PyTree,
+  key: jax.Array,
+  size: int | None,
+  platform: str,
+  device: Array | None = None,
+) -> MicroBatchResult:
+  share = len(batch["label"])
+  size = share if size is None else size
+  if share % size:
+    raise ValueError(
+      f"micro_batch_size={size} must divide the per-device batch of {share}"
+    )
+  count = share // size
+  first_index = 0 if device is None else device * count
+  step_key = jax.random.fold_in(key, state.step)
+
+  def step(
+    model_state: PyTree, micro_batch: PyTree, i: int | Array
+  ) -> MicroBatchResult:
+    index = first_index + i
+    result = micro_step(
+      state.replace(model_state=model_state),
+      micro_batch,
+      index,
+      jax.random.fold_in(step_key, index),
+    )
+    # Sums over micro-batches would exhaust a lower precision.
+    return result._replace(grads=jax.tree.map(at_least_float32, result.grads))
+
+  micro_batches = jax.tree.map(
+    lambda x: x.reshape(count, size, *x.shape[1:]), batch
+  )
+  if count == 1 or (platform == "cpu" and count <= MOST_UNROLLED):
+    total = _unrolled(step, state.model_state, micro_batches, count)
+  else:
+    total = _scanned(
+      step, state.model_state, micro_batches, count, on_mesh=device is not None
+    )
+  mean = lambda x: x / count  # noqa: E731
+  return total._replace(
+    grads=jax.tree.map(mean, total.grads),
+    metrics=jax.tree.map(mean, total.metrics),
+  )
 
 
 def _unrolled(
-  step: MicroBatchFn, model_state: PyTree, batch: PyTree, count: int
+  step: _Step, model_state: PyTree, micro_batches: PyTree, count: int
 ) -> MicroBatchResult:
   """The micro-batches' program, laid out `count` times."""
-  size = len(jax.tree.leaves(batch)[0]) // count
-  slices = [slice(i * size, (i + 1) * size) for i in range(count)]
-  pieces = [jax.tree.map(lambda x, s=s: x[s], batch) for s in slices]
-  total = step(model_state, pieces[0], 0)
+  total = step(model_state, _at(micro_batches, 0), 0)
   for i in range(1, count):
-    total = _accumulate(total, step(total.model_state, pieces[i], i), i)
+    result = step(total.model_state, _at(micro_batches, i), i)
+    total = _accumulate(total, result, i)
   return total
 
 
 def _scanned(
-  step: MicroBatchFn,
+  step: _Step,
   model_state: PyTree,
-  pieces: PyTree,
+  micro_batches: PyTree,
   count: int,
-  mark: Callable[[PyTree], PyTree],
+  *,
+  on_mesh: bool,
 ) -> MicroBatchResult:
   """The micro-batches' program once, in a loop."""
-  shapes = jax.eval_shape(
-    lambda: step(model_state, jax.tree.map(lambda x: x[0], pieces), 0)
-  )
 
   def body(
     total: MicroBatchResult, xs: tuple[Array, PyTree]
-  ) -> tuple[MicroBatchResult, list[Array]]:
-    i, piece = xs
-    result = step(total.model_state, piece, i)
+  ) -> tuple[MicroBatchResult, PyTree]:
+    i, micro_batch = xs
+    result = step(total.model_state, micro_batch, i)
     # Integers and keys leave by the stacked outputs: the loop's carry would
     # mark them as different on every device.
-    floats, others = _split(result.perturb_state)
+    floats, others = _partition(result.perturb_state)
     return _accumulate(total, result._replace(perturb_state=floats), i), others
 
-  zeros = MicroBatchResult(
-    grads=_zeros(shapes.grads),
-    metrics=_zeros(shapes.metrics),
-    model_state=model_state,
-    perturb_state=_zeros(_split(shapes.perturb_state)[0]),
+  shapes = jax.eval_shape(lambda: step(model_state, _at(micro_batches, 0), 0))
+  shapes = shapes._replace(perturb_state=_partition(shapes.perturb_state)[0])
+  zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+  zeros = zeros._replace(model_state=model_state)
+  total, others = jax.lax.scan(
+    body,
+    varying(zeros) if on_mesh else zeros,
+    (jnp.arange(count), micro_batches),
   )
-  total, others = jax.lax.scan(body, mark(zeros), (jnp.arange(count), pieces))
-  firsts = [x[0] for x in others]
-  return total._replace(
-    perturb_state=_join(shapes.perturb_state, total.perturb_state, firsts)
+  perturb_state = jax.tree.map(
+    lambda x, y: y if x is None else x,
+    total.perturb_state,
+    _at(others, 0),
+    is_leaf=lambda x: x is None,
   )
+  return total._replace(perturb_state=perturb_state)
 
 
-def _widen(result: MicroBatchResult) -> MicroBatchResult:
-  """Gradients in a precision that sums over micro-batches do not exhaust."""
-  return result._replace(grads=jax.tree.map(at_least_float32, result.grads))
+def _at(tree: PyTree, i: int) -> PyTree:
+  return jax.tree.map(lambda x: x[i], tree)
+
+
+def _partition(tree: PyTree) -> tuple[PyTree, PyTree]:
+  """Floating-point leaves and the others, each with `None` for the rest."""
+  return (
+    jax.tree.map(lambda x: x if is_float(x) else None, tree),
+    jax.tree.map(lambda x: None if is_float(x) else x, tree),
+  )
 
 
 def _accumulate(
@@ -141,30 +215,4 @@ def _accumulate(
     perturb_state=jax.tree.map(
       running_mean, total.perturb_state, result.perturb_state
     ),
-  )
-
-
-def _divide(total: MicroBatchResult, count: int) -> MicroBatchResult:
-  mean = lambda x: x / count  # noqa: E731
-  return total._replace(
-    grads=jax.tree.map(mean, total.grads),
-    metrics=jax.tree.map(mean, total.metrics),
-  )
-
-
-def _zeros(shapes: PyTree) -> PyTree:
-  return jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
-
-
-def _split(tree: PyTree) -> tuple[list[Any], list[Any]]:
-  leaves = jax.tree.leaves(tree)
-  floats = [x for x in leaves if is_float(x)]
-  return floats, [x for x in leaves if not is_float(x)]
-
-
-def _join(like: PyTree, floats: list[Array], others: list[Array]) -> PyTree:
-  leaves, structure = jax.tree.flatten(like)
-  sources = iter(floats), iter(others)
-  return jax.tree.unflatten(
-    structure, [next(sources[0] if is_float(x) else sources[1]) for x in leaves]
   )

@@ -1,32 +1,29 @@
 """The jitted training step: ascent, perturbation and descent on a mesh."""
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.sharding import Mesh
-from jaxtyping import Array
 
-from forgetsam._arrays import cast_like, tree_norm
 from forgetsam._checks import is_number
 from forgetsam._typing import AscentSignal, Forward, Loss
 from forgetsam.training._checked_step import CheckedStep
-from forgetsam.training._gradients import average_gradients
-from forgetsam.training._inspection import inspect_perturb
+from forgetsam.training._descend import Metrics, descend
 from forgetsam.training._mesh import check_mesh, replicated, split_batch, spread
-from forgetsam.training._micro_batches import MicroBatchResult
-from forgetsam.training._micro_step import MicroStep
+from forgetsam.training._micro_batches import average_over_micro_batches
+from forgetsam.training._micro_step import (
+  micro_batch_step,
+  reads_ascent_gradient,
+)
 from forgetsam.training._train_state import (
   TrainState,
   check_shards,
   refuse_perturbed_gradient,
 )
 
-Metrics = dict[str, Array]
 TrainStep = Callable[
   [TrainState, dict[str, Any], jax.Array], tuple[TrainState, Metrics]
 ]
@@ -119,19 +116,7 @@ def make_train_step(
     >>> int(state.step), round(float(metrics["perturbation_norm"]), 4)
     (1, 0.05)
   """
-  if ascent is not None and perturb is None:
-    raise ValueError(
-      "ascent is given without perturb: pass perturb="
-      "perturbed_gradient(sam(rho)), or leave ascent out for plain training"
-    )
-  if micro_batch_size is not None and not (
-    isinstance(micro_batch_size, (int, np.integer)) and micro_batch_size >= 1
-  ):
-    raise ValueError(
-      f"micro_batch_size={micro_batch_size!r} must be an integer of at least 1,"
-      " or None for a device's whole share"
-    )
-  _check_ascent_fraction(ascent_fraction, perturb)
+  _check_arguments(ascent, perturb, micro_batch_size, ascent_fraction)
   check_mesh(mesh)
   check_shards(shard_opt_state, mesh)
   optimizer = optax.with_extra_args_support(optimizer)
@@ -141,17 +126,25 @@ def make_train_step(
   def step(
     state: TrainState, batch: dict[str, Any], key: jax.Array
   ) -> tuple[TrainState, Metrics]:
-    refuse_perturbed_gradient(state.opt_state)
-    _check_same_perturb(perturb, state)
-    reads_ascent = perturb is not None and _reads_ascent(perturb, state)
-    make_micro_step = functools.partial(
-      MicroStep, forward, loss, ascent, perturb, reads_ascent, ascent_fraction
+    _check_state(perturb, state)
+    micro_step = micro_batch_step(
+      forward,
+      loss=loss,
+      ascent=ascent,
+      perturb=perturb,
+      ascent_fraction=ascent_fraction,
+      reads_ascent=perturb is not None
+      and reads_ascent_gradient(perturb, state),
     )
-    batch = {"image": batch["image"], "label": batch["label"]}
-    result = average_gradients(
-      make_micro_step, state, batch, key, size=micro_batch_size, mesh=mesh
+    result = average_over_micro_batches(
+      micro_step,
+      state,
+      {"image": batch["image"], "label": batch["label"]},
+      key,
+      size=micro_batch_size,
+      mesh=mesh,
     )
-    new_state, metrics = _descend(optimizer, state, result)
+    new_state, metrics = descend(optimizer, state, result)
     if shard_opt_state and mesh is not None:
       # XLA chooses the same where it follows the old state; this is certain.
       parts = spread(mesh, new_state.opt_state)
@@ -175,87 +168,46 @@ def make_train_step(
   return CheckedStep(jitted, mesh, batch_at=1)
 
 
-def _descend(
-  optimizer: optax.GradientTransformationExtraArgs,
-  state: TrainState,
-  result: MicroBatchResult,
-) -> tuple[TrainState, Metrics]:
-  """Applies the optimizer, or keeps the state where a number is not finite."""
-  metrics = result.metrics | _perturbation_metrics(result.perturb_state)
-  metrics["grad_norm"] = tree_norm(result.grads)
-  checked = ("loss", "perturbed_loss", "grad_norm")
-  finite = jnp.all(
-    jnp.stack([jnp.isfinite(metrics[k]) for k in checked if k in metrics])
-  )
-  metrics["skipped"] = 1.0 - finite.astype(jnp.float32)
-  grads = cast_like(result.grads, state.params)
-  updates, opt_state = optimizer.update(
-    grads, state.opt_state, state.params, value=metrics["loss"]
-  )
-  new_state = TrainState(
-    step=state.step + 1,
-    params=optax.apply_updates(state.params, updates),
-    model_state=result.model_state,
-    opt_state=opt_state,
-    perturb_state=result.perturb_state,
-  )
-
-  def keep_if_finite(new: Array, old: Array) -> Array:
-    return jnp.where(finite, new, old).astype(old.dtype)
-
-  return jax.tree.map(keep_if_finite, new_state, state), metrics
-
-
-def _perturbation_metrics(perturb_state: Any) -> Metrics:
-  """The numbers that a perturbed gradient's state reports, if any."""
-  names = ("perturbed_loss", "perturbation_norm")
-  found = {name: optax.tree.get(perturb_state, name) for name in names}
-  return {name: value for name, value in found.items() if value is not None}
-
-
-def _check_ascent_fraction(
-  fraction: float, perturb: optax.GradientTransformation | None
+def _check_arguments(
+  ascent: AscentSignal | None,
+  perturb: optax.GradientTransformation | None,
+  micro_batch_size: Any,
+  ascent_fraction: Any,
 ) -> None:
-  """Refuses shares outside (0, 1], and any share of what does not ascend."""
-  if not is_number(fraction) or not 0 < fraction <= 1:
+  if ascent is not None and perturb is None:
     raise ValueError(
-      f"ascent_fraction={fraction!r} must be in (0, 1], the share of each "
-      "micro-batch that the perturbation is taken from"
+      "ascent is given without perturb: pass perturb="
+      "perturbed_gradient(sam(rho)), or leave ascent out for plain training"
     )
-  if perturb is None and fraction != 1:
+  if micro_batch_size is not None and not (
+    isinstance(micro_batch_size, (int, np.integer)) and micro_batch_size >= 1
+  ):
     raise ValueError(
-      f"ascent_fraction={fraction} is given without perturb, where nothing "
-      "ascends: pass perturb=perturbed_gradient(sam(rho)), or leave it out"
+      f"micro_batch_size={micro_batch_size!r} must be an integer of at least 1,"
+      " or None for a device's whole share"
+    )
+  if not is_number(ascent_fraction) or not 0 < ascent_fraction <= 1:
+    raise ValueError(
+      f"ascent_fraction={ascent_fraction!r} must be in (0, 1], the share of "
+      "each micro-batch that the perturbation is taken from"
+    )
+  if perturb is None and ascent_fraction != 1:
+    raise ValueError(
+      f"ascent_fraction={ascent_fraction} is given without perturb, where "
+      "nothing ascends: pass perturb=perturbed_gradient(sam(rho)), or leave it "
+      "out"
     )
 
 
-def _check_same_perturb(
+def _check_state(
   perturb: optax.GradientTransformationExtraArgs | None, state: TrainState
 ) -> None:
   """Refuses a state that was made for another kind of training."""
-  plain_state = isinstance(state.perturb_state, optax.EmptyState)
-  if perturb is None and not plain_state:
+  refuse_perturbed_gradient(state.opt_state)
+  state_is_plain = isinstance(state.perturb_state, optax.EmptyState)
+  if state_is_plain != (perturb is None):
+    with_, without = ("step", "state") if state_is_plain else ("state", "step")
     raise ValueError(
-      "the state was made with a perturb, and the step without: pass the same "
-      "perturb to create_train_state and make_train_step"
+      f"the {with_} was made with a perturb, and the {without} without: pass "
+      "the same perturb to create_train_state and make_train_step"
     )
-  if perturb is not None and plain_state:
-    raise ValueError(
-      "the state was made without perturb, and the step with one: pass the "
-      "same perturb to create_train_state and make_train_step"
-    )
-
-
-def _reads_ascent(
-  perturb: optax.GradientTransformationExtraArgs, state: TrainState
-) -> bool:
-  """Whether the step's results depend on the ascent gradient."""
-  reads = inspect_perturb(
-    perturb, state.params, state.perturb_state, state.opt_state
-  )
-  if not reads.gradient_functions:
-    raise ValueError(
-      "perturb never evaluates grad_fn, so it is a perturbation alone: wrap it,"
-      " perturb=perturbed_gradient(perturbation)"
-    )
-  return reads.ascent_gradient

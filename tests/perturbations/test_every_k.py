@@ -154,7 +154,7 @@ def test_micro_batches_share_their_mean_direction_in_between(
   devices, unrolled, monkeypatch
 ):
   if not unrolled:
-    monkeypatch.setattr("forgetsam.training._gradients.MOST_UNROLLED", 1)
+    monkeypatch.setattr("forgetsam.training._micro_batches.MOST_UNROLLED", 1)
 
   mesh = data_mesh(devices)
   signal, optimizer = fs.output_bias_forgetting(), optax.sgd(0.5)

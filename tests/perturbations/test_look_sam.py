@@ -238,7 +238,7 @@ KERNEL = jax.random.normal(jax.random.key(1), (3, 2))
 @pytest.mark.parametrize(("devices", "unrolled"), [(2, False), (8, True)])
 def test_micro_batches_share_the_mean_flat_part(devices, unrolled, monkeypatch):
   if not unrolled:
-    monkeypatch.setattr("forgetsam.training._gradients.MOST_UNROLLED", 1)
+    monkeypatch.setattr("forgetsam.training._micro_batches.MOST_UNROLLED", 1)
 
   def forward(params, model_state, images, *, train, key):
     return images @ params["kernel"], model_state

@@ -54,7 +54,7 @@ PERTURBS = {
 @pytest.mark.parametrize("name", PERTURBS)
 def test_1_2_4_and_8_devices_agree(name, monkeypatch):
   """With dropout and random perturbations; loops where they are long."""
-  monkeypatch.setattr("forgetsam.training._gradients.MOST_UNROLLED", 2)
+  monkeypatch.setattr("forgetsam.training._micro_batches.MOST_UNROLLED", 2)
   module = fs.models.create("mlp", num_classes=3, hidden=(4,), dropout=0.5)
   counts = [n for n in (1, 2, 4, 8) if n <= jax.device_count()]
   runs = {}

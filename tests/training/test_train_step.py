@@ -115,7 +115,7 @@ def test_m_sharpness_is_a_loop_over_consecutive_slices(
   name, unrolled, monkeypatch
 ):
   if not unrolled:
-    monkeypatch.setattr("forgetsam.training._gradients.MOST_UNROLLED", 1)
+    monkeypatch.setattr("forgetsam.training._micro_batches.MOST_UNROLLED", 1)
   batch, perturb = small_batch(), PERTURBS[name]
   signal = fs.output_bias_forgetting()
   state, metrics = run(
@@ -185,7 +185,7 @@ def test_the_state_of_perturb_advances_once_per_step(
   micro_batch_size, unrolled, monkeypatch
 ):
   if not unrolled:
-    monkeypatch.setattr("forgetsam.training._gradients.MOST_UNROLLED", 1)
+    monkeypatch.setattr("forgetsam.training._micro_batches.MOST_UNROLLED", 1)
   radii = jnp.array([0.1, 0.2, 0.4])
   perturb = fs.perturbed_gradient(
     optax.chain(fs.gaussian_direction(0), fs.sam(lambda t: radii[t]))
@@ -231,7 +231,7 @@ def test_the_state_of_perturb_is_the_mean_over_micro_batches(
   devices, unrolled, monkeypatch
 ):
   if not unrolled:
-    monkeypatch.setattr("forgetsam.training._gradients.MOST_UNROLLED", 1)
+    monkeypatch.setattr("forgetsam.training._micro_batches.MOST_UNROLLED", 1)
   batch = small_batch(size=12)
   perturb = fs.perturbed_gradient(remember_ascent())
   mesh = devices and data_mesh(devices)
