@@ -25,7 +25,7 @@ from forgetsam.experiment.config import (
   load_config_file,
 )
 from forgetsam.experiment.jobs.sweep import sweep
-from forgetsam.experiment.run._run_files import read_json, write_json
+from forgetsam.experiment.run import read_json, write_json
 from forgetsam.experiment.sweep import (
   mean_over_runs,
   paired_difference,

@@ -41,7 +41,7 @@ from forgetsam.training import (
 
 if TYPE_CHECKING:
   from forgetsam import data, forgetting, interop, models, sharpness
-  from forgetsam.experiment.build._load_run import load_run
+  from forgetsam.experiment.build import load_run
 
 __version__ = "0.1.0"
 
@@ -94,7 +94,7 @@ def __getattr__(name: str) -> Any:
   if name in _PACKAGES:
     return importlib.import_module(f"{__name__}.{name}")
   if name == "load_run":
-    from forgetsam.experiment.build._load_run import load_run
+    from forgetsam.experiment.build import load_run
 
     return load_run
   raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,16 +1,76 @@
-"""What `main.py --job=NAME` can do, one job a file."""
+"""The command line: runs one of the jobs.
 
-from pathlib import Path
+main.py --config=FILE:VARIANT --workdir=DIR [--job=JOB] [--config.KEY=VALUE]
 
-from ml_collections import config_dict
+Every key of the configuration can be overridden: --config.perturbation.rho=0.1
+"""
 
-from forgetsam.experiment.config import Command, ConfigError
-from forgetsam.experiment.run._failures import report_failure
-from forgetsam.experiment.run._log_lines import set_up_logging
+import os
+import sys
+import time
+from collections.abc import Sequence
 
-__all__ = ["JOBS", "report_failure", "run_job", "set_up_logging"]
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # or it announces itself
+
+from forgetsam.experiment.config import (
+  Command,
+  ConfigError,
+  apply_overrides,
+  parse_command_line,
+)
+from forgetsam.experiment.run import (
+  PreemptedError,
+  joined,
+  keep_compiled_programs,
+  load_config,
+  on_main,
+  report_failure,
+  set_up_logging,
+)
 
 JOBS = ("train", "evaluate", "sharpness", "forgetting", "sweep", "study")
+
+
+def main(
+  argv: Sequence[str] | None = None, started: float | None = None
+) -> int:
+  """Sets up the program, and runs the job that the arguments ask for.
+
+  Args:
+    argv: the arguments, without the program's name; None takes the process's.
+    started: `time.monotonic()` at the program's start; now, if None.
+
+  Returns:
+    The exit code.
+  """
+  set_up_logging()
+  started = time.monotonic() if started is None else started
+  return run(sys.argv[1:] if argv is None else argv, started)
+
+
+def run(argv: Sequence[str], started: float) -> int:
+  """Runs the job that the arguments ask for.
+
+  Args:
+    argv: the arguments, without the program's name.
+    started: `time.monotonic()` at the program's start.
+
+  Returns:
+    The exit code: 2 where the user's input is refused, 1 where the run cannot
+    go on for another reason.
+  """
+  if {"-h", "--help"} & set(argv):
+    print(__doc__)
+    return 0
+  workdir = None
+  try:
+    command = parse_command_line(argv, JOBS)
+    workdir = command.workdir
+    run_job(command, started)
+  except Exception as error:
+    return report_failure(error, workdir)
+  return 0
 
 
 def run_job(command: Command, started: float) -> None:
@@ -23,56 +83,46 @@ def run_job(command: Command, started: float) -> None:
   Raises:
     ConfigError: the command or its configuration cannot run.
   """
-  from forgetsam.experiment.run._compilation_cache import keep_compiled_programs
-  from forgetsam.experiment.run._distributed import joined
-
   keep_compiled_programs(command.compilation_cache)
   with joined(command.processes, command.job, command.workdir):
-    _run(command, started)
+    if command.sweep is not None:
+      _sweep(command)
+    elif command.job == "study":
+      _study(command)
+    elif command.job == "train":
+      _train(command, started)
+    else:
+      _measure(command)
 
 
-def _run(command: Command, started: float) -> None:
-  from forgetsam.experiment.config import apply_overrides
-  from forgetsam.experiment.run._processes import on_main
-  from forgetsam.experiment.run._run_files import load_config
+# Each job imports orbax, TensorFlow or scikit-learn, in seconds.
 
-  if command.job in ("evaluate", "sharpness", "forgetting"):
-    config = command.config
-    if config is None:
-      saved = on_main(lambda: load_config(command.workdir))
-      config = apply_overrides(saved, command.overrides)
-    _measure(command.job, config, command.workdir)
-    return
-  if command.sweep is not None:
-    _run_sweep(command)
-    return
-  if command.job == "study":
-    from forgetsam.studies.correlation._job import study
 
-    file = command.file or ""
-    study(file, command.overrides, command.arms, command.workdir)
-    return
+def _train(command: Command, started: float) -> None:
+  from forgetsam.experiment.jobs.train import train
+
   if command.config is None:
     raise ConfigError(
       "--config is missing\n  allowed: FILE:VARIANT, such as "
       "--config=configs/digits.py:obf"
     )
-  from forgetsam.experiment.jobs.train import train
-  from forgetsam.experiment.run._preemption import PreemptedError
-
   try:
     train(command.config, command.workdir, started=started)
   except PreemptedError as end:  # the state is saved: all is well
     print(f"\n{end}")
 
 
-def _measure(job: str, config: config_dict.ConfigDict, workdir: Path) -> None:
-  """Runs a job that looks at a finished or running run."""
-  if job == "evaluate":
+def _measure(command: Command) -> None:
+  """Runs a job on a run that has saved a checkpoint."""
+  workdir, config = command.workdir, command.config
+  if config is None:
+    saved = on_main(lambda: load_config(workdir))
+    config = apply_overrides(saved, command.overrides)
+  if command.job == "evaluate":
     from forgetsam.experiment.jobs.evaluate import evaluate_run
 
     evaluate_run(config, workdir)
-  elif job == "sharpness":
+  elif command.job == "sharpness":
     from forgetsam.experiment.jobs.sharpness import measure_sharpness
 
     measure_sharpness(config, workdir)
@@ -82,7 +132,7 @@ def _measure(job: str, config: config_dict.ConfigDict, workdir: Path) -> None:
     measure_forgetting(config, workdir)
 
 
-def _run_sweep(command: Command) -> None:
+def _sweep(command: Command) -> None:
   from forgetsam.experiment.jobs.sweep import sweep
 
   assert command.sweep is not None
@@ -92,3 +142,10 @@ def _run_sweep(command: Command) -> None:
       "--config=configs/digits.py; --variants names its variants"
     )
   sweep(command.file, command.overrides, command.sweep, command.workdir)
+
+
+def _study(command: Command) -> None:
+  from forgetsam.studies.correlation._job import study
+
+  file = command.file or ""
+  study(file, command.overrides, command.arms, command.workdir)

@@ -13,6 +13,7 @@ import collections
 import json
 import os
 import random
+import re
 import subprocess
 import sys
 import tempfile
@@ -24,6 +25,7 @@ from typing import Any, NamedTuple
 
 PLACES = ("start", "steps", "save")
 _TESTS = Path(__file__).resolve().parent
+_STEP = re.compile(r"step +\d+/\d+  loss (?!.* on )")
 _POISONED = "2,3,50,51,52,100,149"
 
 
@@ -78,7 +80,7 @@ class Process:
   @property
   def steps(self) -> int:
     """Steps that it has logged."""
-    return sum("train/loss" in line for line in list(self.lines))
+    return sum(bool(_STEP.search(line)) for line in list(self.lines))
 
   def alive(self) -> Iterator[None]:
     """Yields every millisecond, until the run ends."""
@@ -100,7 +102,7 @@ class Process:
 
 def make_run(folder: Path, data_dir: Path, skips: bool = False) -> Run:
   """A run of 150 steps that saves every fifth; its processes share a cache."""
-  sys.path.insert(0, str(_TESTS / "jobs"))
+  sys.path.insert(0, str(_TESTS / "experiment" / "jobs"))
   from tiny_runs import tiny
 
   cache = {
@@ -108,7 +110,9 @@ def make_run(folder: Path, data_dir: Path, skips: bool = False) -> Run:
     "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     "POISONED": _POISONED,
   }
-  program = _TESTS / "jobs" / "poisoned.py" if skips else Path("main.py")
+  program = (
+    _TESTS / "experiment" / "jobs" / "poisoned.py" if skips else Path("main.py")
+  )
   options = tiny(
     folder,
     data_dir,

@@ -113,7 +113,7 @@ def test_results_do_not_depend_on_batches_or_devices(
   again = config.copy_and_resolve_references()
   again.batch_size, again.micro_batch_size = 8, 1
   monkeypatch.setattr(
-    "forgetsam.experiment.jobs.evaluate.refuse_other_config", lambda *_: None
+    "forgetsam.experiment.jobs.evaluate.check_saved", lambda *_: None
   )
   results.append(evaluated((again, workdir), sets=SETS, batch_size=16))
   for other in results[1:]:

@@ -10,7 +10,7 @@ import pytest
 from meshes import data_mesh
 
 import forgetsam as fs
-from forgetsam.experiment.run._checkpoint import Checkpoints
+from forgetsam.experiment.run import Checkpoints
 
 DEVICES = 8
 BATCH = {

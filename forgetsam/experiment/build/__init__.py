@@ -1,21 +1,25 @@
-"""The only reader of configurations: from a config to a run's pieces."""
+"""From a configuration to the functions and numbers of a run."""
 
 from forgetsam.experiment.build._evaluation_sets import (
+  CORRUPTED,
   EvaluationSet,
+  adapt_to_sets,
   build_evaluation_sets,
 )
 from forgetsam.experiment.build._experiment import (
-  Experiment,
   build_experiment,
   build_mesh,
   build_sharding,
 )
 from forgetsam.experiment.build._images import (
+  Batches,
   build_data,
   build_eval_batches,
   build_sources,
 )
+from forgetsam.experiment.build._initial_weights import build_start, load_run
 from forgetsam.experiment.build._model import build_model
+from forgetsam.experiment.build._offsets import Offset, build_offsets, draw_key
 from forgetsam.experiment.build._optimizer import (
   build_learning_rate,
   build_optimizer,
@@ -27,10 +31,17 @@ from forgetsam.experiment.build._perturbation import (
   build_perturb,
   build_rho,
 )
+from forgetsam.experiment.build._probe import draw_probe
+from forgetsam.experiment.run import Experiment, Intervals
 
 __all__ = [
+  "CORRUPTED",
+  "Batches",
   "EvaluationSet",
   "Experiment",
+  "Intervals",
+  "Offset",
+  "adapt_to_sets",
   "build_ascent",
   "build_data",
   "build_eval_batches",
@@ -40,10 +51,15 @@ __all__ = [
   "build_loss",
   "build_mesh",
   "build_model",
+  "build_offsets",
   "build_optimizer",
   "build_perturb",
   "build_rho",
   "build_sharding",
   "build_sources",
+  "build_start",
   "decays",
+  "draw_key",
+  "draw_probe",
+  "load_run",
 ]

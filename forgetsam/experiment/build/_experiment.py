@@ -1,23 +1,15 @@
-"""Everything a job needs, with no configuration left to read."""
+"""Builds all that a run needs from its configuration."""
 
-import dataclasses
-from collections.abc import Callable
 from typing import Any
 
-import flax.linen as nn
 import jax
 import numpy as np
-import optax
 from jax.sharding import Mesh, NamedSharding
-from jaxtyping import Array, Int64, Key
 from ml_collections import config_dict
 
 import forgetsam as fs
 from forgetsam import data, models
-from forgetsam.training import split_batch
-from forgetsam.experiment.run._processes import num_devices
 from forgetsam.experiment.build._images import (
-  Batches,
   build_eval_batches,
   build_sources,
   build_train_batches,
@@ -25,71 +17,20 @@ from forgetsam.experiment.build._images import (
 )
 from forgetsam.experiment.build._initial_weights import build_start
 from forgetsam.experiment.build._model import build_model
-from forgetsam.experiment.build._optimizer import build_learning_rate, build_optimizer
+from forgetsam.experiment.build._optimizer import (
+  build_learning_rate,
+  build_optimizer,
+)
 from forgetsam.experiment.build._perturbation import (
   build_ascent,
   build_loss,
   build_perturb,
   build_rho,
 )
-from forgetsam.experiment.build._probe import Probe, build_probe
-from forgetsam.experiment.config import ConfigError
-from forgetsam.experiment.config import refusal
-
-
-@dataclasses.dataclass(frozen=True)
-class Intervals:
-  """When the loop does what is not a step, in steps."""
-
-  evaluate: int
-  checkpoint: int | None
-  log: int
-  probe: int
-
-
-@dataclasses.dataclass(frozen=True)
-class Experiment:
-  """A run's pieces.
-
-  Attributes:
-    sources: the splits of the data set.
-    model: a Linen module.
-    create_state: makes the first state; it allocates.
-    train_step: `(state, batch, key) -> (state, metrics)`.
-    eval_step: `(params, model_state, batch) -> sums`.
-    train_batches: `(start, stop) -> batches` of these steps.
-    train_indices: `step -> positions` of its batch's examples in the split.
-    eval_batches: `split -> batches` that count every example once.
-    key: the run's key, the same at every step.
-    steps_per_epoch: updates in an epoch.
-    num_steps: updates in the run.
-    schedules: learning_rate, and rho where weights are perturbed, of the step.
-    intervals: when to evaluate, save and log.
-    keep: number of latest checkpoints to keep.
-    skip_non_finite: whether to pass over steps that are not finite.
-    watch_test: whether the loop also scores the test split, to be seen only.
-    probe: `(params, model_state) -> scalars`, or None; see `build_probe`.
-    profile: whether to trace a few steps.
-  """
-
-  sources: data.Sources
-  model: nn.Module
-  create_state: Callable[[], fs.TrainState]
-  train_step: Callable[..., tuple[fs.TrainState, dict[str, Array]]]
-  eval_step: Callable[..., dict[str, Array]]
-  train_batches: Callable[[int, int], Batches]
-  train_indices: Callable[[int], Int64[np.ndarray, " b"]]
-  eval_batches: Callable[[data.BatchSource], Batches]
-  key: Key[Array, ""]
-  steps_per_epoch: int
-  num_steps: int
-  schedules: dict[str, optax.Schedule]
-  intervals: Intervals
-  keep: int
-  skip_non_finite: bool
-  watch_test: bool
-  probe: Probe | None
-  profile: bool
+from forgetsam.experiment.build._probe import build_probe
+from forgetsam.experiment.config import ConfigError, refusal
+from forgetsam.experiment.run import Experiment, Intervals, num_devices
+from forgetsam.training import split_batch
 
 
 def build_mesh() -> Mesh | None:

@@ -9,7 +9,7 @@ from jaxtyping import Int64
 from ml_collections import config_dict
 
 from forgetsam import data
-from forgetsam.experiment.run._processes import process_shard
+from forgetsam.experiment.run import process_shard
 from forgetsam.experiment.build._crops import build_stream_options
 from forgetsam.experiment.config import ConfigError
 from forgetsam.experiment.config import refusal

@@ -1,22 +1,24 @@
-"""Where `config.init_from` makes a run start from."""
+"""Weights of earlier runs: loaded for notebooks, or to start another run from."""
 
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import flax.linen as nn
 from absl import logging
 from ml_collections import config_dict
 
-import forgetsam as fs
-from forgetsam.experiment.config import ConfigError
-from forgetsam.experiment.config import refusal
+from forgetsam import interop
+from forgetsam.experiment.build._model import build_model
+from forgetsam.experiment.config import ConfigError, refusal
+from forgetsam.experiment.run import CHECKPOINTS, Checkpoints, load_config
 
 ModelState = dict[str, Any]
 Start = Callable[[Any, ModelState], tuple[Any, ModelState]]
 
 
 def build_start(config: config_dict.ConfigDict) -> Start:
-  """What fits the weights that `config.init_from` names to the run's model.
+  """Builds the function that puts weights of `config.init_from` into a model.
 
   Args:
     config: a checked configuration. `init_from` is the folder of a run of ours,
@@ -38,7 +40,7 @@ def build_start(config: config_dict.ConfigDict) -> Start:
     initial = {"params": params, **model_state}
     try:
       loaded = _load(init_from, name, options)
-      variables, changes = fs.interop.adapt(loaded, initial)
+      variables, changes = interop.adapt(loaded, initial)
     except ValueError as error:
       raise ConfigError(
         refusal(
@@ -58,5 +60,38 @@ def build_start(config: config_dict.ConfigDict) -> Start:
 def _load(init_from: str, name: str, options: dict[str, Any]) -> dict[str, Any]:
   path = Path(init_from).expanduser()
   if path.is_dir():
-    return fs.load_run(path)[1]
-  return fs.interop.from_torch(name, path, **options)
+    return load_run(path)[1]
+  return interop.from_torch(name, path, **options)
+
+
+def load_run(
+  workdir: str | Path, checkpoint: str = "best"
+) -> tuple[nn.Module, dict[str, Any], config_dict.ConfigDict]:
+  """Loads the model that a run trained; needs no data.
+
+  Args:
+    workdir: the run's folder.
+    checkpoint: "best" by validation accuracy (the last one where the run has no
+      validation split), or "last".
+
+  Returns:
+    The model, its variables and the run's configuration:
+    `model.apply(variables, images, train=False)` gives the logits.
+
+  Raises:
+    ValueError: the folder holds no run or no checkpoint that is whole, or
+      `checkpoint` is neither "best" nor "last".
+  """
+  if checkpoint not in ("best", "last"):
+    raise ValueError(f"checkpoint={checkpoint!r} must be 'best' or 'last'")
+  workdir = Path(workdir).expanduser()
+  config = load_config(workdir)
+  if not (workdir / CHECKPOINTS).is_dir():
+    raise ValueError(f"workdir={workdir} has no checkpoint yet")
+  with Checkpoints(workdir / CHECKPOINTS, read_only=True) as checkpoints:
+    steps = checkpoints.steps()[::-1]
+    if checkpoint == "best":
+      steps = checkpoints.best_steps() or steps
+    found = checkpoints.variables(steps)
+  model = build_model(config, found.record["num_classes"])
+  return model, {"params": found.params, **found.model_state}, config

@@ -1,4 +1,4 @@
-"""Scores of a run's best and last checkpoint on a list of sets."""
+"""The job `evaluate`: a run's best and last checkpoint on a list of sets."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -9,33 +9,31 @@ from tqdm import tqdm
 
 from forgetsam import data
 from forgetsam.experiment.build import (
+  CORRUPTED,
+  Batches,
   EvaluationSet,
+  adapt_to_sets,
   build_eval_batches,
   build_evaluation_sets,
   build_mesh,
   build_model,
   build_sharding,
 )
-from forgetsam.experiment.build._evaluation_sets import CORRUPTED, adapt_to_sets
-from forgetsam.experiment.build._images import Batches
-from forgetsam.experiment.config import (
-  ConfigError,
-  check_config,
-  config_to_dict,
-)
+from forgetsam.experiment.config import check_config
 from forgetsam.experiment.evaluation import (
   ALEXNET_ERRORS,
   evaluate_each,
   format_table,
   mean_corruption_error,
 )
-from forgetsam.experiment.run._checkpoint import Checkpoints
-from forgetsam.experiment.run._processes import is_main, num_devices, on_main
-from forgetsam.experiment.run._run_files import (
+from forgetsam.experiment.run import (
   CHECKPOINTS,
   EVALUATION,
-  load_config,
-  refuse_other_config,
+  Checkpoints,
+  check_saved,
+  is_main,
+  num_devices,
+  on_main,
   write_json,
 )
 
@@ -62,7 +60,7 @@ def evaluate_run(
     CheckpointError: the checkpoints are damaged.
   """
   check_config(config, num_devices())
-  on_main(lambda: _check_run(workdir, config))
+  on_main(lambda: check_saved(workdir, config))
   results: dict[str, Any] = {}
   with Checkpoints(workdir / CHECKPOINTS, read_only=True) as checkpoints:
     last = checkpoints.variables(checkpoints.steps()[::-1])
@@ -93,16 +91,6 @@ def evaluate_run(
   on_main(lambda: write_json(workdir / EVALUATION, results))
   print(f"\nWritten to {workdir / EVALUATION}")
   return results
-
-
-def _check_run(workdir: Path, config: config_dict.ConfigDict) -> None:
-  old = config_to_dict(load_config(workdir))
-  refuse_other_config(workdir, old, config_to_dict(config))
-  if not (workdir / CHECKPOINTS).is_dir():
-    raise ConfigError(
-      f"--workdir={workdir} is refused: it has no checkpoint yet\n"
-      "  allowed: the folder of a run that has saved one"
-    )
 
 
 def _score(

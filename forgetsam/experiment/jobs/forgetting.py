@@ -1,4 +1,4 @@
-"""What perturbations make a run's checkpoints forget."""
+"""The job `forgetting`: what perturbations make checkpoints forget."""
 
 import dataclasses
 from collections.abc import Callable
@@ -10,14 +10,23 @@ import numpy as np
 from ml_collections import config_dict
 
 from forgetsam import data, forgetting, models
-from forgetsam.experiment.build._initial_weights import build_start
-from forgetsam.experiment.build._offsets import Offset, build_offsets, draw_key
-from forgetsam.experiment.build._perturbation import build_loss
-from forgetsam.experiment.build._probe import draw_probe
+from forgetsam.experiment.build import (
+  Offset,
+  build_loss,
+  build_offsets,
+  build_start,
+  draw_key,
+  draw_probe,
+)
 from forgetsam.experiment.config import ConfigError, refusal
-from forgetsam.experiment.jobs._measured import Checkpoint, Measured, open_run
-from forgetsam.experiment.jobs._measures import flatten, print_measures
-from forgetsam.experiment.run._run_files import write_json
+from forgetsam.experiment.jobs._measuring import (
+  Checkpoint,
+  Measured,
+  flatten,
+  open_run,
+  print_measures,
+)
+from forgetsam.experiment.run import write_json
 
 FORGETTING = "forgetting.json"
 Examples = tuple[np.ndarray, np.ndarray]
@@ -64,7 +73,6 @@ def measure_forgetting(
 
 
 def _is_main_result(key: str) -> bool:
-  """What is forgotten of the outputs, and of the run's own examples."""
   forgotten = "/forgotten/" in key and key.endswith("/jackknife")
   return forgotten or key.endswith(("/step", "/excess"))
 
@@ -72,7 +80,7 @@ def _is_main_result(key: str) -> bool:
 def _measurer(
   config: config_dict.ConfigDict, run: Measured
 ) -> Callable[[Checkpoint], dict[str, Any]]:
-  """What measures one checkpoint, on examples that are drawn once."""
+  """Draws the examples, and measures any checkpoint on them."""
   splits = _splits(config, run.sources)
   size = config.evaluation.batch_size
   probes = {

@@ -1,4 +1,4 @@
-"""The sharpness of the training loss around a run's checkpoints."""
+"""The job `sharpness`: the training loss around a run's checkpoints."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -11,15 +11,15 @@ from ml_collections import config_dict
 
 import forgetsam as fs
 from forgetsam import data, models, sharpness
-from forgetsam.experiment.build import build_mesh
-from forgetsam.experiment.build._perturbation import build_loss
-from forgetsam.experiment.jobs._measured import (
+from forgetsam.experiment.build import build_loss, build_mesh
+from forgetsam.experiment.jobs._measuring import (
   Checkpoint,
   Measured,
+  flatten,
   open_run,
+  print_measures,
 )
-from forgetsam.experiment.jobs._measures import flatten, print_measures
-from forgetsam.experiment.run._run_files import write_json
+from forgetsam.experiment.run import write_json
 
 SHARPNESS = "sharpness.json"
 

@@ -1,4 +1,4 @@
-"""Variants over seeds in one process: tuning, or a comparison on test data."""
+"""The job `sweep`: variants over seeds, to tune or to compare on test data."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import jax
 
 from forgetsam.experiment.config import ConfigError, SweepFlags, refusal
-from forgetsam.experiment.run._run_files import read_json
+from forgetsam.experiment.run import read_json
 from forgetsam.experiment.sweep import (
   Progress,
   Record,

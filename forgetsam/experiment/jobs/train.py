@@ -1,4 +1,4 @@
-"""The main job: trains, saves, resumes, and sums up."""
+"""The job `train`: trains, saves, resumes, and sums up."""
 
 import time
 from pathlib import Path
@@ -8,33 +8,37 @@ import jax
 from ml_collections import config_dict
 
 import forgetsam as fs
-from forgetsam.experiment.build import Experiment, build_experiment
+from forgetsam.experiment.build import build_experiment
 from forgetsam.experiment.config import (
   ConfigError,
   check_config,
   config_hash,
   config_to_dict,
 )
-from forgetsam.experiment.run._checkpoint import Checkpoints, Variables
-from forgetsam.experiment.run._clock import Clock
-from forgetsam.experiment.run._epoch_means import EpochMeans
-from forgetsam.experiment.run._evaluate_split import evaluate_split
-from forgetsam.experiment.run._lock import WorkdirLock
-from forgetsam.experiment.run._loop import Loop
-from forgetsam.experiment.run._non_finite import NonFiniteSteps
-from forgetsam.experiment.run._preemption import Preemption
-from forgetsam.experiment.run._processes import is_main, num_devices, on_main
-from forgetsam.experiment.run._reporting import Reporter, print_summary
-from forgetsam.experiment.run._run_files import (
+from forgetsam.experiment.run import (
   CHECKPOINTS,
-  CONFIG,
   SUMMARY,
+  Checkpoints,
+  Clock,
+  EpochMeans,
+  Experiment,
+  Loop,
+  NonFiniteSteps,
+  Preemption,
+  Reporter,
+  Variables,
+  WorkdirLock,
   check_workdir,
   claim_workdir,
+  is_main,
+  log_stage,
+  num_devices,
+  on_main,
+  print_summary,
   read_json,
+  tree_sha256,
   write_json,
 )
-from forgetsam.experiment.run._tree_hash import tree_sha256
 from forgetsam.training import place
 
 
@@ -75,11 +79,13 @@ def _train(
   clock: Clock,
   preemption: Preemption,
 ) -> dict[str, Any]:
+  log_stage(f"opening the data set {config.data.name}", clock.session())
   experiment = build_experiment(config)
+  log_stage(f"initialising {config.model.name}", clock.session())
   with Checkpoints(workdir / CHECKPOINTS, experiment.keep) as checkpoints:
     state, means, non_finite = _start(experiment, checkpoints, clock, workdir)
     # Not before all that may refuse the configuration.
-    on_main(lambda: _claim(workdir, config))
+    on_main(lambda: claim_workdir(workdir, config))
     with Reporter(
       workdir,
       int(state.step) + non_finite.skipped,
@@ -116,18 +122,13 @@ def _train(
   return summary
 
 
-def _claim(workdir: Path, config: config_dict.ConfigDict) -> None:
-  if not (workdir / CONFIG).exists():
-    claim_workdir(workdir, config)
-
-
 def _start(
   experiment: Experiment,
   checkpoints: Checkpoints,
   clock: Clock,
   workdir: Path,
 ) -> tuple[fs.TrainState, EpochMeans, NonFiniteSteps]:
-  """What to go on from: a new state, or the newest checkpoint's."""
+  """Makes the first state, or restores the newest checkpoint's."""
   state = experiment.create_state()
   record: dict[str, Any] = {}
   restored = checkpoints.restore_latest(state)
@@ -180,14 +181,14 @@ def _final_results(
   splits = ["test"] if held_out is None else ["validation", "test"]
   results: dict[str, Any] = {}
   for split in splits:
-    result = evaluate_split(experiment, state, split)
+    result = experiment.evaluate(state, split)
     results |= {f"{split}/{name}": value for name, value in result.items()}
     if split == "test":
       reporter.evaluation(step, split, result)
   ranked = checkpoints.best_steps()
   if ranked:
     best = _placed_as(state, checkpoints.variables(ranked))
-    test = evaluate_split(experiment, best, "test")
+    test = experiment.evaluate(best, "test")
     results |= {f"best/test/{name}": value for name, value in test.items()}
     results["best/step"] = best.step
   return results

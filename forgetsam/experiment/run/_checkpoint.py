@@ -1,6 +1,6 @@
 """Checkpoints that notice damage: saved by orbax, verified leaf by leaf.
 
-Process 0 alone reads and writes files; the others are sent what it read. The
+Process 0 alone reads and writes files, and sends the others what it read. The
 files are the same for any number of processes and devices.
 """
 
@@ -15,24 +15,21 @@ import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
-from forgetsam.experiment.run._checkpoint_parts import (
-  Best,
-  Rank,
-  alone,
-  by_rank,
-  opened,
-  placed,
-  sealed,
-  state_parts,
+from forgetsam.experiment.run._checksums import (
+  add_checksum,
+  leaf_checksums,
+  to_host,
+  verify_record,
 )
 from forgetsam.experiment.run._processes import from_main, on_main
-from forgetsam.experiment.run._run_files import CheckpointError
-from forgetsam.experiment.run._tree_hash import leaf_checksums, to_host
-from forgetsam.training import TrainState
+from forgetsam.experiment.run._workdir import CheckpointError
+from forgetsam.training import TrainState, place
+
+Rank = tuple[float, ...]
 
 
 class Variables(NamedTuple):
-  """What a model needs of a checkpoint."""
+  """The parts of a checkpoint that a model needs, and the record."""
 
   step: int
   params: Any
@@ -71,19 +68,19 @@ class Checkpoints:
       self._folder,
       options=ocp.CheckpointManagerOptions(
         preservation_policy=preservation_policy.AnyPreservationPolicy(
-          [latest, Best(self._ranks)]
+          [latest, _Best(self._ranks)]
         ),
         # orbax's own `read_only` warns of what it implies, three times.
         create=False,
         cleanup_tmp_directories=not read_only,
-        multiprocessing_options=alone(),
+        multiprocessing_options=_without_barriers(),
       ),
     )
     for step in self._steps():
       args = ocp.args.Composite(record=ocp.args.JsonRestore())
       try:
         restored = self._manager.restore(step, args=args)
-        rank = opened(restored["record"])["rank"]
+        rank = verify_record(restored["record"])["rank"]
       except Exception:  # whatever is wrong is reported when it is restored
         continue
       if rank is not None:
@@ -105,7 +102,7 @@ class Checkpoints:
 
   def best_steps(self) -> list[int]:
     """The steps with a validation result, best first."""
-    return on_main(lambda: by_rank(self._ranks, self._steps()))
+    return on_main(lambda: _by_rank(self._ranks, self._steps()))
 
   def save(
     self,
@@ -124,7 +121,7 @@ class Checkpoints:
       step: the checkpoint's number; None takes `state.step`.
     """
     step = int(state.step) if step is None else step
-    host = to_host(state_parts(state))
+    host = to_host(_parts(state))
     on_main(lambda: self._save(step, host, record, rank))
 
   def _save(
@@ -139,7 +136,7 @@ class Checkpoints:
         variables=ocp.args.StandardSave(host["variables"]),
         training=ocp.args.StandardSave(host["training"]),
         record=ocp.args.JsonSave(
-          sealed(
+          add_checksum(
             {
               **record,
               "rank": rank,
@@ -169,7 +166,7 @@ class Checkpoints:
     Raises:
       CheckpointError: there are checkpoints, and all are damaged.
     """
-    like = to_host(state_parts(target))
+    like = to_host(_parts(target))
     arrays: Any = None
 
     def read() -> dict[str, Any] | None:
@@ -177,7 +174,7 @@ class Checkpoints:
       damaged: list[int] = []
       for _, restored in self._whole(reversed(self._steps()), damaged, like):
         for bad in damaged:
-          self._set_aside(bad)
+          self._quarantine(bad)
         arrays = restored.arrays
         return restored.record
       return None
@@ -185,7 +182,7 @@ class Checkpoints:
     record = on_main(read)
     if record is None:
       return None
-    parts = placed(from_main(arrays, like), state_parts(target))
+    parts = _placed(from_main(arrays, like), _parts(target))
     return target.replace(**parts["variables"], **parts["training"]), record
 
   def variables(self, steps: Sequence[int]) -> Variables:
@@ -246,7 +243,7 @@ class Checkpoints:
       step,
       args=ocp.args.Composite(**items, record=ocp.args.JsonRestore()),
     )
-    record = opened(restored["record"])
+    record = verify_record(restored["record"])
     expected = record.pop("sha256")
     arrays = {name: restored[name] for name in names}
     for name in names:
@@ -256,10 +253,9 @@ class Checkpoints:
           raise CheckpointError(f"{name}{path} differs from its checksum")
     return _Restored(arrays, record)
 
-  def _set_aside(self, step: int) -> None:
-    grave = self._folder.parent / "damaged"
-    grave.mkdir(exist_ok=True)
-    target = grave / str(step)
+  def _quarantine(self, step: int) -> None:
+    target = self._folder.parent / "damaged" / str(step)
+    target.parent.mkdir(exist_ok=True)
     if target.exists():
       shutil.rmtree(target)
     shutil.move(self._folder / str(step), target)
@@ -270,3 +266,65 @@ class Checkpoints:
 class _Restored(NamedTuple):
   arrays: dict[str, Any]
   record: dict[str, Any]
+
+
+class _Best(preservation_policy.PreservationPolicy):
+  """Preserves the checkpoint of the highest rank.
+
+  Own code: orbax's BestN ranks by a metrics file of each checkpoint, which has
+  no checksum and which the runs of earlier versions lack; of equals it keeps
+  the later one.
+  """
+
+  def __init__(self, ranks: dict[int, Rank]):
+    self._ranks = ranks
+
+  def should_preserve(
+    self, checkpoints: Sequence[Any], *, context: Any
+  ) -> Sequence[bool]:
+    del context
+    ranked = _by_rank(self._ranks, [info.step for info in checkpoints])
+    return [info.step in ranked[:1] for info in checkpoints]
+
+
+def _by_rank(ranks: Mapping[int, Rank], steps: Sequence[int]) -> list[int]:
+  """The ranked steps, best first; of equals the earlier one is better."""
+  ranked = [step for step in steps if step in ranks]
+  return sorted(ranked, key=lambda step: (ranks[step], -step), reverse=True)
+
+
+def _parts(state: TrainState) -> dict[str, Any]:
+  """What models need apart from what only training needs."""
+  return {
+    "variables": {"params": state.params, "model_state": state.model_state},
+    "training": {
+      "step": state.step,
+      "opt_state": state.opt_state,
+      "perturb_state": state.perturb_state,
+    },
+  }
+
+
+def _placed(arrays: Any, like: Any) -> Any:
+  """The devices' own copies of restored arrays, placed as `like` is."""
+
+  def own(array: Any, leaf: jax.Array) -> jax.Array:
+    # A device may share NumPy's memory; a donated buffer must be its own.
+    restored = jnp.array(array, copy=True)
+    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+      restored = jax.random.wrap_key_data(
+        restored, impl=jax.random.key_impl(leaf)
+      )
+    return restored
+
+  shardings = jax.tree.map(lambda leaf: leaf.sharding, like)
+  return place(jax.tree.map(own, arrays, like), shardings)
+
+
+def _without_barriers() -> ocp.options.MultiprocessingOptions:
+  """Keeps orbax in this process from waiting for the others."""
+  if jax.process_count() == 1:
+    return ocp.options.MultiprocessingOptions()
+  return ocp.options.MultiprocessingOptions(
+    primary_host=0, active_processes={0}, barrier_sync_key_prefix="forgetsam"
+  )

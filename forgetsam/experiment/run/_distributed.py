@@ -1,4 +1,4 @@
-"""Many processes as one run: how they find each other, and how they end."""
+"""Several processes as one run: they connect, and end together."""
 
 import contextlib
 import ctypes
@@ -16,14 +16,14 @@ import jax
 
 from forgetsam.experiment.config import ConfigError, ProcessFlags, refusal
 from forgetsam.experiment.run._failures import report_failure
-from forgetsam.experiment.run._launchers import launch_arguments
+from forgetsam.experiment.run._launch import launch_arguments
 from forgetsam.experiment.run._processes import (
   is_main,
   num_devices,
   on_main,
   process_shard,
 )
-from forgetsam.experiment.run._run_files import CHECKPOINTS, saved_steps
+from forgetsam.experiment.run._workdir import CHECKPOINTS, saved_steps
 
 # The jobs that several processes can share.
 SHARED = ("train", "evaluate")
@@ -31,7 +31,7 @@ SHARED = ("train", "evaluate")
 # A process that dies is noticed after the first; one that ends with an error
 # waits the second for the others to end likewise, and then ends them too.
 _HEARTBEAT_SECONDS = 30
-_FAREWELL_SECONDS = 15
+_SHUTDOWN_SECONDS = 15
 
 _LOST = (
   "Process {} of {} was ended because another process of this run died, ended "
@@ -45,7 +45,7 @@ _ABORTED = (
   "died, ended with an error of its own or can no longer be reached."
 )
 # In JAX's errors of a collective, or of its table, when a peer is gone.
-_SIGNS_OF_A_LOSS = ("unavailable: ", "deadline_exceeded", "gloo", "nccl")
+_LOST_PEER = ("unavailable: ", "deadline_exceeded", "gloo", "nccl")
 
 
 @contextlib.contextmanager
@@ -79,12 +79,12 @@ def joined(flags: ProcessFlags, job: str, workdir: Path) -> Iterator[None]:
   _connect(arguments, flags.connect_seconds)
   try:
     aborted = _ABORTED.format(*process_shard())
-    _say_at_abort(lambda: aborted + _goes_on(job, workdir))
+    _at_abort(lambda: aborted + _how_to_resume(job, workdir))
     if not is_main():
       _silence()
     _check_devices()
     yield
-    # Process 0 may save for longer than the others wait at the farewell.
+    # Process 0 may save for longer than the others wait at the shutdown.
     on_main(lambda: None)
   except BaseException as error:
     _end_with(error, job, workdir)
@@ -98,7 +98,7 @@ def _connect(arguments: dict[str, Any], seconds: int) -> None:
     ConfigError: process 0 cannot listen where it should.
   """
   where = arguments.get("coordinator_address", "the launcher's first host")
-  _say_at_abort(
+  _at_abort(
     lambda: (
       f"Not all processes of this run found each other at {where} within "
       f"--connect_seconds={seconds}: one did not start, or cannot be reached."
@@ -111,7 +111,7 @@ def _connect(arguments: dict[str, Any], seconds: int) -> None:
       **arguments,
       initialization_timeout=seconds,
       heartbeat_timeout_seconds=_HEARTBEAT_SECONDS,
-      shutdown_timeout_seconds=_FAREWELL_SECONDS,
+      shutdown_timeout_seconds=_SHUTDOWN_SECONDS,
     )
   except RuntimeError as error:
     text = f"a host that all reach and a free port there; {error}"
@@ -130,46 +130,46 @@ def _check_devices() -> None:
 def _end_with(error: BaseException, job: str, workdir: Path) -> NoReturn:
   """Ends this process, and the others, which may wait for it forever.
 
-  Those that met the same error say farewell as this one does, and process 0
-  has told of it. Otherwise JAX ends all after some seconds, in an abort.
+  Those that met the same error shut down as this one does, and process 0 has
+  reported it. Otherwise JAX ends all after some seconds, in an abort.
   """
-  code, text = _told(error, job, workdir)
+  code, text = _report(error, job, workdir)
   if is_main():
     print(text, file=sys.stderr, flush=True)
     text = "Process 0 has ended the others."
   else:
     text = "Process {} of {}: ".format(*process_shard()) + text
-  _say_at_abort(lambda: text, code)
+  _at_abort(lambda: text, code)
   sys.stdout.flush()
   try:
     jax.distributed.shutdown()
-  except RuntimeError:  # the others are gone: no one else tells of it
+  except RuntimeError:  # the peers are gone: no one else reports it
     print(f"\n{text}", file=sys.stderr, flush=True)
   os._exit(code)  # Python's own end would wait for steps that never come
 
 
-def _told(error: BaseException, job: str, workdir: Path) -> tuple[int, str]:
+def _report(error: BaseException, job: str, workdir: Path) -> tuple[int, str]:
   """The exit code, and what the user reads."""
-  if _is_loss(error):
+  if _is_lost_peer(error):
     shown = "".join(traceback.format_exception(error))
     lost = _LOST.format(*process_shard())
-    return 1, f"{shown}\n{lost}{_goes_on(job, workdir)}"
+    return 1, f"{shown}\n{lost}{_how_to_resume(job, workdir)}"
   if not isinstance(error, Exception):  # Ctrl-C
-    return 1, f"{type(error).__name__}.{_goes_on(job, workdir)}"
-  with contextlib.redirect_stderr(io.StringIO()) as said:
+    return 1, f"{type(error).__name__}.{_how_to_resume(job, workdir)}"
+  with contextlib.redirect_stderr(io.StringIO()) as written:
     code = report_failure(error, workdir)
-  return code, said.getvalue()
+  return code, written.getvalue()
 
 
-def _is_loss(error: BaseException) -> bool:
+def _is_lost_peer(error: BaseException) -> bool:
   """Whether JAX says that a peer is gone; other errors may name it too."""
   if not isinstance(error, jax.errors.JaxRuntimeError):
     return False
   text = str(error).lower()
-  return any(sign in text for sign in _SIGNS_OF_A_LOSS)
+  return any(sign in text for sign in _LOST_PEER)
 
 
-def _say_at_abort(text: Callable[[], str], code: int = 1) -> None:
+def _at_abort(text: Callable[[], str], code: int = 1) -> None:
   """Prints a text and exits where JAX's runtime aborts.
 
   It aborts from a thread of its own, where no Python exception can be raised;
@@ -189,8 +189,8 @@ def _say_at_abort(text: Callable[[], str], code: int = 1) -> None:
 _kept: list[Any] = []  # C holds no reference to its handlers
 
 
-def _goes_on(job: str, workdir: Path) -> str:
-  """A further sentence: where the same command goes on, if it trains."""
+def _how_to_resume(job: str, workdir: Path) -> str:
+  """A further sentence for jobs that train: where the same command resumes."""
   if job != "train" or not (workdir / CHECKPOINTS).is_dir():
     return ""
   steps = saved_steps(workdir)
@@ -200,6 +200,6 @@ def _goes_on(job: str, workdir: Path) -> str:
 
 
 def _silence() -> None:
-  """Leaves a process its errors alone; process 0 speaks for all."""
+  """Leaves a process its errors alone; process 0 reports for all."""
   logging.disable(logging.WARNING)
   os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # also what libraries print

@@ -1,4 +1,4 @@
-"""What a user reads where a run cannot go on, and the program's exit code."""
+"""Reports errors to the user, and chooses the program's exit code."""
 
 import errno
 import os
@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from forgetsam.data import DataError
 from forgetsam.experiment.config import ConfigError
-from forgetsam.experiment.run._run_files import CheckpointError, saved_steps
+from forgetsam.experiment.run._workdir import CheckpointError, saved_steps
 
 _FULL_OR_BROKEN = (
   *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO),

@@ -8,19 +8,11 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 import forgetsam as fs
-from forgetsam.experiment.build import Experiment
 from forgetsam.experiment.run._checkpoint import Checkpoints
-from forgetsam.experiment.run._clock import Clock
-from forgetsam.experiment.run._epoch_means import EpochMeans
-from forgetsam.experiment.run._evaluate_split import evaluate_split
-from forgetsam.experiment.run._non_finite import (
-  NonFiniteStepError,
-  NonFiniteSteps,
-  advice,
-  in_words,
-)
+from forgetsam.experiment.run._experiment import Experiment
+from forgetsam.experiment.run._metrics import Clock, EpochMeans
+from forgetsam.experiment.run._non_finite import NonFiniteSteps
 from forgetsam.experiment.run._preemption import PreemptedError, Preemption
-from forgetsam.experiment.run._profile import Profile
 from forgetsam.experiment.run._reporting import Reporter
 
 
@@ -30,11 +22,11 @@ class _Pending(NamedTuple):
   step: int
   metrics: dict[str, Array]
   probe: dict[str, Array]  # of the weights after it, or empty
-  votes: Array | None  # of the processes, on ending here
+  requests: Array | None  # of the processes, to end here
 
 
 class Loop:
-  """The steps, and what happens between them.
+  """Runs steps, and evaluates, saves, logs and ends between them.
 
   Steps are counted by the batches that they took: where bad ones were passed
   over, `state.step`, which counts updates, is so much smaller.
@@ -69,34 +61,35 @@ class Loop:
     start = int(state.step) + self._non_finite.skipped
     stop = experiment.num_steps
     self._non_finite.forget_from(start)
-    profile = Profile(trace, start, stop)
+    profile = _Profile(trace, start, stop)
     batches = experiment.train_batches(start, stop)
     pending: _Pending | None = None
-    expected = _count(state.step)
+    skipped = jnp.zeros_like(state.step, jnp.float32)
     for step, batch in zip(range(start, stop), batches, strict=True):
       profile.before(step)
       if not self._non_finite.skips:
-        batch["image"], expected = _hold_back(
-          batch["image"], state.step, expected
-        )
+        batch["image"] = _nan_after(skipped, batch["image"])
+      if step == start:
+        self._reporter.stage("compiling the step", self._clock.session())
       state, metrics = experiment.train_step(state, batch, experiment.key)
+      skipped = metrics["skipped"]
       if step == start:
         self._clock.first_step()
       # The device works on this step while the host reads the one before.
       if pending is not None:
         self._settle(pending, state)
       probe = self._probe(step + 1, state)
-      pending = _Pending(step, metrics, probe, self._preemption.ask())
+      pending = _Pending(step, metrics, probe, self._preemption.dispatch())
       profile.after(step + 1, state)
-      asked = self._preemption.requested
+      requested = self._preemption.requested
       if self._pauses(step + 1):
         self._settle(pending, state)
         pending = None
         self._pause(step + 1, state)
-      elif asked:
+      elif requested:
         self._settle(pending, state)
         self._save(step + 1, state, None)
-      if asked and step + 1 < stop:
+      if requested and step + 1 < stop:
         self._checkpoints.wait()
         raise PreemptedError(
           f"Asked to end: step {step + 1} of {stop} is saved. The same command "
@@ -123,7 +116,7 @@ class Loop:
   def _settle(self, pending: _Pending, state: fs.TrainState) -> None:
     """Reads a step's metrics; stops or goes on where it was not finite."""
     step, values = pending.step, jax.device_get(pending.metrics)
-    self._preemption.hear(pending.votes)
+    self._preemption.agree(pending.requests)
     metrics = {name: float(value) for name, value in values.items()}
     if metrics.pop("skipped"):
       self._non_finite.bad(step, metrics)
@@ -154,26 +147,20 @@ class Loop:
     if step not in self._checkpoints.steps():
       self._save(step, state, None)
     self._checkpoints.wait()
-    raise NonFiniteStepError(
-      f"step {step} is not finite: {in_words(metrics)}\n"
-      f"The state before it is saved as checkpoint {step}; which examples its "
-      "batch held, by position in the training split, is in "
-      f"{self._non_finite.file}. {advice()} Or config.on_nonfinite=skip passes "
-      "over such batches."
-    )
+    raise self._non_finite.error(step, metrics)
 
   def _pause(self, done: int, state: fs.TrainState) -> None:
     """Evaluates where it is time to, and saves."""
     experiment = self._experiment
     rank = None
+    last = done == experiment.num_steps
     evaluates = done % experiment.intervals.evaluate == 0
-    scores = evaluates or done == experiment.num_steps
-    if scores and experiment.sources.validation is not None:
-      result = evaluate_split(experiment, state, "validation")
+    if (evaluates or last) and experiment.sources.validation is not None:
+      result = experiment.evaluate(state, "validation")
       self._reporter.evaluation(done, "validation", result)
       rank = (result["accuracy"], -result["loss"])
-    if evaluates and experiment.watch_test and done < experiment.num_steps:
-      result = evaluate_split(experiment, state, "test")
+    if evaluates and not last and experiment.watch_test:
+      result = experiment.evaluate(state, "test")
       self._reporter.evaluation(done, "test", result)
     self._save(done, state, rank)
 
@@ -194,20 +181,34 @@ class Loop:
 
 
 @jax.jit
-def _hold_back(
-  images: Array, updates: Array, expected: Array
-) -> tuple[Array, Array]:
-  """The images, or nan once an earlier step of this run was skipped.
+def _nan_after(skipped: Array, images: Array) -> Array:
+  """The images, or nan if the step before was skipped: then the next is too.
 
-  The host learns of a non-finite step after it dispatched the next one, which
-  would otherwise train on: with nan it is skipped too, and the state stays.
-  Both counts are on the device, so that a step needs nothing from the host.
+  The host reads a step's metrics after it dispatched the next step. Only so
+  can that one train nothing without the host's waiting for each step.
   """
-  held = jnp.where(updates == expected, images, jnp.nan)
-  return held, expected + 1
+  return jnp.where(skipped, jnp.nan, images)
 
 
-@jax.jit
-def _count(updates: Array) -> Array:
-  """A count of its own, which donating the state leaves alone."""
-  return updates + 0
+class _Profile:
+  """Traces a few steps of a session, past compilation, with JAX's profiler.
+
+  Own code: clu's Profile does not wait for the devices where a trace ends, and
+  ends none in a run that is shorter than 3 seconds.
+  """
+
+  _SKIP, _COUNT = 5, 5
+
+  def __init__(self, folder: Path | None, start: int, stop: int):
+    self._folder = folder
+    self._first = min(start + self._SKIP, max(start, stop - self._COUNT))
+    self._last = min(self._first + self._COUNT, stop)
+
+  def before(self, step: int) -> None:
+    if self._folder is not None and step == self._first:
+      jax.profiler.start_trace(str(self._folder))
+
+  def after(self, done: int, result: object) -> None:
+    if self._folder is not None and done == self._last:
+      jax.block_until_ready(result)
+      jax.profiler.stop_trace()

@@ -1,4 +1,4 @@
-"""Steps that are not finite: written down, then passed over or stopped at."""
+"""Steps that are not finite: logged in a file, then skipped or stopped at."""
 
 import json
 import math
@@ -11,8 +11,12 @@ from numpy import ndarray
 
 from forgetsam.experiment.run._processes import on_main
 
-FILE = "nonfinite.jsonl"
 _MOST_IN_A_ROW = 100
+_ADVICE = (
+  "A smaller config.optimizer.learning_rate or config.perturbation.rho, a "
+  "longer config.schedule.warmup_epochs or config.optimizer.clip may help; "
+  "each needs another --workdir."
+)
 
 
 class NonFiniteStepError(FloatingPointError):
@@ -20,7 +24,7 @@ class NonFiniteStepError(FloatingPointError):
 
 
 class NonFiniteSteps:
-  """What is known of a run's bad steps.
+  """A run's log of steps that were not finite.
 
   Each has a line of JSON in `nonfinite.jsonl`: its step, its metrics, and its
   examples' positions in TFDS's training split, row by row of the batch. With
@@ -43,7 +47,7 @@ class NonFiniteSteps:
     indices: Callable[[int], Int64[ndarray, " b"]],
     record: Mapping[str, int] | None = None,
   ):
-    self.file = workdir / FILE
+    self.file = workdir / "nonfinite.jsonl"
     self.skips = skips
     self.skipped = record["skipped"] if record else 0
     self._in_a_row = record["in_a_row"] if record else 0
@@ -51,7 +55,7 @@ class NonFiniteSteps:
     self._indices = indices
 
   def record(self) -> dict[str, int]:
-    """What a checkpoint holds of this."""
+    """The counts, for a checkpoint."""
     return {"skipped": self.skipped, "in_a_row": self._in_a_row}
 
   def forget_from(self, step: int) -> None:
@@ -82,13 +86,24 @@ class NonFiniteSteps:
     if self._in_a_row >= self._most:
       raise NonFiniteStepError(
         f"{self._in_a_row} steps in a row, up to step {step}, are not finite: "
-        f"{in_words(metrics)}\nTheir batches' examples, by position in the "
-        f"training split, are in {self.file}. {advice()}"
+        f"{_in_words(metrics)}\nTheir batches' examples, by position in the "
+        f"training split, are in {self.file}. {_ADVICE}"
       )
 
   def good(self) -> None:
     """Notes a step that was finite."""
     self._in_a_row = 0
+
+  def error(
+    self, step: int, metrics: Mapping[str, float]
+  ) -> NonFiniteStepError:
+    """The error of a run that stops at a step, which `bad` noted."""
+    return NonFiniteStepError(
+      f"step {step} is not finite: {_in_words(metrics)}\n"
+      f"The state before it is saved as checkpoint {step}; which examples its "
+      f"batch held, by position in the training split, is in {self.file}. "
+      f"{_ADVICE} Or config.on_nonfinite=skip passes over such batches."
+    )
 
   def _write(self, step: int, metrics: Mapping[str, float]) -> None:
     line = {
@@ -104,18 +119,8 @@ class NonFiniteSteps:
       file.write(json.dumps(line) + "\n")
 
 
-def in_words(metrics: Mapping[str, float]) -> str:
-  """The metrics on one line."""
+def _in_words(metrics: Mapping[str, float]) -> str:
   return ", ".join(f"{name}={value:g}" for name, value in metrics.items())
-
-
-def advice() -> str:
-  """What a user may try."""
-  return (
-    "A smaller config.optimizer.learning_rate or config.perturbation.rho, a "
-    "longer config.schedule.warmup_epochs or config.optimizer.clip may help; "
-    "each needs another --workdir."
-  )
 
 
 def _step_of(line: str) -> float:

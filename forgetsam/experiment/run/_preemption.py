@@ -1,4 +1,4 @@
-"""A polite end when the machine is taken away."""
+"""A request to end, which schedulers send before they take a machine away."""
 
 import signal
 import threading
@@ -6,9 +6,11 @@ from types import FrameType
 from typing import Any
 
 import jax
+import numpy as np
+from jax.sharding import Mesh
 from jaxtyping import Array
 
-from forgetsam.experiment.run._processes import Votes
+from forgetsam.training import DATA_AXIS, replicated, split_batch
 
 
 class PreemptedError(Exception):
@@ -16,32 +18,35 @@ class PreemptedError(Exception):
 
 
 class Preemption:
-  """Notes SIGTERM, which schedulers send before they take a machine away.
+  """Notes SIGTERM, on which the processes of a run agree.
 
   Signals reach a program's main thread only; elsewhere nothing is noted. With
-  several processes, of which any may get the signal, they vote beside every
-  step, and all learn the result where they read that step's metrics.
+  several processes, of which any may get the signal, their requests are summed
+  beside every step, and all read the sum with that step's metrics.
+
+  Own code: orbax's `reached_preemption` needs several processes, looks for the
+  signal once a second, and keeps SIGTERM from ending the jobs that ignore it.
   """
 
   def __init__(self) -> None:
     self._noted = False
     self._agreed = False
-    self._votes = Votes() if jax.process_count() > 1 else None
+    self._all_reduce = _AllReduce() if jax.process_count() > 1 else None
     self._before: Any = None
     self._listens = threading.current_thread() is threading.main_thread()
 
   @property
   def requested(self) -> bool:
     """Whether to save and end; the same in all processes."""
-    return self._noted if self._votes is None else self._agreed
+    return self._noted if self._all_reduce is None else self._agreed
 
-  def ask(self) -> Array | None:
-    """Dispatches a vote, once a step; None where there is no one to ask."""
-    return None if self._votes is None else self._votes.cast(self._noted)
+  def dispatch(self) -> Array | None:
+    """Begins to sum the requests, once a step; None for one process."""
+    return None if self._all_reduce is None else self._all_reduce(self._noted)
 
-  def hear(self, votes: Array | None) -> None:
-    """Reads a vote; it waits for the step that was dispatched before it."""
-    if votes is not None and int(votes):
+  def agree(self, requests: Array | None) -> None:
+    """Reads a sum; it waits for the step that was dispatched before it."""
+    if requests is not None and int(requests):
       self._agreed = True
 
   def __enter__(self) -> "Preemption":
@@ -56,3 +61,18 @@ class Preemption:
   def _note(self, number: int, frame: FrameType | None) -> None:
     del number, frame
     self._noted = True
+
+
+class _AllReduce:
+  """Sums one number of each device, without the host's waiting for it."""
+
+  def __init__(self) -> None:
+    mesh = Mesh(np.asarray(jax.devices()), (DATA_AXIS,))
+    self._split = split_batch(mesh)
+    self._sum = jax.jit(lambda x: x.sum(), out_shardings=replicated(mesh))
+
+  def __call__(self, mine: bool) -> Array:
+    numbers = np.full(jax.local_device_count(), int(mine), np.int32)
+    return self._sum(
+      jax.make_array_from_process_local_data(self._split, numbers)
+    )

@@ -1,7 +1,7 @@
-"""What the processes of one run tell each other, outside of its steps.
+"""Messages between the processes of one run, outside of its steps.
 
-Process 0 alone reads and writes the run's folder. What it finds there, and
-what goes wrong, all processes learn from it, so that they go on or end alike.
+Process 0 alone reads and writes the run's folder. It sends the others what it
+finds there, and its errors, so that all go on or end alike.
 """
 
 import functools
@@ -16,12 +16,12 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding
 
 from forgetsam._typing import PyTree
-from forgetsam.training import DATA_AXIS, replicated, split_batch
+from forgetsam.training import replicated
 
 T = TypeVar("T")
 
 # Until a process dies, which ends all: process 0 may save for minutes.
-_PATIENCE_MS = 24 * 3600 * 1000
+_TIMEOUT_MS = 24 * 3600 * 1000
 _CHUNK = 2**26  # bytes on every device while arrays are sent
 
 _numbers = itertools.count()
@@ -43,7 +43,7 @@ def num_devices() -> int:
 
 
 def on_main(function: Callable[[], T]) -> T:
-  """What process 0's call returns, or raises, in every process.
+  """Calls a function in process 0; every process returns or raises the same.
 
   All processes must call this in the same order. The others wait.
 
@@ -52,19 +52,19 @@ def on_main(function: Callable[[], T]) -> T:
   """
   if jax.process_count() == 1:
     return function()
-  # JAX offers its processes' common table to libraries only.
+  # JAX offers its processes' key-value store to libraries only.
   from jax._src import distributed
 
-  table: Any = distributed.global_state.client
+  store: Any = distributed.global_state.client
   key = f"forgetsam/{next(_numbers)}"
   if is_main():
     try:
       answer: tuple[Any, Exception | None] = function(), None
     except Exception as error:  # all are to end as this process does
       answer = None, error
-    table.key_value_set_bytes(key, _pickled(answer))
+    store.key_value_set_bytes(key, _pickled(answer))
   else:
-    sent = table.blocking_key_value_get_bytes(key, _PATIENCE_MS)
+    sent = store.blocking_key_value_get_bytes(key, _TIMEOUT_MS)
     answer = pickle.loads(sent)
   result, failure = answer
   if failure is not None:
@@ -132,23 +132,3 @@ def gathered(leaf: Any) -> Any:
 @functools.cache
 def _copied(sharding: NamedSharding) -> Callable[[jax.Array], jax.Array]:
   return jax.jit(lambda array: array, out_shardings=sharding)
-
-
-class Votes:
-  """Whether any process wants something, agreed on with the steps.
-
-  A vote is dispatched beside a step and read when the step's metrics are: one
-  number is added up over the devices, and the host never waits for it alone.
-  """
-
-  def __init__(self) -> None:
-    mesh = Mesh(np.asarray(jax.devices()), (DATA_AXIS,))
-    self._split = split_batch(mesh)
-    self._sum = jax.jit(
-      lambda votes: votes.sum(), out_shardings=replicated(mesh)
-    )
-
-  def cast(self, mine: bool) -> jax.Array:
-    """This process's vote in all processes' sum; all must cast it together."""
-    votes = np.full(jax.local_device_count(), int(mine), np.int32)
-    return self._sum(jax.make_array_from_process_local_data(self._split, votes))

@@ -1,15 +1,45 @@
-"""What a user sees of a run: TensorBoard, and a progress bar or log lines."""
+"""What a user sees of a run: log lines or a progress bar, and TensorBoard."""
 
 import functools
+import logging
 import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from absl import flags
+from absl import logging as absl_logging
 from tqdm import tqdm
 
 from forgetsam.experiment.run._processes import is_main
+
+_LOGGER = logging.getLogger("forgetsam")
+
+
+def set_up_logging() -> None:
+  """Shows this project's lines and all warnings, not every library's words."""
+  flags.FLAGS.mark_as_parsed()  # absl's own flags keep their defaults
+  absl_logging.set_verbosity(absl_logging.INFO)
+  absl_logging.use_absl_handler()
+  handler = absl_logging.get_absl_handler()
+  handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+  handler.addFilter(
+    lambda record: (
+      (record.levelno >= logging.WARNING or record.name == _LOGGER.name)
+      # What orbax logs with a traceback is raised as well.
+      and not (record.exc_info and "orbax" in record.pathname)
+    )
+  )
+
+
+def log_stage(text: str, seconds: float) -> None:
+  """Logs what a program begins to do, and the seconds since its start."""
+  _LOGGER.info("%s", _stage(text, seconds))
+
+
+def _stage(text: str, seconds: float) -> str:
+  return f"{seconds:5.1f} s  {text} ..."
 
 
 class Reporter:
@@ -26,12 +56,14 @@ class Reporter:
 
   def __init__(self, folder: Path, start: int, stop: int, every: int):
     terminal = sys.stderr.isatty() and is_main()
-    self._folder, self._logs = folder, not terminal
+    self._folder = folder
     self._bar = tqdm(
       total=stop, initial=start, unit="step", disable=not terminal
     )
     self._stop, self._every = stop, every
-    self._clock: tuple[int, float] | None = None
+    # Own code: clu's ReportProgress counts evaluations and compilation as
+    # training, and writes lines of its own.
+    self._last: tuple[int, float] | None = None
 
   def __enter__(self) -> "Reporter":
     return self
@@ -46,12 +78,9 @@ class Reporter:
     # The writers import Keras, in seconds: not before the first step runs.
     from clu import metric_writers
 
-    writers: list[Any] = []
-    if is_main():
-      writers.append(metric_writers.SummaryWriter(str(self._folder)))
-      if self._logs:
-        writers.append(metric_writers.LoggingWriter())
-    return metric_writers.MultiWriter(writers)
+    if not is_main():
+      return metric_writers.MultiWriter([])
+    return metric_writers.SummaryWriter(str(self._folder))
 
   def due(self, done: int) -> bool:
     """Whether the metrics of the step that ends at `done` are written."""
@@ -60,25 +89,26 @@ class Reporter:
   def advance(self, done: int) -> None:
     """Notes that `done` steps are finished."""
     self._bar.update(done - self._bar.n)
-    if self._clock is None:  # the first step compiles: it sets no pace
-      self._clock = done, time.perf_counter()
+    if self._last is None:  # the first step compiles: it sets no rate
+      self._last = done, time.perf_counter()
 
   def training(self, done: int, metrics: Mapping[str, float]) -> None:
-    """Writes a step's metrics, the pace and the time left."""
+    """Writes a step's metrics, the steps per second and the time left."""
     values = {f"train/{name}": value for name, value in metrics.items()}
-    assert self._clock is not None
-    since, start = self._clock
+    assert self._last is not None
+    since, start = self._last
     if done > since:
-      pace = (done - since) / max(time.perf_counter() - start, 1e-9)
-      values["steps_per_second"] = pace
-      values["seconds_left"] = (self._stop - done) / pace
-    self._clock = done, time.perf_counter()
+      rate = (done - since) / max(time.perf_counter() - start, 1e-9)
+      values["steps_per_second"] = rate
+      values["seconds_left"] = (self._stop - done) / rate
+    self._last = done, time.perf_counter()
     self._writer.write_scalars(done, values)
-    if "loss" in metrics:
-      self._bar.set_postfix(loss=f"{metrics['loss']:.4f}")
+    self._bar.set_postfix(loss=f"{metrics['loss']:.4f}")
+    if self._bar.disable:
+      self._say(f"{self._at(done)}  {_training_columns(values)}")
 
   def probe(self, done: int, values: Mapping[str, Any]) -> None:
-    """Writes what a probe of the weights found."""
+    """Writes the forgetting that is measured on the probe."""
     self._writer.write_scalars(
       done, {f"probe/{name}": float(value) for name, value in values.items()}
     )
@@ -89,13 +119,39 @@ class Reporter:
     """Writes a split's metrics."""
     values = {f"{split}/{name}": value for name, value in metrics.items()}
     self._writer.write_scalars(done, values)
-    if not self._bar.disable:
-      text = "  ".join(f"{name} {value:.4f}" for name, value in values.items())
-      self._bar.write(f"step {done}: {text}", file=sys.stderr)
+    columns = [f"{name} {metrics[name]:.4f}" for name in ("loss", "accuracy")]
+    self._say(f"{self._at(done)}  {'  '.join(columns)}  on {split}")
+
+  def stage(self, text: str, seconds: float) -> None:
+    """Says what the run begins to do, as `log_stage`."""
+    self._say(_stage(text, seconds))
+
+  def _say(self, line: str) -> None:
+    if self._bar.disable:
+      _LOGGER.info("%s", line)
+    else:
+      self._bar.write(line, file=sys.stderr)
+
+  def _at(self, done: int) -> str:
+    return f"step {done:>{len(str(self._stop))}}/{self._stop}"
+
+
+def _training_columns(values: Mapping[str, float]) -> str:
+  columns = [f"loss {values['train/loss']:.4f}"]
+  if "train/accuracy" in values:
+    columns.append(f"accuracy {values['train/accuracy']:.3f}")
+  if "train/perturbed_loss" in values:
+    columns.append(f"perturbed {values['train/perturbed_loss']:.4f}")
+  if skipped := values.get("train/skipped_steps"):
+    columns.append(f"skipped {skipped:.0f}")
+  if "steps_per_second" in values:
+    left = tqdm.format_interval(values["seconds_left"])
+    columns += [f"{values['steps_per_second']:5.4g} steps/s", f"{left} left"]
+  return "  ".join(columns)
 
 
 def print_summary(workdir: Path, summary: Mapping[str, Any]) -> None:
-  """The end of a run in a few lines."""
+  """Prints the end of a run in a few lines."""
   skipped = summary.get("skipped_steps", 0)
   more = f", and passed over {skipped} that were not finite" if skipped else ""
   print(f"\nFinished {summary['steps']} steps{more}.")

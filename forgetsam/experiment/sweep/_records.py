@@ -13,7 +13,7 @@ from forgetsam.experiment.config import (
   differing_keys,
   refusal,
 )
-from forgetsam.experiment.run._run_files import read_json, write_json
+from forgetsam.experiment.run import read_json, write_json
 from forgetsam.experiment.sweep._plan import Trial
 from forgetsam.experiment.sweep._runner import Outcome
 

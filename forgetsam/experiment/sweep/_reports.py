@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from forgetsam.experiment.run._run_files import read_json, write_json
+from forgetsam.experiment.run import read_json, write_json
 from forgetsam.experiment.sweep._choice import choose
 from forgetsam.experiment.sweep._comparison import compare, mean_of
 from forgetsam.experiment.sweep._plan import Trial

@@ -22,10 +22,12 @@ from forgetsam.experiment.config import (
 )
 from forgetsam.experiment.jobs.evaluate import evaluate_run
 from forgetsam.experiment.jobs.train import train
-from forgetsam.experiment.run._checkpoint import Checkpoints
-from forgetsam.experiment.run._distributed import joined
-from forgetsam.experiment.run._preemption import PreemptedError
-from forgetsam.experiment.run._reporting import Reporter
+from forgetsam.experiment.run import (
+  Checkpoints,
+  PreemptedError,
+  Reporter,
+  joined,
+)
 
 NUM_PROCESSES = 2
 

@@ -10,11 +10,8 @@ from jax.experimental.compilation_cache.compilation_cache import reset_cache
 
 from forgetsam.cli import JOBS
 from forgetsam.experiment.config import parse_command_line
-from forgetsam.experiment.run import _compilation_cache
-from forgetsam.experiment.run._compilation_cache import (
-  default_place,
-  keep_compiled_programs,
-)
+from forgetsam.experiment.run import _compilation_cache, keep_compiled_programs
+from forgetsam.experiment.run._compilation_cache import default_place
 
 OPTIONS = [
   "jax_enable_compilation_cache",

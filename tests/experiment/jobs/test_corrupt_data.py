@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from forgetsam import data
-from forgetsam.experiment.run._loop import Loop
+from forgetsam.experiment.run import Loop
 from main import run as run_main
 
 Arguments = Callable[..., list[str]]

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from tiny_runs import tiny
 
-from forgetsam.experiment.run._reporting import Reporter
+from forgetsam.experiment.run import Reporter
 from main import run as run_main
 
 # Of threads in which orbax read what is damaged; it raises their errors too.

@@ -14,7 +14,7 @@ from tiny_runs import ROOT, tiny
 
 import forgetsam as fs
 import main
-from forgetsam.experiment.build._initial_weights import build_start
+from forgetsam.experiment.build import build_start
 from forgetsam.experiment.config import ConfigError, load_config_file
 
 VIT = {"width": 4, "depth": 1, "num_heads": 1}

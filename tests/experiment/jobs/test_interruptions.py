@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 
 from forgetsam.experiment.config import ConfigError
-from forgetsam.experiment.run._lock import WorkdirLock
-from forgetsam.experiment.run._reporting import Reporter
+from forgetsam.experiment.run import Reporter, WorkdirLock
 from main import run as run_main
 
 Arguments = Callable[..., list[str]]

@@ -154,7 +154,7 @@ def test_the_probe_moves_no_weight(
   tmp_path: Path,
   monkeypatch: pytest.MonkeyPatch,
 ):
-  from forgetsam.experiment.run._reporting import Reporter
+  from forgetsam.experiment.run import Reporter
 
   seen: dict[int, dict[str, Any]] = {}
   monkeypatch.setattr(

@@ -13,10 +13,10 @@ import pytest
 from poisoned import poison
 
 from forgetsam import data
-from forgetsam.experiment.run import _checkpoint as checkpoint
-from forgetsam.experiment.run import _loop
-from forgetsam.experiment.run._epoch_means import EpochMeans
-from forgetsam.experiment.run._non_finite import (
+from forgetsam.experiment.run import (
+  Checkpoints,
+  EpochMeans,
+  Loop,
   NonFiniteStepError,
   NonFiniteSteps,
 )
@@ -114,7 +114,7 @@ def test_skipped_batches_cost_their_update_alone_and_resume_exactly(
   assert sorted(losses) == [1, 2, 4, 6, 7, 9]
   of_the_last_epoch = (losses[6] + losses[7] + losses[9]) / 3
   assert expected["train/loss"] == pytest.approx(of_the_last_epoch)
-  save = checkpoint.Checkpoints.save
+  save = Checkpoints.save
 
   for dies_at in (1, 4, 9):  # after this checkpoint, each behind a bad step
 
@@ -128,7 +128,7 @@ def test_skipped_batches_cost_their_update_alone_and_resume_exactly(
     folder = tmp_path / f"run{dies_at}"
     command = arguments("obf", SKIP, OFTEN, f"--workdir={folder}")
     with monkeypatch.context() as patch:
-      patch.setattr(checkpoint.Checkpoints, "save", dying)
+      patch.setattr(Checkpoints, "save", dying)
       with pytest.raises(Killed):
         run(command)
     assert run(command) == 0
@@ -155,14 +155,14 @@ def test_skipping_is_training_on_the_other_batches(
       if step not in POISONED:
         yield batch
 
-  loop_run = _loop.Loop.run
+  loop_run = Loop.run
 
   def shorter(self: Any, state: Any, trace: Any) -> Any:
     object.__setattr__(self._experiment, "num_steps", 6)
     monkeypatch.setattr(data.MemorySource, "train_batches", without_bad)
     return loop_run(self, state, trace)
 
-  monkeypatch.setattr(_loop.Loop, "run", shorter)
+  monkeypatch.setattr(Loop, "run", shorter)
   assert run(arguments("obf", f"--workdir={tmp_path / 'other'}")) == 0
   found, other = summary(tmp_path / "run"), summary(tmp_path / "other")
   assert found["params_sha256"] == other["params_sha256"]

@@ -11,8 +11,8 @@ from tiny_runs import ROOT
 
 from forgetsam.data import DataError
 from forgetsam.experiment.config import ConfigError
-from forgetsam.experiment.run._distributed import _told
-from forgetsam.experiment.run._run_files import CheckpointError
+from forgetsam.experiment.run import CheckpointError
+from forgetsam.experiment.run._distributed import _report
 
 LOST = "another process of this run died"
 JAX = jax.errors.JaxRuntimeError
@@ -33,7 +33,7 @@ JAX = jax.errors.JaxRuntimeError
 def test_an_error_that_only_names_a_collective_is_told_as_it_is(
   error: Exception, code: int, tmp_path: Path
 ):
-  found, text = _told(error, "train", tmp_path)
+  found, text = _report(error, "train", tmp_path)
   assert found == code
   assert LOST not in text
   assert str(error.args[-1]) in text
@@ -50,7 +50,7 @@ def test_an_error_that_only_names_a_collective_is_told_as_it_is(
 )
 def test_an_error_of_jax_tells_of_a_loss(text: str, tmp_path: Path):
   (tmp_path / "checkpoints" / "12").mkdir(parents=True)
-  code, told = _told(JAX(text), "train", tmp_path)
+  code, told = _report(JAX(text), "train", tmp_path)
   assert code == 1
   assert text in told
   assert LOST in told
@@ -69,7 +69,7 @@ def test_an_error_of_jax_tells_of_a_loss(text: str, tmp_path: Path):
 def test_only_training_goes_on_from_a_checkpoint(job, folders, end, tmp_path):
   for folder in folders:
     (tmp_path / folder).mkdir(parents=True)
-  code, told = _told(KeyboardInterrupt(), job, tmp_path)
+  code, told = _report(KeyboardInterrupt(), job, tmp_path)
   assert code == 1
   assert told.endswith(end)
 
@@ -82,7 +82,7 @@ from forgetsam.experiment.config import ProcessFlags
 from forgetsam.experiment.run import _distributed
 
 port, index, workdir, statement = sys.argv[1:]
-_distributed._FAREWELL_SECONDS = 2
+_distributed._SHUTDOWN_SECONDS = 2
 flags = ProcessFlags(f"127.0.0.1:{port}", 2, int(index), 60)
 with _distributed.joined(flags, "train", Path(workdir)):
   if index == "0":

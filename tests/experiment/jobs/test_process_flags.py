@@ -16,8 +16,8 @@ from forgetsam.experiment.config import (
   ProcessFlags,
   parse_command_line,
 )
-from forgetsam.experiment.run._distributed import joined
-from forgetsam.experiment.run._launchers import launch_arguments
+from forgetsam.experiment.run import joined
+from forgetsam.experiment.run._launch import launch_arguments
 
 ALL = ("--coordinator=h:1", "--num_processes=4", "--process_id=3")
 SRUN = {

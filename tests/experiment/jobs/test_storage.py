@@ -14,8 +14,7 @@ from typing import Any
 import pytest
 
 from forgetsam.experiment.jobs import train
-from forgetsam.experiment.run import _failures
-from forgetsam.experiment.run._reporting import Reporter
+from forgetsam.experiment.run import Reporter, _failures
 from main import run as run_main
 
 Arguments = Callable[..., list[str]]

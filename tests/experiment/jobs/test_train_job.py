@@ -6,16 +6,20 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 import pytest
+from poisoned import poison
 from tiny_runs import tiny
 
 import main
-from forgetsam import load_run
-from forgetsam.experiment.run import _checkpoint as checkpoint
-from forgetsam.experiment.run import _loop
-from forgetsam.experiment.run._tree_hash import tree_sha256
+from forgetsam import data, load_run
+from forgetsam.experiment.run import (
+  Checkpoints,
+  Experiment,
+  Loop,
+  read_metrics,
+  tree_sha256,
+)
 
 Arguments = Callable[..., list[str]]
 
@@ -67,8 +71,6 @@ def test_summary(finished: tuple[Path, dict[str, Any]]):
 def test_summary_describes_the_last_checkpoint(
   finished: tuple[Path, dict[str, Any]],
 ):
-  from forgetsam import data
-
   workdir, summary = finished
   model, variables, config = load_run(workdir, "last")
   assert tree_sha256(variables["params"]) == summary["params_sha256"]
@@ -146,7 +148,7 @@ def test_a_run_killed_three_times_ends_as_an_undisturbed_one(
   capsys: pytest.CaptureFixture[str],
 ):
   every = "--config.checkpoint.every_steps=2"
-  settle = _loop.Loop._settle
+  settle = Loop._settle
   # In the middle of an epoch, after a saved epoch's end, in the next middle.
   for step, resumed_at in [(2, None), (5, 2), (7, 5), (None, 6)]:
 
@@ -155,7 +157,7 @@ def test_a_run_killed_three_times_ends_as_an_undisturbed_one(
         raise Killed
       settle(self, pending, state)
 
-    monkeypatch.setattr(_loop.Loop, "_settle", fall)
+    monkeypatch.setattr(Loop, "_settle", fall)
     if step is None:
       assert run(arguments("obf", every)) == 0
     else:
@@ -172,7 +174,7 @@ def test_a_run_killed_three_times_ends_as_an_undisturbed_one(
 def test_wall_seconds_add_up_over_sessions(
   arguments: Arguments, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-  save = checkpoint.Checkpoints.save
+  save = Checkpoints.save
 
   def earlier(
     self: Any, state: Any, record: Any, *rest: Any, **on: Any
@@ -181,7 +183,7 @@ def test_wall_seconds_add_up_over_sessions(
     raise Killed
 
   with monkeypatch.context() as patch:
-    patch.setattr(checkpoint.Checkpoints, "save", earlier)
+    patch.setattr(Checkpoints, "save", earlier)
     with pytest.raises(Killed):
       run(arguments("plain"))
   assert run(arguments("plain")) == 0
@@ -194,25 +196,17 @@ def test_a_non_finite_step_stops_with_its_number_and_the_state_before_it(
   capsys: pytest.CaptureFixture[str],
   monkeypatch: pytest.MonkeyPatch,
 ):
-  hold_back = _loop._hold_back
-
-  def poison(
-    images: jax.Array, updates: jax.Array, expected: jax.Array
-  ) -> tuple[jax.Array, jax.Array]:
-    third = int(expected) == 3
-    images, after = hold_back(images, updates, expected)
-    return images * float("nan") if third else images, after
-
+  poisoned = poison(data.MemorySource.train_batches, {3})
   states: list[str] = []
-  settle = _loop.Loop._settle
+  settle = Loop._settle
 
   def watch(self: Any, pending: Any, state: Any) -> None:
     states.append(tree_sha256(state.params))
     settle(self, pending, state)
 
   with monkeypatch.context() as patch:
-    patch.setattr(_loop, "_hold_back", poison)
-    patch.setattr(_loop.Loop, "_settle", watch)
+    patch.setattr(data.MemorySource, "train_batches", poisoned)
+    patch.setattr(Loop, "_settle", watch)
     assert run(arguments("obf")) == 1
   said = capsys.readouterr().err
   assert "step 3 is not finite" in said
@@ -232,11 +226,15 @@ def test_a_non_finite_step_stops_with_its_number_and_the_state_before_it(
 def test_best_is_by_validation_and_may_be_an_earlier_step(
   arguments: Arguments, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-  def falling(_: Any, state: Any, split: str) -> dict[str, float]:
-    assert split == "validation"
-    return {"loss": 1.0, "accuracy": 1.0 / int(state.step)}
+  evaluate = Experiment.evaluate
 
-  monkeypatch.setattr(_loop, "evaluate_split", falling)
+  def falling(self: Any, variables: Any, split: str) -> dict[str, float]:
+    found = evaluate(self, variables, split)
+    if split == "validation":
+      found |= {"loss": 1.0, "accuracy": 1.0 / int(variables.step)}
+    return found
+
+  monkeypatch.setattr(Experiment, "evaluate", falling)
   assert run(arguments("obf")) == 0
   summary = read(tmp_path / "run" / "summary.json")
   assert summary["best/step"] == 5
@@ -266,21 +264,41 @@ def test_profile_writes_a_trace(arguments: Arguments, tmp_path: Path):
 
 
 def test_log_lines_hold_pace_and_rates(
-  arguments: Arguments, caplog: pytest.LogCaptureFixture
+  arguments: Arguments, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ):
   with caplog.at_level("INFO"):
     assert run(arguments("sam", "--config.perturbation.rho=0.05")) == 0
   lines = [r.getMessage() for r in caplog.records]
-  at = [line for line in lines if line.startswith(("[4]", "[8]", "[10]"))]
-  training = [line for line in at if "train/loss" in line]
-  assert len(training) == 3
+  training = [line for line in lines if "left" in line]
+  assert [line[:12] for line in training] == [
+    *("step  4/10  ", "step  8/10  ", "step 10/10  ")
+  ]
   for line in training:
-    assert "steps_per_second=" in line
-    assert "seconds_left=" in line
-    assert "train/rho=0.05" in line
+    assert len(line) < 90
+    for name in ("loss ", "accuracy ", "perturbed ", " steps/s"):
+      assert name in line
+  assert len({line.index("perturbed") for line in training}) == 1
+  # The rest is in TensorBoard's files.
+  found = read_metrics(tmp_path / "run")
+  assert list(found["train/rho"]) == [4, 8, 10]
+  assert found["train/rho"][4] == pytest.approx(0.05)
+  assert found["steps_per_second"][8] > 0
+  assert found["seconds_left"][10] == 0
+  assert 0 <= found["validation/accuracy"][5] <= 1
   # cosine decay from 2e-3 over ten steps, read at step 3
   expected = 2e-3 * 0.5 * (1 + np.cos(np.pi * 0.3))
-  assert f"train/learning_rate={expected:.5g}"[:26] in training[0]
+  assert found["train/learning_rate"][4] == pytest.approx(expected, rel=1e-5)
+
+
+def test_what_takes_seconds_is_said_before_it_begins(
+  arguments: Arguments, caplog: pytest.LogCaptureFixture
+):
+  with caplog.at_level("INFO"):
+    assert run(arguments("plain")) == 0
+  lines = [r.getMessage() for r in caplog.records if " s  " in r.getMessage()]
+  assert [line.split(" s  ")[1].split()[0] for line in lines] == [
+    *("opening", "initialising", "compiling")
+  ]
 
 
 def test_data_that_do_not_fit_are_refused(

@@ -18,9 +18,7 @@ from one_of_two import NUM_PROCESSES, end_after
 from tiny_runs import ROOT, tiny
 
 from forgetsam import data
-from forgetsam.experiment.run._checkpoint import Checkpoints
-from forgetsam.experiment.run._lock import WorkdirLock
-from forgetsam.experiment.run._reporting import Reporter
+from forgetsam.experiment.run import Checkpoints, Reporter, WorkdirLock
 from main import run as run_main
 
 pytestmark = pytest.mark.slow

@@ -10,12 +10,11 @@ import pytest
 from meshes import data_mesh
 
 import forgetsam as fs
-from forgetsam.experiment.run._checkpoint import (
+from forgetsam.experiment.run import (
   CheckpointError,
   Checkpoints,
-  by_rank,
+  leaf_checksums,
 )
-from forgetsam.experiment.run._tree_hash import leaf_checksums
 
 # Random numbers do not compress: most bytes of a checkpoint are theirs.
 NOISE = np.random.default_rng(0).normal(size=(64, 64)).astype(np.float32)
@@ -121,8 +120,12 @@ def test_the_latest_and_the_best_are_kept(
     assert checkpoints.best_steps() == [2, 5]
 
 
-def test_of_equals_the_earlier_is_better():
-  assert by_rank({3: (1.0,), 1: (1.0,), 2: (2.0,)}, [1, 2, 3, 4]) == [2, 1, 3]
+def test_of_equals_the_earlier_is_better(tmp_path: Path):
+  with Checkpoints(tmp_path / "c", keep=4) as checkpoints:
+    for step, rank in [(1, (1.0,)), (2, (2.0,)), (3, (1.0,)), (4, None)]:
+      checkpoints.save(make_state(step), {}, rank)
+    checkpoints.wait()
+    assert checkpoints.best_steps() == [2, 1, 3]
 
 
 def test_a_step_is_never_skipped_silently(tmp_path: Path):

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from forgetsam.experiment.run._epoch_means import EpochMeans
+from forgetsam.experiment.run import EpochMeans
 
 
 def test_means_are_over_the_current_epoch():

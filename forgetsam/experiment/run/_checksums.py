@@ -1,12 +1,17 @@
-"""Hashes of trees of arrays: they name weights, and expose damaged files."""
+"""SHA-256 of trees and records: they name weights, and expose damaged files."""
 
 import hashlib
+import json
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import numpy as np
 
 from forgetsam.experiment.run._processes import gathered
+from forgetsam.experiment.run._workdir import CheckpointError
+
+_RECORD_KEY = "record_sha256"
 
 
 def to_host(tree: Any) -> Any:
@@ -60,3 +65,26 @@ def tree_sha256(tree: Any) -> str:
   for leaf in jax.tree.leaves(to_host(tree)):
     digest.update(_digest(leaf).digest())
   return digest.hexdigest()
+
+
+def add_checksum(record: Mapping[str, Any]) -> dict[str, Any]:
+  """The record with a checksum of itself."""
+  return {**record, _RECORD_KEY: _record_sha256(record)}
+
+
+def verify_record(record: Mapping[str, Any]) -> dict[str, Any]:
+  """The record without its checksum.
+
+  Raises:
+    CheckpointError: they do not belong together.
+  """
+  rest = dict(record)
+  # Records of older versions have none.
+  if rest.pop(_RECORD_KEY, None) not in (None, _record_sha256(rest)):
+    raise CheckpointError("the record differs from its checksum")
+  return rest
+
+
+def _record_sha256(record: Mapping[str, Any]) -> str:
+  text = json.dumps(record, sort_keys=True)
+  return hashlib.sha256(text.encode()).hexdigest()

@@ -6,11 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from forgetsam.experiment.run._tree_hash import (
-  leaf_checksums,
-  to_host,
-  tree_sha256,
-)
+from forgetsam.experiment.run import leaf_checksums, tree_sha256
+from forgetsam.experiment.run._checksums import to_host
 
 
 def test_sha256_is_of_dtype_shape_and_bytes_in_tree_order():

@@ -1,4 +1,8 @@
-"""Whether a launcher started several processes, and where they meet."""
+"""Detects whether a launcher started several processes, and their coordinator.
+
+Own code: JAX's detection takes an allocation for a launch, and a pod for a job.
+It would wait in a shell for tasks that no one started.
+"""
 
 from collections.abc import Mapping
 from typing import Any
@@ -15,7 +19,7 @@ _RANKS = {
 def launch_arguments(
   flags: ProcessFlags, environment: Mapping[str, str]
 ) -> dict[str, Any] | None:
-  """What to hand to `jax.distributed.initialize`; None for one process.
+  """The arguments of `jax.distributed.initialize`; None for one process.
 
   Raises:
     ConfigError: a launcher started several, and does not say where they meet.
@@ -44,11 +48,7 @@ def launch_arguments(
 
 
 def _detected(environment: Mapping[str, str]) -> str | None:
-  """JAX's name for the launcher that started several processes, if one did.
-
-  JAX itself takes an allocation for a launch, and a pod for a job: it would
-  wait in a shell for tasks that no one started.
-  """
+  """JAX's name for the launcher that started several processes, if one did."""
   if int(environment.get("OMPI_COMM_WORLD_SIZE", 1)) > 1:
     if "OMPI_MCA_orte_hnp_uri" in environment:
       return "ompi"

@@ -1,0 +1,127 @@
+"""Shared by the jobs that measure a run's networks: they open it, and print."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import numpy as np
+from ml_collections import config_dict
+
+from forgetsam import data
+from forgetsam.experiment.build import build_model, build_sources
+from forgetsam.experiment.config import check_config
+from forgetsam.experiment.run import CHECKPOINTS, Checkpoints, check_saved
+
+
+class Checkpoint(NamedTuple):
+  """A network to measure."""
+
+  name: str
+  step: int
+  params: Any
+  model_state: Any
+
+
+class Measured(NamedTuple):
+  """A run to measure.
+
+  Attributes:
+    model: its model.
+    sources: the splits of its data.
+    checkpoints: the chosen ones, in the order of their steps.
+  """
+
+  model: nn.Module
+  sources: data.Sources
+  checkpoints: list[Checkpoint]
+
+
+def open_run(
+  config: config_dict.ConfigDict, workdir: Path, which: str
+) -> Measured:
+  """Opens a run's model, data and checkpoints.
+
+  Args:
+    config: the run's configuration.
+    workdir: the run's folder.
+    which: "last", "best" (by validation; the last where there is none) or
+      "all" that are kept.
+
+  Raises:
+    ConfigError: the configuration is not the run's, or nothing is saved yet.
+    CheckpointError: the checkpoints are damaged.
+  """
+  check_config(config, jax.local_device_count())
+  check_saved(workdir, config)
+  sources = build_sources(config)
+  model = build_model(config, sources.num_classes, sources.image_shape)
+  with Checkpoints(workdir / CHECKPOINTS, read_only=True) as checkpoints:
+    last = checkpoints.steps()[::-1]
+    wanted = {
+      "last": [("last", last)],
+      "best": [("best", checkpoints.best_steps() or last)],
+      "all": [(f"step_{step}", [step]) for step in checkpoints.steps()],
+    }[which]
+    found = [(name, checkpoints.variables(steps)) for name, steps in wanted]
+  return Measured(
+    model,
+    sources,
+    [Checkpoint(name, v.step, v.params, v.model_state) for name, v in found],
+  )
+
+
+def flatten(values: Any, prefix: str = "") -> dict[str, float | int | None]:
+  """Flat keys, such as "last/trace" and "last/trace/standard_error".
+
+  Args:
+    values: nested dictionaries and NamedTuples of numbers. A NamedTuple with
+      `value` and `standard_error` gives the key itself and one for its error.
+    prefix: what the keys begin with.
+
+  Returns:
+    Numbers; None for what is not finite, which JSON does not know.
+  """
+  if hasattr(values, "_asdict"):
+    values = dict(values._asdict())
+    if "value" in values:
+      values[""] = values.pop("value")
+  if not isinstance(values, Mapping):
+    return {prefix: _number(values)}
+  flat: dict[str, float | int | None] = {}
+  for name, value in values.items():
+    flat |= flatten(value, "/".join(filter(None, [prefix, name])))
+  return flat
+
+
+def _number(value: Any) -> float | int | None:
+  if isinstance(value, int):
+    return value
+  number = float(np.asarray(value))
+  return number if np.isfinite(number) else None
+
+
+def print_measures(
+  results: Mapping[str, Any], shown: Callable[[str], bool] = lambda _: True
+) -> None:
+  """One line per measure that is to be shown, its error beside it."""
+  errors = ("standard_error", "error")
+  chosen = {
+    key: value
+    for key, value in results.items()
+    if shown(key) and key.rsplit("/", 1)[-1] not in errors
+  }
+  width = max(map(len, chosen))
+  for key, value in chosen.items():
+    text = _shown(value)
+    for error in errors:
+      if f"{key}/{error}" in results:
+        text += f" ± {_shown(results[f'{key}/{error}'])}"
+    print(f"  {key:<{width}}  {text}")
+
+
+def _shown(value: float | int | None) -> str:
+  if value is None:
+    return "not finite"
+  return str(value) if isinstance(value, int) else f"{value:.4g}"

@@ -1,0 +1,185 @@
+"""A run's folder: its small JSON files, and the lock of its holder."""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import filelock
+from ml_collections import config_dict
+
+from forgetsam.experiment.config import (
+  ConfigError,
+  config_from_dict,
+  config_to_dict,
+  differing_keys,
+  refusal,
+)
+from forgetsam.experiment.run._processes import on_main
+
+CONFIG, SUMMARY, EVALUATION = "config.json", "summary.json", "evaluation.json"
+CHECKPOINTS = "checkpoints"
+
+
+class CheckpointError(ValueError):
+  """No checkpoint of a folder can be used."""
+
+
+def write_json(path: Path, values: Mapping[str, Any]) -> None:
+  """Writes a file whole or not at all."""
+  draft = path.with_name(path.name + ".draft")
+  draft.write_text(json.dumps(values, indent=2) + "\n")
+  os.replace(draft, path)
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+  """The file's content, or None where there is no file.
+
+  Raises:
+    ConfigError: the file holds no JSON object.
+  """
+  if not path.is_file():
+    return None
+  try:
+    return dict(json.loads(path.read_text()))
+  except (ValueError, TypeError) as error:
+    raise _not_ours(path, error) from error
+
+
+def _not_ours(path: Path, error: Exception) -> ConfigError:
+  return ConfigError(
+    f"{path} is refused: it is not what a run wrote, {error}\n"
+    "  allowed: the file as it was, or another --workdir"
+  )
+
+
+def saved_steps(workdir: Path) -> list[int]:
+  """The steps of the checkpoints in a folder, ascending, whole or not."""
+  found = (path.name for path in workdir.glob(f"{CHECKPOINTS}/*"))
+  return sorted(int(name) for name in found if name.isdecimal())
+
+
+def check_workdir(workdir: Path, config: config_dict.ConfigDict) -> None:
+  """Makes a folder, or compares the configuration with that of its run.
+
+  Raises:
+    ConfigError: the folder cannot be made, or belongs to a run of another
+      configuration.
+  """
+  try:
+    workdir.mkdir(parents=True, exist_ok=True)
+  except OSError as error:
+    raise _unusable(workdir, error) from error
+  old = read_json(workdir / CONFIG)
+  if old is not None:
+    _refuse_difference(workdir, old, config)
+
+
+def claim_workdir(workdir: Path, config: config_dict.ConfigDict) -> None:
+  """Writes the configuration into a folder that has none.
+
+  Raises:
+    ConfigError: the folder cannot be written to.
+  """
+  if (workdir / CONFIG).exists():
+    return
+  try:
+    write_json(workdir / CONFIG, config_to_dict(config))
+  except OSError as error:
+    raise _unusable(workdir, error) from error
+
+
+def check_saved(workdir: Path, config: config_dict.ConfigDict) -> None:
+  """Refuses folders without a checkpoint of a run of this configuration.
+
+  Raises:
+    ConfigError: the folder's run has another configuration, or saved nothing.
+  """
+  old = config_to_dict(load_config(workdir))
+  _refuse_difference(workdir, old, config)
+  if not (workdir / CHECKPOINTS).is_dir():
+    raise ConfigError(
+      f"--workdir={workdir} is refused: it has no checkpoint yet\n"
+      "  allowed: the folder of a run that has saved one"
+    )
+
+
+def _refuse_difference(
+  workdir: Path, old: Mapping[str, Any], config: config_dict.ConfigDict
+) -> None:
+  """Raises a `ConfigError` that names the keys in which two runs differ."""
+  differing = differing_keys(old, config_to_dict(config))
+  if differing:
+    lines = [
+      f"config.{key}={after!r} is refused\n  allowed: {before!r}, as in "
+      f"{workdir / CONFIG}; or another --workdir"
+      for key, (before, after) in differing.items()
+    ]
+    raise ConfigError("\n".join(lines))
+
+
+def load_config(workdir: Path) -> config_dict.ConfigDict:
+  """The configuration of the run in a folder.
+
+  Raises:
+    ConfigError: no run has started there.
+  """
+  values = read_json(workdir / CONFIG)
+  if values is None:
+    raise ConfigError(
+      f"--workdir={workdir} is refused: it has no {CONFIG}\n"
+      "  allowed: the folder of a run"
+    )
+  try:
+    return config_from_dict(values)
+  except (AttributeError, KeyError, TypeError, ValueError) as error:
+    # Names that no configuration can hold, such as those of its methods.
+    raise _not_ours(workdir / CONFIG, error) from error
+
+
+class WorkdirLock:
+  """Locks a folder for one run; the system unlocks it when its holder dies.
+
+  Of several processes, process 0 holds the lock for all. Where the file system
+  knows no locks, nothing is held, and nothing refused.
+
+  Args:
+    workdir: a folder that exists and can be written to.
+
+  Raises:
+    ConfigError: another run holds it.
+  """
+
+  def __init__(self, workdir: Path):
+    self._lock = filelock.FileLock(workdir / ".lock", timeout=0)
+    self._holder = workdir / ".lock.pid"  # locking may empty the lock's file
+    on_main(lambda: self._acquire(workdir))
+
+  def _acquire(self, workdir: Path) -> None:
+    try:
+      self._holder.touch()
+    except OSError as error:
+      raise _unusable(workdir, error) from error
+    try:
+      self._lock.acquire()
+    except filelock.Timeout as error:
+      holder = self._holder.read_text() or "unknown"
+      text = f"a folder that no other run uses; process {holder} trains in it"
+      raise ConfigError(refusal("--workdir", str(workdir), text)) from error
+    except (OSError, NotImplementedError):  # no locks here
+      return
+    self._holder.write_text(f"{os.getpid()}")
+
+  def __enter__(self) -> "WorkdirLock":
+    return self
+
+  def __exit__(self, *_: object) -> None:
+    self._lock.release()
+
+
+def _unusable(workdir: Path, error: OSError) -> ConfigError:
+  return ConfigError(
+    f"--workdir={workdir} is refused: {error}\n"
+    "  allowed: a folder that can be written to"
+  )
