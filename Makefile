@@ -1,5 +1,6 @@
 # make demo         train on real digits, with a summary at the end
 # make test         lint, format, types, layers, doctests and tests
+# make docs         build docs/_build/html; a warning is an error
 # make test-all     the same, with the tests that take too long for every day
 # make test-newest  the core's tests on the newest Python and packages at hand
 #
@@ -23,7 +24,7 @@ TEST_SETUP := $(VENV)/.installed-dev
 endif
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-all test-newest lint setup setup-dev
+.PHONY: help demo test docs test-all test-newest lint setup setup-dev
 
 help:
 	@sed -n 's/^# \{0,1\}//p; /^$$/q' Makefile
@@ -40,6 +41,11 @@ test-all: lint
 	@echo "[setup] installing torch for the tests of its files"
 	@$(RUN) -m pip install --quiet --disable-pip-version-check torch==2.13.0
 	@$(PYTEST)
+
+docs: setup-dev
+	@$(RUN) -m sphinx -M html docs docs/_build --fail-on-warning --keep-going \
+		--nitpicky --quiet
+	@echo "[docs] docs/_build/html/index.html"
 
 test-newest: setup-dev
 	@$(RUN) scripts/newest_python.py

@@ -25,7 +25,7 @@ def prefetch_to_device(
       its memory there. 1 copies only when asked.
 
   Returns:
-    An iterator over the same batches as `jax.Array`s.
+    An iterator over the same batches on the devices.
 
   Raises:
     ValueError: if `size` is below 1; while iterating, if a batch cannot be

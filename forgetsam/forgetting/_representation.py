@@ -113,8 +113,8 @@ def feature_scale(
     num_classes: number of classes.
 
   Returns:
-    A scalar. *Bias:* it is too small by a factor of about
-    :math:`\sqrt{1 - C / n}`, with C classes.
+    A scalar, too small by a factor of about :math:`\sqrt{1 - C / n}`, with C
+    classes.
 
   Example:
     >>> features = jnp.array([[1.0], [3.0], [10.0], [12.0]])

@@ -46,7 +46,7 @@ def asam(
   eta: Scalar = 0.0,
   magnitude: str = "both",
 ) -> optax.GradientTransformationExtraArgs:
-  r"""Adaptive SAM, in the three forms in use; T = |w| + eta, elementwise.
+  r"""Adaptive SAM, in the three forms in use; `T = |w| + eta`, elementwise.
 
   .. math::
      \text{before:}\ \delta = \rho \frac{T g}{\lVert T g \rVert}, \qquad

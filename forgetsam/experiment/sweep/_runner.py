@@ -24,7 +24,7 @@ class Outcome(NamedTuple):
   """How a run ended.
 
   Attributes:
-    metrics: "train/*" over the last epoch, then "validation/*" and "test/*" of
+    metrics: `train/*` over the last epoch, then `validation/*` and `test/*` of
       the last step; empty where the run diverged.
     diverged_at: the step, from 0, that was not finite; None where there is
       none.

@@ -1,6 +1,5 @@
 """The study that the repository reports is the one in its table."""
 
-import re
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +11,7 @@ from forgetsam.studies.correlation import (
   Query,
   associate,
   choose,
+  label,
   read_networks,
 )
 from forgetsam.studies.correlation._names import GIVEN, MEASURES, TARGETS
@@ -40,15 +40,30 @@ def test_the_folder_stays_small():
   assert size < 2 * 2**20
 
 
-@pytest.mark.parametrize("file", ["README.md", "docs/study/README.md"])
-def test_prose_quotes_the_tables_numbers(file: str, noisy: Networks):
-  """Numbers after a column's name in a comment: `<!-- NAME|given -->`."""
-  text = (ROOT / file).read_text(encoding="utf-8")
-  quoted = re.findall(r"(\S+)<!-- (\w+)\|(alone|given) -->", text)
-  assert len(quoted) >= 3
-  for number, name, controls in quoted:
-    given = GIVEN if controls == "given" else ()
-    query = Query(name, "test_accuracy", given)
-    (found,) = associate(noisy, [query], resamples=2)
-    value = float(re.sub(r"[^-+.\d]", "", number).rstrip("."))
-    assert value == pytest.approx(found.value, abs=0.0051), (name, controls)
+@pytest.mark.parametrize(
+  "measure",
+  [
+    "obf_probe_conditional_held_out",
+    "obf_probe_conditional_train",
+    "sam_probe_conditional_train",
+    "information_conditional_held_out",
+    "lambda_max",
+    "m_sharpness_adaptive",
+    "train_loss",
+  ],
+)
+def test_the_page_shows_the_tables_numbers(measure: str, noisy: Networks):
+  """The rows of the page's table are what this makes of the networks."""
+  given = tuple(name for name in GIVEN if name != measure)
+  queries = [
+    Query(measure, "test_accuracy"),
+    Query(measure, "test_accuracy", given),
+  ]
+  alone, controlled = associate(noisy, queries, resamples=2)
+  cells = (
+    label(measure).replace("|", r"\|"),
+    f"{alone.value:+.2f}",
+    f"{controlled.value:+.2f}" if given == GIVEN else "",
+  )
+  page = (FOLDER / "README.md").read_text(encoding="utf-8")
+  assert f"| {' | '.join(cells)} |".replace("|  |", "| |") in page

@@ -1,9 +1,8 @@
-"""What docs/reliability.md promises has a test of that name."""
+"""Each promise of docs/reliability.md has a test of that name."""
 
 import re
-from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[3]
+from markdown_pages import ROOT
 
 
 def test_every_promise_names_a_test():
