@@ -25,53 +25,44 @@ from typing import Any
 from ml_collections import config_dict
 
 from configs import fashion_mnist_2k
+from forgetsam.experiment import VARIANTS as METHODS
+from forgetsam.experiment import apply_variant
 
 _QUARTER, _EIGHTH = {"ascent.fraction": 0.25}, {"ascent.fraction": 0.125}
 _FRIENDLY = {"perturbation.name": "friendly_sam"}
-_EVERY_5 = {"perturbation.every_k": 5}
 
 # Of SAM and of output bias forgetting alike.
 _CHEAPER: dict[str, dict[str, Any]] = {
   "quarter": _QUARTER,
-  "every_5": _EVERY_5,
-  "every_5_quarter": _EVERY_5 | _QUARTER,
+  "every_5": {"perturbation.every_k": 5},
+  "every_5_quarter": {"perturbation.every_k": 5} | _QUARTER,
   "look_5": {"look_sam.k": 5},
   "late": {"perturbation.start": 0.5} | _QUARTER,
   "early": {"perturbation.stop": 0.5} | _QUARTER,
 }
 
-# What each changes, and in which variant of `fashion_mnist_2k`.
-VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
-  "plain": ("plain", {}),
-  "plain_38": ("plain", {"epochs": 38}),
-  "plain_60": ("plain", {"epochs": 60}),
-  "sam": ("sam", {}),
-  "obf": ("obf", {}),
+VARIANTS: dict[str, dict[str, Any]] = {
+  "plain": {},
+  "plain_38": {"epochs": 38},
+  "plain_60": {"epochs": 60},
+  "sam": {**METHODS["sam"]},
+  "obf": {**METHODS["obf"]},
   **{
-    f"{base}_{name}": (base, changes)
+    f"{base}_{name}": {**METHODS[base], **changes}
     for base in ("sam", "obf")
     for name, changes in _CHEAPER.items()
   },
-  "sam_eighth": ("sam", _EIGHTH),
-  # It climbs nothing: a sixteenth is only looked at, for loss and accuracy.
-  "momentum": (
-    "sam",
-    {"perturbation.name": "momentum", "ascent.fraction": 0.0625},
-  ),
-  "friendly": ("sam", _FRIENDLY),
-  "friendly_quarter": ("sam", _FRIENDLY | _QUARTER),
-  "friendly_eighth": ("sam", _FRIENDLY | _EIGHTH),
-  "weighted": ("sam", {"combine.name": "weighted"}),
+  "sam_eighth": {**METHODS["sam"], **_EIGHTH},
+  # It needs no ascent: a sixteenth gives the loss and the accuracy.
+  "momentum": {"perturbation.name": "momentum", "ascent.fraction": 0.0625},
+  "friendly": _FRIENDLY,
+  "friendly_quarter": _FRIENDLY | _QUARTER,
+  "friendly_eighth": _FRIENDLY | _EIGHTH,
+  "weighted": {**METHODS["sam"], "combine.name": "weighted"},
 }
 
 
 def get_config(variant: str = "obf_quarter") -> config_dict.ConfigDict:
-  if variant not in VARIANTS:
-    raise ValueError(
-      f"variant {variant!r} is unknown; allowed: {', '.join(VARIANTS)}"
-    )
-  base, changes = VARIANTS[variant]
-  config = fashion_mnist_2k.get_config(base)
+  config = fashion_mnist_2k.get_config("plain")
   config.data.label_noise = 0.2
-  config.update_from_flattened_dict(changes)
-  return config
+  return apply_variant(config, variant, VARIANTS)

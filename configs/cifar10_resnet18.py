@@ -18,7 +18,8 @@ on one A100.
 
 from ml_collections import config_dict
 
-from configs import common, paper
+from configs import paper
+from forgetsam.experiment import base_config
 
 _ASAM = {
   "perturbation.rho": 1.0,
@@ -41,7 +42,7 @@ VARIANTS: paper.Settings = {
 
 
 def get_config(variant: str = "sam_obf") -> config_dict.ConfigDict:
-  config = common.base()
+  config = base_config()
   config.data.name = "cifar10"
   config.data.mean = (0.4914, 0.4822, 0.4465)
   config.data.std = (0.2470, 0.2435, 0.2616)

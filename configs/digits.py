@@ -11,11 +11,11 @@ Variants: plain, sam, obf, random, asam, asam_obf, gsam, gsam_obf.
 
 from ml_collections import config_dict
 
-from configs import common
+from forgetsam.experiment import apply_variant, base_config
 
 
 def get_config(variant: str = "obf") -> config_dict.ConfigDict:
-  config = common.base()
+  config = base_config()
   config.data.name = "digits"
   config.data.mean, config.data.std = (0.305,), (0.376,)
   config.model.name = "mlp"
@@ -26,7 +26,7 @@ def get_config(variant: str = "obf") -> config_dict.ConfigDict:
   config.loss.name = "sigmoid_cross_entropy"
   config.perturbation.rho = 0.2
   config.evaluation.every_epochs = 5
-  common.apply_variant(config, variant)
+  apply_variant(config, variant)
   if config.perturbation.name == "asam":
     config.perturbation.rho = 2.0  # in units of the weights' own scale
   return config

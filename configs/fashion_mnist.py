@@ -10,11 +10,11 @@ Variants: plain, sam, obf, random, asam, asam_obf, gsam, gsam_obf.
 
 from ml_collections import config_dict
 
-from configs import common
+from forgetsam.experiment import apply_variant, base_config
 
 
 def get_config(variant: str = "obf") -> config_dict.ConfigDict:
-  config = common.base()
+  config = base_config()
   config.data.name = "fashion_mnist"
   config.data.mean, config.data.std = (0.286,), (0.353,)
   config.data.flip = True
@@ -23,4 +23,4 @@ def get_config(variant: str = "obf") -> config_dict.ConfigDict:
   config.optimizer.learning_rate, config.optimizer.weight_decay = 1e-3, 0.05
   config.optimizer.clip = 1.0
   config.perturbation.rho = 0.1
-  return common.apply_variant(config, variant)
+  return apply_variant(config, variant)

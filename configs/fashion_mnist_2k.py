@@ -16,11 +16,11 @@ Variants: plain, sam, obf, random, asam, asam_obf, gsam, gsam_obf.
 
 from ml_collections import config_dict
 
-from configs import common
+from forgetsam.experiment import apply_variant, base_config
 
 
 def get_config(variant: str = "obf") -> config_dict.ConfigDict:
-  config = common.base()
+  config = base_config()
   config.data.name = "fashion_mnist"
   config.data.mean, config.data.std = (0.286,), (0.353,)
   config.data.train_examples, config.data.validation = 2000, 0.1
@@ -31,7 +31,7 @@ def get_config(variant: str = "obf") -> config_dict.ConfigDict:
   config.schedule.warmup_epochs = 0.0
   config.ascent.activation = "softmax"
   config.perturbation.rho = 0.1
-  common.apply_variant(config, variant)
+  apply_variant(config, variant)
   if config.perturbation.name == "asam":
     config.perturbation.rho = 1.0  # in units of the weights' own scale
   elif config.perturbation.name == "random":

@@ -10,7 +10,7 @@ from typing import Any
 
 from ml_collections import config_dict
 
-from configs import common
+from forgetsam.experiment import apply_variant, base_config
 
 Settings = Mapping[str, Mapping[str, Any]]
 
@@ -43,7 +43,7 @@ FALLING_RHO = {"perturbation.rho_schedule": "lr_proportional"}
 
 def streamed() -> config_dict.ConfigDict:
   """Images at 224 pixels, read from files, with the paper's crops."""
-  config = common.base()
+  config = base_config()
   config.seed = 42
   config.micro_batch_size = 256
   config.data.stream, config.data.flip = True, True
@@ -112,12 +112,11 @@ def choose(
       `METHODS` says of its name.
   """
   variant, *options = argument.split(",")
-  if variant not in settings:
-    raise ValueError(
-      f"variant {variant!r} is unknown; allowed: {', '.join(settings)}"
-    )
-  config.update_from_flattened_dict(METHODS.get(variant, {}))
-  config.update_from_flattened_dict(settings[variant])
+  variants = {
+    name: {**METHODS.get(name, {}), **changes}
+    for name, changes in settings.items()
+  }
+  apply_variant(config, variant, variants)
   if options not in ([], ["smoke"]):
     raise ValueError(
       f"option {','.join(options)!r} is unknown; allowed: smoke, as in "

@@ -1,1 +1,5 @@
 """The lab: from a configuration to a trained, measured and kept run."""
+
+from forgetsam.experiment.config import VARIANTS, apply_variant, base_config
+
+__all__ = ["VARIANTS", "apply_variant", "base_config"]

@@ -16,7 +16,7 @@ import forgetsam as fs
 from forgetsam import data
 from forgetsam.experiment import build as builders
 from forgetsam.experiment.config import (
-  SCHEMA,
+  KEYS,
   check_config,
   leaves,
   load_config_file,
@@ -141,9 +141,14 @@ def test_no_leaf_goes_unread(name: str, monkeypatch: pytest.MonkeyPatch):
       {},
       {"optimizer.name": "sgdw"},
       {"perturbation.rho_schedule": "lr_proportional"},
-      {"perturbation.name": "asam", "combine.name": "surrogate_gap"},
-      {"perturbation.name": "friendly_sam", "combine.name": "weighted"},
       {"perturbation.name": "sam", "look_sam.k": 2},
+      *(
+        {"perturbation.name": p} for p in KEYS["perturbation.name"].rule.choices
+      ),
+      *(
+        {"perturbation.name": "sam", "combine.name": c}
+        for c in KEYS["combine.name"].rule.choices
+      ),
     ):
       config = load(name, variant)
       config.model = {"name": "mlp"}
@@ -160,7 +165,7 @@ def test_no_leaf_goes_unread(name: str, monkeypatch: pytest.MonkeyPatch):
 @pytest.mark.parametrize("name", FILES)
 def test_variants_share_their_keys(name: str):
   for variant in variants(name):
-    assert set(leaves(load(name, variant))) >= set(SCHEMA)
+    assert set(leaves(load(name, variant))) >= set(KEYS)
 
 
 def test_smoke_shrinks_numbers_and_keeps_the_structure():

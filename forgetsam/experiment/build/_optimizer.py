@@ -1,5 +1,6 @@
 """From `config.optimizer` and `config.schedule` to an optax chain."""
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -39,7 +40,7 @@ _SPARED = ("bias", "pos_embed")
 
 
 def decays(params: Any) -> Any:
-  """Which arrays weight decay shrinks: matrices and kernels.
+  """Marks the arrays that weight decay shrinks: matrices and kernels.
 
   Biases (also those of attention, which have an axis for heads), norms and
   every other array with one axis are spared, and position embeddings.
@@ -74,19 +75,7 @@ def build_optimizer(
   chain: list[optax.GradientTransformation] = []
   if options.clip is not None:
     chain.append(optax.clip_by_global_norm(options.clip))
-  if options.name == "adamw":
-    chain.append(
-      optax.adamw(learning_rate, weight_decay=options.weight_decay, mask=decays)
-    )
-  else:
-    chain.append(
-      fs.sgdw(
-        learning_rate,
-        momentum=options.momentum,
-        weight_decay=options.weight_decay,
-        mask=decays,
-      )
-    )
+  chain.append(_OPTIMIZERS[options.name](learning_rate, options))
   if options.shrink_and_perturb is not None:
     factor, peak = options.shrink_and_perturb, options.learning_rate
     # At the number of updates completed, the schedule gives the learning rate
@@ -95,3 +84,14 @@ def build_optimizer(
       fs.shrink_and_perturb(lambda count: factor * learning_rate(count) / peak)
     )
   return optax.chain(*chain)
+
+
+# From the learning rate and `config.optimizer`.
+_OPTIMIZERS: Mapping[str, Callable[..., optax.GradientTransformation]] = {
+  "adamw": lambda lr, o: optax.adamw(
+    lr, weight_decay=o.weight_decay, mask=decays
+  ),
+  "sgdw": lambda lr, o: fs.sgdw(
+    lr, momentum=o.momentum, weight_decay=o.weight_decay, mask=decays
+  ),
+}

@@ -1,22 +1,45 @@
 """From the loss and perturbation of a config to functions and transforms."""
 
+from collections.abc import Callable, Mapping
+from typing import Any
+
 import optax
 from jaxtyping import Array
 from ml_collections import config_dict
 
 import forgetsam as fs
 from forgetsam._typing import AscentSignal, Loss, PyTree
-from forgetsam.experiment.config import ConfigError
-from forgetsam.experiment.config import refusal
+from forgetsam.experiment.config import ConfigError, refusal
 from forgetsam.perturbations import Combine
+
+Seed = int | Array
+_Maker = Callable[
+  [optax.Schedule, Seed, config_dict.ConfigDict], optax.GradientTransformation
+]
+
+_LOSSES: Mapping[str, Callable[..., Loss]] = {
+  "softmax_cross_entropy": fs.softmax_cross_entropy,
+  "sigmoid_cross_entropy": fs.sigmoid_cross_entropy,
+}
+# From the radius, a seed and `config.perturbation`.
+_PERTURBATIONS: Mapping[str, _Maker] = {
+  "sam": lambda rho, *_: fs.sam(rho),
+  "asam": lambda rho, _, o: fs.asam(rho, eta=o.eta, magnitude=o.magnitude),
+  "random": lambda rho, seed, _: fs.random_perturbation(rho, seed),
+  "momentum": lambda rho, *_: fs.momentum_ascent(rho),
+  "friendly_sam": lambda rho, _, o: fs.friendly_sam(rho, o.sigma, o.decay),
+}
+# From `config.combine`.
+_COMBINES: Mapping[str, Callable[[config_dict.ConfigDict], Combine | None]] = {
+  "none": lambda _: None,
+  "surrogate_gap": lambda o: fs.surrogate_gap(o.alpha, normalized=o.normalized),
+  "weighted": lambda o: fs.weighted(o.gamma),
+}
 
 
 def build_loss(config: config_dict.ConfigDict) -> Loss:
   """The training loss of logits and labels."""
-  smoothing = config.loss.label_smoothing
-  if config.loss.name == "sigmoid_cross_entropy":
-    return fs.sigmoid_cross_entropy(label_smoothing=smoothing)
-  return fs.softmax_cross_entropy(label_smoothing=smoothing)
+  return _LOSSES[config.loss.name](label_smoothing=config.loss.label_smoothing)
 
 
 def build_ascent(config: config_dict.ConfigDict) -> AscentSignal:
@@ -47,9 +70,9 @@ def build_rho(
 
 
 def build_perturbation(
-  config: config_dict.ConfigDict, rho: optax.Schedule, seed: int | Array
+  config: config_dict.ConfigDict, rho: optax.Schedule, seed: Seed
 ) -> optax.GradientTransformation | None:
-  """From ascent gradients to offsets, or None where training is plain.
+  """Maps ascent gradients to offsets; None where training is plain.
 
   Args:
     config: a checked configuration.
@@ -60,18 +83,9 @@ def build_perturbation(
     The perturbation of a step that perturbs, with its steps and its layers.
   """
   options = config.perturbation
-  makers = {
-    "sam": lambda: fs.sam(rho),
-    "asam": lambda: fs.asam(rho, eta=options.eta, magnitude=options.magnitude),
-    "random": lambda: fs.random_perturbation(rho, seed),
-    "momentum": lambda: fs.momentum_ascent(rho),
-    "friendly_sam": lambda: fs.friendly_sam(
-      rho, sigma=options.sigma, decay=options.decay
-    ),
-  }
   if options.name == "none":
     return None
-  perturbation = makers[options.name]()
+  perturbation = _PERTURBATIONS[options.name](rho, seed, options)
   if options.steps > 1:
     perturbation = fs.multi_step(perturbation, options.steps)
   if options.layers == "norm":
@@ -82,7 +96,7 @@ def build_perturbation(
 def build_perturb(
   config: config_dict.ConfigDict,
   rho: optax.Schedule,
-  seed: int | Array,
+  seed: Seed,
   num_steps: int,
 ) -> optax.GradientTransformation | None:
   """The perturbed gradient, or None where training is plain.
@@ -108,27 +122,15 @@ def build_perturb(
     perturbation = fs.active_between(perturbation, start, stop)
   if config.look_sam.k > 1:
     return fs.look_sam(perturbation, config.look_sam.k, config.look_sam.alpha)
-  return fs.perturbed_gradient(perturbation, _build_combine(config))
-
-
-def _build_combine(config: config_dict.ConfigDict) -> Combine | None:
-  options = config.combine
-  if options.name == "surrogate_gap":
-    return fs.surrogate_gap(options.alpha, normalized=options.normalized)
-  if options.name == "weighted":
-    return fs.weighted(options.gamma)
-  return None
+  combine = _COMBINES[config.combine.name](config.combine)
+  return fs.perturbed_gradient(perturbation, combine)
 
 
 def _norm_layers(params: PyTree) -> PyTree:
-  """The mask of `norm_layers`, or a refusal where the model has none."""
   try:
     return fs.norm_layers(params)
   except ValueError as error:
+    allowed = "all where config.model.name has no normalisation layers"
     raise ConfigError(
-      refusal(
-        "config.perturbation.layers",
-        "norm",
-        "all where config.model.name has no normalisation layers",
-      )
+      refusal("config.perturbation.layers", "norm", allowed)
     ) from error

@@ -1,4 +1,4 @@
-"""Configurations: what is allowed, the command line, and `config.json`."""
+"""Configurations: the table of keys, the command line, and `config.json`."""
 
 from forgetsam.experiment.config._check import check_config
 from forgetsam.experiment.config._command_line import (
@@ -13,24 +13,30 @@ from forgetsam.experiment.config._json import (
   config_hash,
   config_to_dict,
   differing_keys,
-)
-from forgetsam.experiment.config._process_flags import ProcessFlags
-from forgetsam.experiment.config._schema import (
-  SCHEMA,
-  Rule,
-  is_model_option,
   leaves,
 )
+from forgetsam.experiment.config._keys import KEYS, is_model_option
+from forgetsam.experiment.config._process_flags import ProcessFlags
+from forgetsam.experiment.config._recipes import (
+  VARIANTS,
+  apply_variant,
+  base_config,
+)
+from forgetsam.experiment.config._rules import Key, Rule
 from forgetsam.experiment.config._sweep_flags import SweepFlags
 
 __all__ = [
-  "SCHEMA",
+  "KEYS",
+  "VARIANTS",
   "Command",
   "ConfigError",
+  "Key",
   "ProcessFlags",
   "Rule",
   "SweepFlags",
   "apply_overrides",
+  "apply_variant",
+  "base_config",
   "check_config",
   "closest",
   "config_from_dict",

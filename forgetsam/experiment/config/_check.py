@@ -6,18 +6,18 @@ from typing import Any
 from ml_collections import config_dict
 
 from forgetsam.experiment.config._errors import ConfigError, closest, refusal
+from forgetsam.experiment.config._json import leaves as flat_config
+from forgetsam.experiment.config._keys import KEYS, is_model_option
 from forgetsam.experiment.config._perturbation_checks import (
   perturbation_problems,
 )
-from forgetsam.experiment.config._schema import SCHEMA, is_model_option
-from forgetsam.experiment.config._schema import leaves as config_leaves
 
 
 def check_config(config: config_dict.ConfigDict, num_devices: int) -> None:
   """Raises a `ConfigError` that lists every key that cannot be run.
 
   Args:
-    config: a configuration as `configs/` builds it.
+    config: a configuration as `base_config` makes it.
     num_devices: number of devices that share a batch.
 
   Raises:
@@ -25,7 +25,7 @@ def check_config(config: config_dict.ConfigDict, num_devices: int) -> None:
       range, or values do not go together. The error's last lines name the full
       key, its value and what is allowed.
   """
-  leaves = config_leaves(config)
+  leaves = flat_config(config)
   problems = list(_key_problems(leaves)) or list(_value_problems(leaves))
   if not problems:  # what follows compares values that are valid alone
     for check in _JOINT_CHECKS:
@@ -36,35 +36,26 @@ def check_config(config: config_dict.ConfigDict, num_devices: int) -> None:
 
 def _key_problems(leaves: dict[str, Any]) -> Iterator[str]:
   for key, value in leaves.items():
-    if key not in SCHEMA and not is_model_option(key):
-      yield refusal(
-        f"config.{key}",
-        value,
-        f"no such key; {closest(f'config.{key}', _full(SCHEMA))}",
-      )
-  for key in SCHEMA:
-    if key not in leaves:
-      yield f"config.{key} is missing\n  allowed: {SCHEMA[key].describe()}"
-
-
-def _full(keys: Any) -> list[str]:
-  return [f"config.{key}" for key in keys]
+    if key not in KEYS and not is_model_option(key):
+      hint = closest(f"config.{key}", [f"config.{known}" for known in KEYS])
+      yield refusal(f"config.{key}", value, f"no such key; {hint}")
+  for key, row in KEYS.items():
+    if key not in leaves and not is_model_option(key):
+      yield f"config.{key} is missing\n  allowed: {row.allowed}"
 
 
 def _value_problems(leaves: dict[str, Any]) -> Iterator[str]:
-  for key, rule in SCHEMA.items():
-    if not rule.admits(leaves[key]):
-      yield refusal(f"config.{key}", leaves[key], rule.describe())
+  for key, row in KEYS.items():
+    # The model's constructor checks its options.
+    if not is_model_option(key) and not row.admits(leaves[key]):
+      yield refusal(f"config.{key}", leaves[key], row.allowed)
 
 
 def _batch_problems(leaves: dict[str, Any], num_devices: int) -> Iterator[str]:
   for key in ("batch_size", "evaluation.batch_size"):
     if leaves[key] % num_devices:
-      yield refusal(
-        f"config.{key}",
-        leaves[key],
-        f"a multiple of the number of devices, {num_devices}",
-      )
+      allowed = f"a multiple of the number of devices, {num_devices}"
+      yield refusal(f"config.{key}", leaves[key], allowed)
       return
   share, m = leaves["batch_size"] // num_devices, leaves["micro_batch_size"]
   if m is not None and share % m:
@@ -78,16 +69,11 @@ def _batch_problems(leaves: dict[str, Any], num_devices: int) -> Iterator[str]:
 
 
 def _schedule_problems(leaves: dict[str, Any], _: int) -> Iterator[str]:
-  peak, low = (
-    leaves["optimizer.learning_rate"],
-    leaves["schedule.min_learning_rate"],
-  )
+  peak = leaves["optimizer.learning_rate"]
+  low = leaves["schedule.min_learning_rate"]
   if low > peak:
-    yield refusal(
-      "config.schedule.min_learning_rate",
-      low,
-      f"at most config.optimizer.learning_rate={peak}",
-    )
+    allowed = f"at most config.optimizer.learning_rate={peak}"
+    yield refusal("config.schedule.min_learning_rate", low, allowed)
   if low == peak and leaves["perturbation.rho_schedule"] == "lr_proportional":
     yield refusal(
       "config.perturbation.rho_schedule",
@@ -100,43 +86,32 @@ def _schedule_problems(leaves: dict[str, Any], _: int) -> Iterator[str]:
 def _image_problems(leaves: dict[str, Any], _: int) -> Iterator[str]:
   mean, std = leaves["data.mean"], leaves["data.std"]
   if len(mean) != len(std):
-    yield refusal(
-      "config.data.std", std, f"as many channels as config.data.mean={mean}"
-    )
+    allowed = f"as many channels as config.data.mean={mean}"
+    yield refusal("config.data.std", std, allowed)
 
 
 def _stream_problems(leaves: dict[str, Any], _: int) -> Iterator[str]:
   if not leaves["data.stream"]:
     if leaves["data.skip_corrupt"]:
-      yield refusal(
-        "config.data.skip_corrupt",
-        True,
-        "false where config.data.stream=false; prepare the set again instead",
+      allowed = (
+        "false where config.data.stream=false; prepare the set again instead"
       )
+      yield refusal("config.data.skip_corrupt", True, allowed)
     return
-  for key, neutral in [
-    ("data.label_noise", 0),
-    ("data.crop_padding", 0),
-  ]:
-    if leaves[key] != neutral:
-      yield refusal(
-        f"config.{key}",
-        leaves[key],
-        f"{str(neutral).lower()} where config.data.stream=true: it needs the "
-        "set in memory",
-      )
+  for key in ("data.label_noise", "data.crop_padding"):
+    if leaves[key] != 0:
+      allowed = "0 where config.data.stream=true: it needs the set in memory"
+      yield refusal(f"config.{key}", leaves[key], allowed)
   for prefix in ("evaluation.", "evaluation.job_"):
     size, short_side = (
       leaves[prefix + name] or leaves[f"evaluation.{name}"]
       for name in ("image_size", "short_side")
     )
     if size > short_side:
-      yield refusal(
-        f"config.{prefix}image_size",
-        size,
-        f"at most config.{prefix}short_side={short_side}, of which it is the "
-        "middle",
+      allowed = (
+        f"at most config.{prefix}short_side={short_side}, the resized side"
       )
+      yield refusal(f"config.{prefix}image_size", size, allowed)
       return
 
 

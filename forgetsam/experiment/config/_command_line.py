@@ -10,12 +10,13 @@ from absl import flags
 from ml_collections import config_dict, config_flags
 
 from forgetsam.experiment.config._errors import ConfigError, closest, refusal
+from forgetsam.experiment.config._json import leaves
+from forgetsam.experiment.config._keys import KEYS, is_optional
 from forgetsam.experiment.config._process_flags import (
   ProcessFlags,
   define_process_flags,
   read_process_flags,
 )
-from forgetsam.experiment.config._schema import SCHEMA, is_optional, leaves
 from forgetsam.experiment.config._sweep_flags import (
   SweepFlags,
   define_sweep_flags,
@@ -193,6 +194,6 @@ def _override(
     values(["main.py", argument])
   except (flags.Error, TypeError, ValueError) as error:
     allowed = f"a value of type {holder.get_type(name).__name__}"
-    if path in SCHEMA:
-      allowed = SCHEMA[path].describe()
+    if path in KEYS:
+      allowed = KEYS[path].allowed
     raise ConfigError(refusal(f"config.{path}", value, allowed)) from error

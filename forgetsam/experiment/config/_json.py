@@ -1,23 +1,21 @@
-"""Configurations as JSON: what a run's folder keeps of them."""
+"""Configurations as flat mappings, as JSON, and as a hash."""
 
 import hashlib
 import json
 from collections.abc import Mapping
 from typing import Any
 
+from flax.traverse_util import flatten_dict, unflatten_dict
 from ml_collections import config_dict
 
-from forgetsam.experiment.config._schema import SCHEMA
+from forgetsam.experiment.config._keys import KEYS
 
-# A run may go on with other values of these: they move no weight, or only
-# after the step at which the run would have stopped.
-_FREE = (
-  "on_nonfinite",
-  *("log.", "checkpoint.", "data.dir", "data.threads"),
-  *("evaluation.batch_size", "evaluation.watch_test"),
-  *("evaluation.sets", "evaluation.job_"),
-  *("sharpness.", "forgetting.", "probe."),
-)
+_FREE = {key for key, row in KEYS.items() if not row.binding}
+
+
+def leaves(config: config_dict.ConfigDict) -> dict[str, Any]:
+  """The configuration's values by full key, without the leading `config.`."""
+  return dict(flatten_dict(config.to_dict(), sep="."))
 
 
 def config_to_dict(config: config_dict.ConfigDict) -> dict[str, Any]:
@@ -31,37 +29,20 @@ def config_from_dict(values: Mapping[str, Any]) -> config_dict.ConfigDict:
   JSON has neither tuples nor types for what is none: tuples come back from
   lists, and keys that are none become typed placeholders again.
   """
-
-  def restore(values: Mapping[str, Any], prefix: str) -> dict[str, Any]:
-    out: dict[str, Any] = {}
-    for key, value in values.items():
-      if isinstance(value, Mapping):
-        out[key] = restore(value, f"{prefix}{key}.")
-      elif isinstance(value, list):
-        out[key] = tuple(value)
-      elif value is None and prefix + key in SCHEMA:
-        out[key] = config_dict.placeholder(SCHEMA[prefix + key].kind)
-      else:
-        out[key] = value
-    return out
-
-  return config_dict.ConfigDict(restore(values, ""))
+  flat = flatten_dict(dict(values), sep=".")
+  restored = {key: _restored(key, value) for key, value in flat.items()}
+  return config_dict.ConfigDict(unflatten_dict(restored, sep="."))
 
 
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-  flat: dict[str, Any] = {}
-  for key, value in values.items():
-    if isinstance(value, Mapping):
-      flat |= _flat(value, f"{prefix}{key}.")
-    else:
-      flat[prefix + key] = value
-  return flat
+def _restored(key: str, value: Any) -> Any:
+  if value is None and key in KEYS:
+    return config_dict.placeholder(KEYS[key].rule.kind)
+  return tuple(value) if isinstance(value, list) else value
 
 
 def _binding(values: Mapping[str, Any]) -> dict[str, Any]:
-  """The flat keys that decide a run's result."""
-  flat = _flat(values)
-  return {k: v for k, v in flat.items() if not k.startswith(_FREE)}
+  flat = flatten_dict(dict(values), sep=".")
+  return {key: value for key, value in flat.items() if key not in _FREE}
 
 
 def differing_keys(

@@ -4,23 +4,21 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from forgetsam.experiment.config import KEYS
 from forgetsam.experiment.sweep._statistics import Mean
 
-# The keys that decide between settings that are as good, in this order, and
-# the sign that makes the gentler value the smaller one: perturb less, decay
-# less, step less, and ascend on larger micro-batches, as plain training does.
-_GENTLER = {
-  "perturbation.rho": 1,
-  "optimizer.weight_decay": 1,
-  "optimizer.learning_rate": 1,
-  "micro_batch_size": -1,
-}
+# Of settings that score alike, the one is chosen that perturbs least, then
+# decays least, steps least, and ascends on the largest micro-batches.
+_TIE_BREAKS = sorted(
+  (key for key, row in KEYS.items() if row.tie_break),
+  key=lambda key: abs(KEYS[key].tie_break),
+)
 
 
 def choose(
   settings: Sequence[dict[str, Any]], scores: Sequence[Mean | None]
 ) -> int | None:
-  """The gentlest setting within one standard error of the best.
+  """Chooses the weakest setting within one standard error of the best.
 
   With the best mean score and *its* standard error, every setting whose mean is
   at least their difference counts as good as the best. Among these the choice
@@ -58,6 +56,6 @@ def _rank(setting: dict[str, Any]) -> tuple[float, ...]:
     value = setting.get(key)
     if value is None:  # an optional key that is none, or a key not tuned
       value = math.inf
-    return _GENTLER[key] * float(value)
+    return math.copysign(1, KEYS[key].tie_break) * float(value)
 
-  return tuple(rank(key) for key in _GENTLER)
+  return tuple(map(rank, _TIE_BREAKS))

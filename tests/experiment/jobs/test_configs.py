@@ -13,7 +13,7 @@ import forgetsam as fs
 from forgetsam import data
 from forgetsam.experiment import build as builders
 from forgetsam.experiment.config import (
-  SCHEMA,
+  KEYS,
   apply_overrides,
   check_config,
   config_from_dict,
@@ -28,7 +28,7 @@ ROOT = Path(__file__).resolve().parents[3]
 FILES = sorted(
   path
   for path in ROOT.glob("configs/*.py")
-  if "common.apply_variant" in path.read_text()
+  if "apply_variant(config, variant)" in path.read_text()
 )
 VARIANTS = [
   *("plain", "sam", "obf", "random", "asam", "asam_obf", "gsam", "gsam_obf")
@@ -69,7 +69,7 @@ def test_every_cheap_variant_is_accepted(
 def test_variants_share_their_keys(file: Path):
   keys = [set(leaves(load(file, variant))) for variant in VARIANTS]
   assert all(k == keys[0] for k in keys)
-  assert set(SCHEMA) <= keys[0]
+  assert set(KEYS) <= keys[0]
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda p: p.stem)
@@ -131,14 +131,15 @@ def test_a_perturbation_can_be_chosen_on_plain():
   assert config.ascent.lam == 0.2
 
 
-# What chooses pieces that no variant has, so that their options are read.
-_CHOICES = {
-  "sam": [
-    ["--config.perturbation.name=friendly_sam"],
-    ["--config.combine.name=weighted"],
-    ["--config.look_sam.k=2"],
-  ]
-}
+# Every choice of each name, with `sam`, so that their options are read.
+_CHOICES = [
+  ["--config.look_sam.k=2"],
+  *(
+    [f"--config.{key}={name}"]
+    for key in ("perturbation.name", "combine.name")
+    for name in KEYS[key].rule.choices
+  ),
+]
 
 
 def test_no_key_goes_unread(
@@ -159,7 +160,7 @@ def test_no_key_goes_unread(
         "--config.perturbation.rho_schedule=lr_proportional",
       ],
       ["--config.data.stream=true"],
-      *_CHOICES.get(variant, []),
+      *(_CHOICES if variant == "sam" else []),
     ):
       file, *rest = arguments(variant, *extra)
       overrides = [a for a in rest if a.startswith("--config.")]

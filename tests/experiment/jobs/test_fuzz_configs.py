@@ -23,12 +23,10 @@ from tiny_runs import ROOT
 from forgetsam import data
 from forgetsam.experiment import build as builders
 from forgetsam.experiment.config import (
-  SCHEMA,
+  KEYS,
   ConfigError,
-  Rule,
   check_config,
   is_model_option,
-  leaves,
   load_config_file,
 )
 
@@ -65,19 +63,13 @@ MODEL_OPTIONS: dict[str, list[Any]] = {
 VARIANTS = ("plain", "sam", "obf", "random", "asam", "gsam", "gsam_obf")
 
 
-def choices(rule: Rule) -> list[str]:
-  """The names that a rule lists."""
-  listed = re.match("one of (.*)", rule.allowed)
-  return listed[1].split(", ") if listed else []
-
-
 def pool(key: str, valid: bool) -> list[Any]:
   """Values to try for a key: its rule's, or any."""
   if key in MODEL_OPTIONS:
     return MODEL_OPTIONS[key] + ([] if valid else ANY)
-  rule = SCHEMA[key]
-  values = [*choices(rule), *POOLS[rule.kind], *ANY]
-  return [v for v in values if rule.admits(v)] if valid else values
+  row = KEYS[key]
+  values = [*row.rule.choices, *POOLS[row.rule.kind], *ANY]
+  return [v for v in values if row.admits(v)] if valid else values
 
 
 def base(variant: str) -> config_dict.ConfigDict:
@@ -95,11 +87,11 @@ def base(variant: str) -> config_dict.ConfigDict:
   return config
 
 
-KEYS = sorted({*leaves(base("plain")), *SCHEMA} - {"init_from"})
+DRAWN = sorted(KEYS.keys() - {"init_from"})
 
 
 def test_every_key_has_values_to_draw():
-  for key in KEYS:
+  for key in DRAWN:
     assert is_model_option(key) <= (key in MODEL_OPTIONS), key
     assert pool(key, valid=True), key
 
@@ -110,7 +102,7 @@ def draw(
   """A configuration with a few keys changed, and the changes."""
   config = base(r.choice(VARIANTS))
   changes: dict[str, Any] = {}
-  for key in r.sample(KEYS, r.randint(1, 6)):
+  for key in r.sample(DRAWN, r.randint(1, 6)):
     changes[key] = r.choice(pool(key, valid=r.random() < honest))
   nested = config.to_dict()
   for key, value in changes.items():
@@ -178,7 +170,7 @@ def outcome(config: config_dict.ConfigDict, changes: dict[str, Any]) -> str:
     found = str(error)
   # Not always a key that was changed: it may be what no longer fits it.
   named = re.findall(r"config\.([a-z_.0-9]+)", found)
-  assert found == "traced" or set(named) & set(KEYS), f"{changes}: {found}"
+  assert found == "traced" or set(named) & set(DRAWN), f"{changes}: {found}"
   assert time.monotonic() - start < SECONDS
   return "traced" if found == "traced" else "refused"
 

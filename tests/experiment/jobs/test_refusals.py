@@ -171,7 +171,7 @@ def test_values_that_do_not_go_together_are_refused(
 COMMANDS = [
   (["--config=configs/digits.py:obff", "--workdir=x"], "'obff'", "gsam_obf"),
   (["--config=configs/digit.py:obf", "--workdir=x"], "--config", "digits.py"),
-  (["--config=configs/common.py:obf", "--workdir=x"], "--config", "get_config"),
+  (["--config=configs/paper.py:obf", "--workdir=x"], "--config", "get_config"),
   (["--config=configs/digits.py:obf"], "--workdir", "folder"),
   (["--workdir=x"], "--config is missing", "configs/digits.py"),
   (

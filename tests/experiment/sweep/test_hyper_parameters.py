@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from sweep_runs import tiny_config
 
-from forgetsam.experiment.config import SCHEMA, config_from_dict, config_to_dict
+from forgetsam.experiment.config import KEYS, config_from_dict, config_to_dict
 from forgetsam.experiment.sweep._hyper_parameters import (
   TRACED,
   put_together,
@@ -23,9 +23,9 @@ def test_every_number_of_the_method_is_traced():
   }
   numbers = {
     key
-    for key, rule in SCHEMA.items()
-    if rule.kind is float
-    and not key.startswith(("data.", "sharpness.", "forgetting."))
+    for key, row in KEYS.items()
+    if row.rule.kind is float
+    and not key.startswith(("data.", "sharpness.", "forgetting.", "model."))
   }
   assert numbers - counts == set(TRACED) - {"seed"}
 

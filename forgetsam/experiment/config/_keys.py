@@ -1,0 +1,286 @@
+"""The table of configuration keys: each is declared here, and only here.
+
+Groups are in the order of `config.json`. A row is a default, a rule and a line
+of help; `Key` says what else there is.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from flax.traverse_util import flatten_dict
+
+from forgetsam.experiment.config._rules import (
+  BELOW_ONE,
+  COUNT,
+  FINITE,
+  FLAG,
+  NOT_NEGATIVE,
+  POSITIVE,
+  SEED,
+  SHARE,
+  UP_TO_ONE,
+  Key,
+  Rule,
+  choice,
+  integer,
+  interval,
+  per_channel,
+  text,
+  words,
+)
+
+
+def _number(
+  default: float | None, rule: Rule, about: str, turn: int = 0
+) -> Key:
+  return Key(default, rule, about, traced=True, tie_break=turn)
+
+
+def _switch(default: Any, rule: Rule, about: str) -> Key:
+  return Key(default, rule, about, switch=True)
+
+
+def _free(default: Any, rule: Rule, about: str) -> Key:
+  return Key(default, rule, about, binding=False)
+
+
+def _option(kind: type, about: str) -> Key:
+  """One that the constructor of the chosen model checks."""
+  return Key(None, Rule(kind, f"a value of type {kind.__name__}"), about)
+
+
+def _group(rows: dict[str, Key], **changes: Any) -> dict[str, Key]:
+  return {name: row._replace(**changes) for name, row in rows.items()}
+
+
+def _data(**rows: Key) -> dict[str, Key]:
+  return _group(rows, compiled=False, tuned=False)
+
+
+def _free_data(**rows: Key) -> dict[str, Key]:
+  return _group(_data(**rows), binding=False)
+
+
+def _job(**rows: Key) -> dict[str, Key]:
+  return _group(rows, compiled=False, binding=False)
+
+
+_WHICH = choice("last", "best", "all")
+_NONE_OR_TWO = Rule(
+  int, "0 for none, or an integer, at least 2", lambda v: v == 0 or v >= 2
+)
+_LISTED = words("names among sam, obf and random", "sam", "obf", "random")
+
+
+_TABLE: dict[str, Any] = {
+  "seed": _number(
+    0, SEED, "Seed of initialisation, data order, dropout and noise"
+  )._replace(tuned=False),
+  "on_nonfinite": _free(
+    "stop",
+    choice("stop", "skip"),
+    "Reaction to a non-finite loss or gradient",
+  ),
+  "init_from": Key(
+    None,
+    text("the folder of a run, or a PyTorch model's file"),
+    "Run or PyTorch file whose weights training starts from",
+  ),
+  "epochs": Key(10, COUNT, "Passes over the training split"),
+  "batch_size": Key(128, COUNT, "Examples per step, over all devices"),
+  "micro_batch_size": Key(
+    None,
+    COUNT,
+    "Examples that share a delta (m); none: a device's whole share",
+    tie_break=-4,
+  ),
+  "model": {
+    "name": Key("mlp", text("the name of a registered model"), "Architecture"),
+    "hidden": _option(tuple, "Widths of the mlp's hidden layers"),
+    "activation": _option(str, "Activation of the mlp: gelu, relu or tanh"),
+    "widths": _option(tuple, "Channels of the cnn's convolutions"),
+    "batch_norm": _option(bool, "Whether the cnn has BatchNorm"),
+    "stage_sizes": _option(tuple, "Blocks in each stage of a ResNet"),
+    "patch_size": _option(int, "Side of a ViT's patches, in pixels"),
+    "width": _option(int, "Channels of a ResNet's first stage, or of a ViT"),
+    "depth": _option(int, "Blocks of a ViT"),
+    "num_heads": _option(int, "Attention heads of a ViT"),
+    "mlp_ratio": _option(int, "Hidden width over width in a ViT's blocks"),
+    "dropout": _option(float, "Dropout rate"),
+    "head_bias": _option(float, "Initial bias of the logits"),
+    "remat": _option(bool, "Recompute activations in the backward pass"),
+    "dtype": _option(str, "Type of the computation; parameters are float32"),
+  },
+  "data": _data(
+    name=Key("digits", text("the name of a data set"), "Data set"),
+    dir=_free(None, text("a folder"), "Folder of prepared sets; none: TFDS's"),
+    stream=Key(False, FLAG, "Read files as needed, with random resized crops"),
+    image_size=Key(224, COUNT, "Side of streamed crops, in pixels"),
+    crop_area=Key(
+      (0.05, 1.0), interval(1.0), "Range of a crop's relative area"
+    ),
+    crop_aspect=Key((3 / 4, 4 / 3), interval(), "Range of a crop's aspect"),
+    shuffle_buffer=Key(8192, COUNT, "Streamed examples to shuffle among"),
+    threads=_free(None, COUNT, "Decoding threads; none: one per CPU core"),
+    skip_corrupt=Key(False, FLAG, "Find and leave out corrupt streamed images"),
+    validation=Key(0.1, BELOW_ONE, "Fraction of the training split held out"),
+    split_seed=Key(0, SEED, "Seed that chooses the held-out examples"),
+    train_examples=Key(None, COUNT, "Training examples to keep; none: all"),
+    label_noise=Key(0.0, UP_TO_ONE, "Fraction of training labels to change"),
+    mean=Key((0.5,), per_channel(FINITE), "Subtracted from pixels in [0, 1]"),
+    std=Key((0.5,), per_channel(POSITIVE), "Divisor of pixels less the mean"),
+    flip=Key(False, FLAG, "Mirror training images at random"),
+    crop_padding=Key(0, integer(0), "Pixels to shift training images by"),
+  ),
+  "loss": {
+    "name": Key(
+      "softmax_cross_entropy",
+      choice("softmax_cross_entropy", "sigmoid_cross_entropy"),
+      "Training loss",
+    ),
+    "label_smoothing": _number(0.0, BELOW_ONE, "Weight of uniform labels"),
+  },
+  "ascent": {
+    "name": _switch(
+      "loss", choice("loss", "output_bias_forgetting"), "Ascent objective"
+    ),
+    "lam": _number(None, BELOW_ONE, "OBF's lambda; none: 1 / classes"),
+    "gamma": _number(1.0, UP_TO_ONE, "OBF's gamma"),
+    "activation": Key(
+      "sigmoid", choice("sigmoid", "softmax"), "From logits to OBF's outputs"
+    ),
+    "fraction": _switch(
+      1.0, SHARE, "Fraction of each micro-batch in its ascent gradient"
+    ),
+  },
+  "perturbation": {
+    "name": Key(
+      "none",
+      choice("none", "sam", "asam", "random", "momentum", "friendly_sam"),
+      "From ascent gradient to delta, the offset of the weights",
+    ),
+    "rho": _number(0.05, NOT_NEGATIVE, "Radius of delta", turn=1),
+    "steps": _switch(1, COUNT, "Ascent steps, which share the radius"),
+    "every_k": _switch(
+      1, COUNT, "Steps per ascent; others reuse its direction"
+    ),
+    "layers": _switch("all", choice("all", "norm"), "Layers to perturb"),
+    "start": _switch(0.0, BELOW_ONE, "Fraction of training before it begins"),
+    "stop": _switch(1.0, SHARE, "Fraction of training after which it ends"),
+    "sigma": _number(
+      1.0, FINITE, "Multiple of the mean gradient that friendly_sam subtracts"
+    ),
+    "decay": _number(0.9, BELOW_ONE, "Decay of friendly_sam's mean gradient"),
+    "rho_schedule": Key(
+      "constant", choice("constant", "lr_proportional"), "Radius over training"
+    ),
+    "rho_min": _number(
+      0.0, NOT_NEGATIVE, "Radius at the smallest learning rate"
+    ),
+    "eta": _number(0.0, NOT_NEGATIVE, "Added to |w| in asam"),
+    "magnitude": Key(
+      "both",
+      choice("before", "after", "both"),
+      "Where asam multiplies by |w|: before or after the norm",
+    ),
+  },
+  "look_sam": {
+    "k": _switch(1, COUNT, "Steps per perturbed step of LookSAM; 1: off"),
+    "alpha": _number(0.7, FINITE, "Weight of LookSAM's reused component"),
+  },
+  "combine": {
+    "name": _switch(
+      "none",
+      choice("none", "surrogate_gap", "weighted"),
+      "Descent gradient from ascent and perturbed gradient",
+    ),
+    "alpha": _number(0.1, FINITE, "Weight of surrogate_gap (GSAM)"),
+    "normalized": Key(False, FLAG, "Whether surrogate_gap projects delta"),
+    "gamma": _number(0.9, BELOW_ONE, "Weight of sharpness in weighted (WSAM)"),
+  },
+  "optimizer": {
+    "name": Key("adamw", choice("adamw", "sgdw"), "Optimizer"),
+    "learning_rate": _number(1e-3, POSITIVE, "Peak learning rate", turn=3),
+    "weight_decay": _number(0.0, NOT_NEGATIVE, "Decoupled decay", turn=2),
+    "momentum": _number(0.9, BELOW_ONE, "Momentum of sgdw"),
+    "clip": _number(None, POSITIVE, "Largest gradient norm; none: any"),
+    "shrink_and_perturb": _number(
+      None,
+      UP_TO_ONE,
+      "Fraction of the way back to the initial weights per step",
+    ),
+    "shard_state": Key(False, FLAG, "Shard the state over devices (ZeRO-1)"),
+  },
+  "schedule": {
+    "name": Key("cosine", choice("cosine", "linear"), "Learning rate's decay"),
+    "warmup_epochs": Key(1.0, NOT_NEGATIVE, "Epochs of linear warm-up from 0"),
+    "min_learning_rate": _number(0.0, NOT_NEGATIVE, "Learning rate at the end"),
+  },
+  "evaluation": _data(
+    every_epochs=Key(1, COUNT, "Epochs between evaluations"),
+    batch_size=_free(512, COUNT, "Examples per batch"),
+    image_size=Key(224, COUNT, "Side of streamed images' central crop"),
+    short_side=Key(256, COUNT, "Streamed images' shorter side before it"),
+    resize_method=Key("bicubic", choice("bilinear", "bicubic"), "Resizing"),
+    watch_test=_free(False, FLAG, "Log test scores, too; they choose nothing"),
+    sets=_free("", words("names of sets"), "More sets for --job=evaluate"),
+    job_image_size=_free(None, COUNT, "image_size of --job=evaluate"),
+    job_short_side=_free(None, COUNT, "short_side of --job=evaluate"),
+  ),
+  "sharpness": _job(
+    checkpoint=Key("last", _WHICH, "Checkpoints to measure"),
+    examples=Key(8192, COUNT, "Training examples in the loss"),
+    top=Key(1, COUNT, "Largest eigenvalues to report"),
+    lanczos_steps=Key(30, integer(2), "Lanczos iterations"),
+    trace_samples=Key(50, integer(2), "Random vectors for a trace"),
+    density_samples=Key(
+      5, _NONE_OR_TWO, "Random vectors for the spectral density"
+    ),
+    rho=Key(0.05, POSITIVE, "Radius of average and worst-case sharpness"),
+    micro_batch_size=Key(128, COUNT, "m of m-sharpness"),
+    layers=Key(False, FLAG, "Measure each layer's curvature, too"),
+    surface_points=Key(
+      0, integer(0), "Loss surface's points per axis; 0: none"
+    ),
+  ),
+  "forgetting": _job(
+    checkpoint=Key("last", _WHICH, "Checkpoints to measure"),
+    examples=Key(2000, integer(2), "Examples of each split"),
+    per_class=Key(30, integer(2), "Examples of each class in a probe"),
+    micro_batch_size=Key(64, COUNT, "Examples that share a delta"),
+    repeats=Key(20, integer(2), "Micro-batches, each with its delta"),
+    sam_rho=Key(0.1, NOT_NEGATIVE, "Radius of SAM's delta"),
+    obf_rho=Key(0.4, NOT_NEGATIVE, "Radius of OBF's delta"),
+    random_rho=Key(1.0, NOT_NEGATIVE, "Radius of a random delta"),
+    layer=Key(
+      None,
+      text("the name of a module of the model"),
+      "Module whose representation is measured, too",
+    ),
+    noise_std=Key(0.5, POSITIVE, "Noise on that, relative to its scale"),
+  ),
+  "probe": _job(
+    perturbations=Key("", _LISTED, "Deltas whose forgetting training logs"),
+    every_steps=Key(200, COUNT, "Steps between probes"),
+  ),
+  "checkpoint": _free_data(
+    every_steps=Key(None, COUNT, "Steps between saves beside evaluations'"),
+    keep=Key(1, COUNT, "Latest checkpoints to keep"),
+  ),
+  "log": _free_data(
+    every_steps=Key(50, COUNT, "Steps between log lines"),
+    profile=Key(False, FLAG, "Write a profile of a few steps"),
+  ),
+}
+
+KEYS: Mapping[str, Key] = flatten_dict(_TABLE, sep=".")
+
+
+def is_model_option(key: str) -> bool:
+  """Whether the key is an option that the chosen model defines."""
+  return key.startswith("model.") and key != "model.name"
+
+
+def is_optional(key: str) -> bool:
+  """Whether the key may be none; a model's own default then holds."""
+  return is_model_option(key) or (key in KEYS and KEYS[key].default is None)
