@@ -6,7 +6,7 @@ files are the same for any number of processes and devices.
 
 import logging
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,12 +18,13 @@ from orbax.checkpoint.checkpoint_managers import preservation_policy
 from forgetsam.experiment.run._checksums import (
   add_checksum,
   leaf_checksums,
+  place_like,
   to_host,
   verify_record,
 )
 from forgetsam.experiment.run._processes import from_main, on_main
 from forgetsam.experiment.run._workdir import CheckpointError
-from forgetsam.training import TrainState, place
+from forgetsam.training import TrainState
 
 Rank = tuple[float, ...]
 
@@ -171,18 +172,18 @@ class Checkpoints:
 
     def read() -> dict[str, Any] | None:
       nonlocal arrays
-      damaged: list[int] = []
-      for _, restored in self._whole(reversed(self._steps()), damaged, like):
-        for bad in damaged:
-          self._quarantine(bad)
-        arrays = restored.arrays
-        return restored.record
-      return None
+      restored, damaged = self._first_whole(self._steps()[::-1], like)
+      for step in damaged:
+        self._quarantine(step)
+      if restored is None:
+        return None
+      arrays = restored.arrays
+      return restored.record
 
     record = on_main(read)
     if record is None:
       return None
-    parts = _placed(from_main(arrays, like), _parts(target))
+    parts = place_like(from_main(arrays, like), _parts(target))
     return target.replace(**parts["variables"], **parts["training"]), record
 
   def variables(self, steps: Sequence[int]) -> Variables:
@@ -195,27 +196,28 @@ class Checkpoints:
 
     def read() -> tuple[int, dict[str, Any], Any]:
       nonlocal arrays
-      for step, restored in self._whole(steps, []):
-        arrays = restored.arrays["variables"]
-        shapes = jax.tree.map(
-          lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), arrays
-        )
-        return step, restored.record, shapes
-      raise CheckpointError(f"{self._folder} holds no checkpoint")
+      restored, _ = self._first_whole(steps)
+      if restored is None:
+        raise CheckpointError(f"{self._folder} holds no checkpoint")
+      arrays = restored.arrays["variables"]
+      shapes = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), arrays
+      )
+      return restored.step, restored.record, shapes
 
     step, record, shapes = on_main(read)
     variables = jax.tree.map(jnp.array, from_main(arrays, shapes))
     return Variables(step, **variables, record=record)
 
-  def _whole(
-    self, steps: Any, damaged: list[int], target: Any = None
-  ) -> Iterator[tuple[int, "_Restored"]]:
-    """The checkpoints that pass verification; notes and reports the others."""
+  def _first_whole(
+    self, steps: Sequence[int], target: Any = None
+  ) -> tuple["_Restored | None", list[int]]:
+    """The first checkpoint that passes verification, and the damaged before."""
+    damaged: list[int] = []
     reason: Exception | None = None
-    whole = False
     for step in steps:
       try:
-        restored = self._restore(step, target)
+        return self._restore(step, target), damaged
       except Exception as error:  # orbax and tensorstore raise many kinds
         reason = error
         damaged.append(step)
@@ -224,14 +226,12 @@ class Checkpoints:
           self._folder / str(step),
           str(error).partition("\n")[0],
         )
-        continue
-      whole = True
-      yield step, restored
-    if damaged and not whole:
+    if damaged:
       raise CheckpointError(
         f"every checkpoint in {self._folder} is damaged: {damaged}; start in "
         "another workdir"
       ) from reason
+    return None, []
 
   def _restore(self, step: int, target: Any = None) -> "_Restored":
     """Reads and verifies one checkpoint; without target only variables."""
@@ -251,7 +251,7 @@ class Checkpoints:
       for path in expected[name] | found:
         if expected[name].get(path) != found.get(path):
           raise CheckpointError(f"{name}{path} differs from its checksum")
-    return _Restored(arrays, record)
+    return _Restored(step, arrays, record)
 
   def _quarantine(self, step: int) -> None:
     target = self._folder.parent / "damaged" / str(step)
@@ -264,6 +264,7 @@ class Checkpoints:
 
 
 class _Restored(NamedTuple):
+  step: int
   arrays: dict[str, Any]
   record: dict[str, Any]
 
@@ -303,22 +304,6 @@ def _parts(state: TrainState) -> dict[str, Any]:
       "perturb_state": state.perturb_state,
     },
   }
-
-
-def _placed(arrays: Any, like: Any) -> Any:
-  """The devices' own copies of restored arrays, placed as `like` is."""
-
-  def own(array: Any, leaf: jax.Array) -> jax.Array:
-    # A device may share NumPy's memory; a donated buffer must be its own.
-    restored = jnp.array(array, copy=True)
-    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-      restored = jax.random.wrap_key_data(
-        restored, impl=jax.random.key_impl(leaf)
-      )
-    return restored
-
-  shardings = jax.tree.map(lambda leaf: leaf.sharding, like)
-  return place(jax.tree.map(own, arrays, like), shardings)
 
 
 def _without_barriers() -> ocp.options.MultiprocessingOptions:

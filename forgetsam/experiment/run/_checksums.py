@@ -1,4 +1,4 @@
-"""SHA-256 of trees and records: they name weights, and expose damaged files."""
+"""Host copies of trees, and SHA-256 of them: they expose damaged files."""
 
 import hashlib
 import json
@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from forgetsam.experiment.run._processes import gathered
 from forgetsam.experiment.run._workdir import CheckpointError
+from forgetsam.training import place
 
 _RECORD_KEY = "record_sha256"
 
@@ -29,6 +31,22 @@ def to_host(tree: Any) -> Any:
     return np.array(leaf, copy=True)
 
   return jax.tree.map(copy, tree)
+
+
+def place_like(arrays: Any, like: Any) -> Any:
+  """The devices' own copies of restored arrays, placed as `like` is."""
+
+  def own(array: Any, leaf: jax.Array) -> jax.Array:
+    # A device may share NumPy's memory; a donated buffer must be its own.
+    restored = jnp.array(array, copy=True)
+    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+      restored = jax.random.wrap_key_data(
+        restored, impl=jax.random.key_impl(leaf)
+      )
+    return restored
+
+  shardings = jax.tree.map(lambda leaf: leaf.sharding, like)
+  return place(jax.tree.map(own, arrays, like), shardings)
 
 
 def _digest(leaf: np.ndarray) -> "hashlib._Hash":
