@@ -9,33 +9,27 @@ import statistics
 import sys
 from pathlib import Path
 
-
-def main(folder: Path) -> None:
-  """One row a variant: mean and standard error over its runs."""
-  print("| variant | seeds | test accuracy | test loss | time of a run |")
-  print("|---|---|---|---|---|")
-  for variant in sorted(path for path in folder.iterdir() if path.is_dir()):
-    runs = [json.loads(p.read_text()) for p in variant.glob("*/summary.json")]
-    if len(runs) < 2:
-      raise SystemExit(f"{variant} holds {len(runs)} complete runs, 2 needed")
-    cells = [
-      mean_and_error([run[key] for run in runs])
-      for key in ("test/accuracy", "test/loss")
-    ]
-    seconds = statistics.median(run["wall_seconds"] for run in runs)
-    print(
-      f"| `{variant.name}` | {len(runs)} | {' | '.join(cells)} "
-      f"| {seconds:.0f} s |"
-    )
+from forgetsam.experiment._tables import markdown_table
+from forgetsam.experiment.sweep import mean_over_runs
 
 
-def mean_and_error(values: list[float]) -> str:
-  """The mean with its standard error, over independent runs."""
-  error = statistics.stdev(values) / len(values) ** 0.5
-  return f"{statistics.mean(values):.4f} ± {error:.4f}"
+def row(variant: Path) -> list[str]:
+  """Means and standard errors over a variant's runs."""
+  runs = [json.loads(p.read_text()) for p in variant.glob("*/summary.json")]
+  if len(runs) < 2:
+    raise SystemExit(f"{variant} holds {len(runs)} complete runs, 2 needed")
+  means = [
+    mean_over_runs([run[key] for run in runs])
+    for key in ("test/accuracy", "test/loss")
+  ]
+  cells = [f"{mean:.4f} ± {error:.4f}" for mean, error in means]
+  seconds = statistics.median(run["wall_seconds"] for run in runs)
+  return [f"`{variant.name}`", str(len(runs)), *cells, f"{seconds:.0f} s"]
 
 
 if __name__ == "__main__":
   if len(sys.argv) != 2:
     raise SystemExit(__doc__)
-  main(Path(sys.argv[1]))
+  variants = sorted(p for p in Path(sys.argv[1]).iterdir() if p.is_dir())
+  header = ["variant", "seeds", "test accuracy", "test loss", "time of a run"]
+  print(markdown_table(header, map(row, variants)), end="")

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import kendalltau
 
-from forgetsam.experiment.sweep._tables import csv_text, markdown
+from forgetsam.experiment._tables import csv_text, markdown_table
 from forgetsam.studies.known_bias import SPLITS, report
 
 SHOWN = (
@@ -73,7 +73,7 @@ def results_table(final: Any, chosen: list[report.Key]) -> str:
       for name in SHOWN
     ]
     rows.append([key[0], str(key[1]), f"{key[3]:g}", *cells])
-  return markdown(header, rows)
+  return markdown_table(header, rows)
 
 
 def rank_table(effects: list[dict[str, Any]], curve: Any) -> str:
@@ -97,7 +97,7 @@ def rank_table(effects: list[dict[str, Any]], curve: Any) -> str:
         for name in ("forgotten_balance", "learned_balance")
       ]
       rows.append([str(epoch), str(m), str(len(found)), *taus])
-  return markdown(header, rows)
+  return markdown_table(header, rows)
 
 
 def trained_with(effect: dict[str, Any], curve: Any) -> Any:

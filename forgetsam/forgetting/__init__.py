@@ -4,8 +4,9 @@ The estimators are ours: the paper's are not known to us. Each comes with its
 standard error, its bias, and the controls without which it misleads.
 """
 
+from forgetsam._arrays import add_delta as add_offset
+from forgetsam._estimate import Estimate
 from forgetsam.forgetting._effect import effect_over_repeats
-from forgetsam.forgetting._estimate import Estimate
 from forgetsam.forgetting._model_specific import (
   ModelSpecificForgetting,
   NetworkForgetting,
@@ -15,7 +16,7 @@ from forgetsam.forgetting._model_specific import (
 )
 from forgetsam.forgetting._offsets import (
   DeltaFn,
-  add_offset,
+  LogitsFn,
   batched,
   offset_fn,
   probe_indices,
@@ -52,6 +53,7 @@ __all__ = [
   "DeltaFn",
   "Estimate",
   "InformationEstimates",
+  "LogitsFn",
   "ModelSpecificForgetting",
   "NetworkForgetting",
   "OriginEffect",

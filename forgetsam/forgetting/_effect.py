@@ -7,9 +7,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from forgetsam._arrays import add_delta
 from forgetsam._typing import PyTree
-from forgetsam.forgetting._estimate import over_repeats
-from forgetsam.forgetting._offsets import DeltaFn, Examples, add_offset
+from forgetsam.forgetting._jackknife import over_repeats
+from forgetsam.forgetting._offsets import DeltaFn, Examples
 
 EffectFn = Callable[[PyTree, PyTree, Any], PyTree]
 
@@ -93,7 +94,7 @@ def _one_repeat(
 ) -> PyTree:
   images, labels = draw(examples, m, jax.random.fold_in(key, index))
   delta = delta_fn(params, images, labels, micro_batch=index)
-  return effect_fn(params, add_offset(params, delta), context)
+  return effect_fn(params, add_delta(params, delta), context)
 
 
 def draw(examples: Examples, size: int, key: jax.Array) -> Examples:

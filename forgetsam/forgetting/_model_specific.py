@@ -6,15 +6,16 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from forgetsam._arrays import add_delta
+from forgetsam._estimate import Estimate
 from forgetsam._losses import softmax_cross_entropy
 from forgetsam._typing import Loss, PyTree
 from forgetsam.forgetting._effect import check_repeats, draw
-from forgetsam.forgetting._estimate import Estimate, over_repeats
+from forgetsam.forgetting._jackknife import over_repeats
 from forgetsam.forgetting._offsets import (
   DeltaFn,
   Examples,
   LogitsFn,
-  add_offset,
 )
 
 
@@ -210,7 +211,7 @@ def _own_and_fresh(
   images, labels = draw(examples, 2 * m, jax.random.fold_in(key, index))
   delta = delta_fn(params, images[:m], labels[:m], micro_batch=index)
   before = logits_fn(params, images).astype(jnp.float32)
-  after = logits_fn(add_offset(params, delta), images).astype(jnp.float32)
+  after = logits_fn(add_delta(params, delta), images).astype(jnp.float32)
   log_p, log_q = jax.nn.log_softmax(before), jax.nn.log_softmax(after)
   kl = jnp.sum(jnp.exp(log_p) * (log_p - log_q), axis=1)
 

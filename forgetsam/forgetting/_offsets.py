@@ -9,9 +9,8 @@ import numpy as np
 import optax
 from jaxtyping import Array, Int
 
-from forgetsam._arrays import at_least_float32
 from forgetsam._typing import AscentSignal, NDArray, PyTree
-from forgetsam.forgetting._estimate import IntLabels
+from forgetsam.forgetting._jackknife import IntLabels
 
 LogitsFn = Callable[[PyTree, Any], Array]
 Examples = tuple[NDArray, NDArray]
@@ -101,23 +100,6 @@ def offset_fn(
     return delta
 
   return delta_fn
-
-
-def add_offset(params: PyTree, delta: PyTree) -> PyTree:
-  """`params + delta`, in float32 where the dtype could swallow a small offset.
-
-  Args:
-    params: the network's weights.
-    delta: an offset of their structure and shapes.
-
-  Example:
-    >>> w = jnp.array([256.0], jnp.bfloat16)
-    >>> add_offset(w, jnp.array([0.25], jnp.bfloat16))
-    Array([256.25], dtype=float32)
-  """
-  return jax.tree.map(
-    lambda w, d: at_least_float32(w) + at_least_float32(d), params, delta
-  )
 
 
 def batched(

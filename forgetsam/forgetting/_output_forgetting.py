@@ -5,7 +5,7 @@ from typing import NamedTuple
 from jaxtyping import Float
 
 from forgetsam._typing import NDArray
-from forgetsam.forgetting._estimate import IntLabels, Strata, strata, subtract
+from forgetsam.forgetting._jackknife import IntLabels, Strata, strata, subtract
 from forgetsam.forgetting._output_information import (
   InformationTerms,
   OutputInformation,

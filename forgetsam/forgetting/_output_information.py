@@ -9,9 +9,9 @@ from jax.scipy.special import entr
 from jaxtyping import Array, Float
 
 from forgetsam._arrays import at_least_float32
+from forgetsam._estimate import Estimate
 from forgetsam._typing import NDArray
-from forgetsam.forgetting._estimate import (
-  Estimate,
+from forgetsam.forgetting._jackknife import (
   IntLabels,
   Strata,
   Terms,

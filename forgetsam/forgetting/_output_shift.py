@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from forgetsam._estimate import Estimate
 from forgetsam._typing import NDArray
-from forgetsam.forgetting._estimate import (
-  Estimate,
+from forgetsam.forgetting._jackknife import (
   IntLabels,
   Strata,
   Terms,
@@ -19,6 +19,7 @@ from forgetsam.forgetting._estimate import (
   subtract,
 )
 from forgetsam.forgetting._output_information import softmax
+from forgetsam.training import confidence_bins
 
 
 class OutputSummary(NamedTuple):
@@ -65,7 +66,8 @@ def output_shift(
   r"""What an offset of the weights does to the outputs' statistics.
 
   With z the logits, p their softmax, :math:`\pi` the labels' marginal, and the
-  examples binned by confidence :math:`\max_k p_k` in equal intervals,
+  examples binned by confidence :math:`\max_k p_k` in equal intervals, open
+  below and closed above,
 
   .. math:: \overline{z_y}, \quad
      \overline{\tfrac{1}{K - 1} \textstyle\sum_{k \ne y} z_k}, \quad
@@ -154,10 +156,9 @@ def _terms(logits: Array, groups: Strata, bins: int) -> list[Terms]:
 def _calibration_gaps(confidence: Array, right: Array, bins: int) -> Array:
   """Confidence minus correctness, with the sign of its bin's total."""
   gap = confidence - right
-  index = jnp.clip(jnp.floor(confidence * bins), 0, bins - 1)
-  member = index[:, None] == jnp.arange(bins)
+  member = confidence_bins(confidence, bins)
   totals = jnp.sum(jnp.where(member, gap[:, None], 0), axis=0)
-  return gap * jnp.sign(totals)[index.astype(jnp.int32)]
+  return gap * jnp.sign(totals)[jnp.argmax(member, axis=1)]
 
 
 def _prior_log_ratios(p: Array, target: Array) -> Array:

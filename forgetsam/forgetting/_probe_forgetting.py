@@ -7,9 +7,10 @@ from typing import Any, NamedTuple
 
 import jax
 
+from forgetsam._estimate import Estimate
 from forgetsam._typing import PyTree
 from forgetsam.forgetting._effect import effect_over_repeats
-from forgetsam.forgetting._estimate import Estimate, Strata, strata
+from forgetsam.forgetting._jackknife import Strata, strata
 from forgetsam.forgetting._offsets import DeltaFn, Examples, LogitsFn, batched
 from forgetsam.forgetting._output_forgetting import (
   BothTerms,

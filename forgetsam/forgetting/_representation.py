@@ -7,9 +7,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from forgetsam._checks import is_number
+from forgetsam._estimate import Estimate
 from forgetsam._typing import NDArray, Scalar
-from forgetsam.forgetting._estimate import (
-  Estimate,
+from forgetsam.forgetting._jackknife import (
   IntLabels,
   Strata,
   Terms,

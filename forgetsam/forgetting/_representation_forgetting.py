@@ -5,9 +5,9 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from forgetsam._estimate import Estimate
 from forgetsam._typing import Scalar
-from forgetsam.forgetting._estimate import (
-  Estimate,
+from forgetsam.forgetting._jackknife import (
   IntLabels,
   Strata,
   Terms,

@@ -4,6 +4,7 @@ Everything is a function of a `DatasetLoss`, the mean loss over a dataset as a
 function of the weights; `restrict` makes it one of a group of layers.
 """
 
+from forgetsam._estimate import Estimate
 from forgetsam.sharpness._average_case import average_sharpness
 from forgetsam.sharpness._dataset_loss import (
   DatasetLoss,
@@ -12,7 +13,6 @@ from forgetsam.sharpness._dataset_loss import (
 )
 from forgetsam.sharpness._density import SpectralDensity, spectral_density
 from forgetsam.sharpness._eigenvalues import Eigenvalues, extreme_eigenvalues
-from forgetsam.sharpness._estimate import Estimate
 from forgetsam.sharpness._layer_groups import layer_groups, restrict
 from forgetsam.sharpness._m_sharpness import m_sharpness
 from forgetsam.sharpness._plots import plot_loss_surface, plot_spectral_density

@@ -3,11 +3,12 @@
 import jax
 import jax.numpy as jnp
 
+from forgetsam._arrays import add_delta
 from forgetsam._checks import check_rho
+from forgetsam._estimate import Estimate, estimate_mean
 from forgetsam._typing import PyTree
 from forgetsam.sharpness._dataset_loss import DatasetLoss
-from forgetsam.sharpness._estimate import Estimate, estimate_mean
-from forgetsam.sharpness._offsets import add, random_offset
+from forgetsam.sharpness._offsets import random_offset
 
 
 def average_sharpness(
@@ -71,6 +72,8 @@ def average_sharpness(
   increases = []
   for k in jax.random.split(key, num_samples):
     delta = random_offset(k, params, rho, adaptive=adaptive)
-    up, down = (loss.value(add(params, delta, sign)) for sign in (1.0, -1.0))
+    up, down = (
+      loss.value(add_delta(params, delta, sign)) for sign in (1.0, -1.0)
+    )
     increases.append((up - center) / 2 + (down - center) / 2)
   return estimate_mean(jnp.stack(increases))

@@ -2,11 +2,12 @@
 
 import jax.numpy as jnp
 
+from forgetsam._arrays import add_delta
 from forgetsam._checks import check_rho
+from forgetsam._estimate import Estimate, estimate_mean
 from forgetsam._typing import PyTree
 from forgetsam.sharpness._dataset_loss import DatasetLoss
-from forgetsam.sharpness._estimate import Estimate, estimate_mean
-from forgetsam.sharpness._offsets import add, ascent_offset
+from forgetsam.sharpness._offsets import ascent_offset
 
 
 def m_sharpness(
@@ -58,6 +59,6 @@ def m_sharpness(
   for part in parts:
     value, gradient = part.value_and_gradient(params)
     delta = ascent_offset(gradient, params, rho, adaptive=adaptive)
-    increases.append(part.value(add(params, delta)) - value)
+    increases.append(part.value(add_delta(params, delta)) - value)
   counts = jnp.array([part.num_examples for part in parts], jnp.float32)
   return estimate_mean(jnp.stack(increases), counts)

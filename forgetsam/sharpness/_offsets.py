@@ -17,13 +17,6 @@ from forgetsam.perturbations import (
 )
 
 
-def add(params: PyTree, delta: PyTree, scale: Scalar = 1.0) -> PyTree:
-  """`params + scale * delta`, in at least float32."""
-  return jax.tree.map(
-    lambda w, d: at_least_float32(w) + scale * d, params, delta
-  )
-
-
 @functools.partial(jax.jit, static_argnames="adaptive")
 def ascent_offset(
   gradient: PyTree, params: PyTree, radius: Scalar, *, adaptive: bool

@@ -6,9 +6,8 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float
 
-from forgetsam._arrays import tree_dot, tree_norm, unit
+from forgetsam._arrays import add_delta, tree_dot, tree_norm, unit
 from forgetsam._typing import PyTree
-from forgetsam.sharpness._offsets import add
 
 
 def orthonormal(first: PyTree, second: PyTree) -> tuple[PyTree, PyTree]:
@@ -37,7 +36,7 @@ def orthonormal(first: PyTree, second: PyTree) -> tuple[PyTree, PyTree]:
   """
   d1, d2 = unit(first), unit(second)
   for _ in range(2):  # once more, for what rounding left
-    d2 = unit(add(d2, d1, -tree_dot(d2, d1)))
+    d2 = unit(add_delta(d2, d1, -tree_dot(d2, d1)))
   if not tree_norm(d1) * tree_norm(d2) > 0.5 or abs(tree_dot(d1, d2)) > 1e-3:
     raise ValueError(
       "first and second must be two different directions: one is zero, or "
@@ -85,6 +84,6 @@ def loss_surface(
   first, second = directions
   rows = []
   for t2 in grid:
-    row = add(params, second, t2)
-    rows.append([value(add(row, first, t1)) for t1 in grid])
+    row = add_delta(params, second, t2)
+    rows.append([value(add_delta(row, first, t1)) for t1 in grid])
   return np.asarray(jax.device_get(rows))

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 from jaxtyping import Array
 from matfree import stochtrace
 
+from forgetsam._estimate import Estimate, estimate_mean
 from forgetsam._typing import PyTree
-from forgetsam.sharpness._estimate import Estimate, estimate_mean
 from forgetsam.sharpness._host_loop import FlatMatVec, MatVec, run_algorithm
 
 

@@ -6,11 +6,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from forgetsam._arrays import add_delta
 from forgetsam._checks import check_number, check_rho
 from forgetsam._typing import PyTree
 from forgetsam.sharpness._dataset_loss import DatasetLoss
 from forgetsam.sharpness._offsets import (
-  add,
   ascent_offset,
   project,
   random_offset,
@@ -87,17 +87,17 @@ def worst_case_sharpness(
   check_rho("rho", rho)
   check_number("num_steps", num_steps, low=1)
   center, delta = loss.value(params), jax.tree.map(jnp.zeros_like, params)
-  best = WorstCase(jnp.zeros_like(center), add(delta, delta))
+  best = WorstCase(jnp.zeros_like(center), add_delta(delta, delta))
   delta = random_offset(key, params, _START * rho, adaptive=adaptive)
   for step in range(num_steps):
-    value, gradient = loss.value_and_gradient(add(params, delta))
+    value, gradient = loss.value_and_gradient(add_delta(params, delta))
     best = _better(best, WorstCase(value - center, delta))
     radius = rho * (1 - step / num_steps)
     ascent = ascent_offset(gradient, params, radius, adaptive=adaptive)
     # The first step is SAM's own, to the sphere.
-    delta = add(delta, ascent) if step else ascent
+    delta = add_delta(delta, ascent) if step else ascent
     delta = project(delta, params, rho, adaptive=adaptive)
-  value = loss.value(add(params, delta))
+  value = loss.value(add_delta(params, delta))
   return _better(best, WorstCase(value - center, delta))
 
 

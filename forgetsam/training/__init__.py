@@ -1,5 +1,6 @@
 """The training step: one perturbation per micro-batch, on any mesh."""
 
+from forgetsam.training._calibration import calibration_error, confidence_bins
 from forgetsam.training._checked_step import check_batch
 from forgetsam.training._eval_step import EvalStep, make_eval_step
 from forgetsam.training._mesh import (
@@ -16,8 +17,10 @@ __all__ = [
   "DATA_AXIS",
   "EvalStep",
   "TrainState",
+  "calibration_error",
   "check_batch",
   "check_mesh",
+  "confidence_bins",
   "create_train_state",
   "make_eval_step",
   "make_train_step",

@@ -13,13 +13,11 @@ from jaxtyping import Array, Bool, Float, Int
 from forgetsam._arrays import at_least_float32
 from forgetsam._losses import target_distribution
 from forgetsam._typing import Forward, PyTree
+from forgetsam.training._calibration import confidence_bins
 from forgetsam.training._checked_step import CheckedStep
 from forgetsam.training._mesh import check_mesh, replicated, split_batch
 
 EvalStep = Callable[[PyTree, PyTree, dict[str, Array]], dict[str, Array]]
-
-# Equal-width bins of the confidence, as many as in Guo et al., 2017.
-_NUM_BINS = 15
 
 
 def make_eval_step(
@@ -167,9 +165,7 @@ def _first_right(
 
 def _sums(scores: _Scores, counts: Bool[Array, " batch"]) -> dict[str, Array]:
   confidence = scores.confidence[:, None]
-  # What is not a number goes to the first bin, where the sum shows it.
-  bins = jnp.where(confidence > 0, jnp.ceil(confidence * _NUM_BINS) - 1, 0)
-  in_bin = (bins == jnp.arange(_NUM_BINS)) & counts[:, None]
+  in_bin = confidence_bins(scores.confidence) & counts[:, None]
   return {
     "loss": jnp.sum(jnp.where(counts, scores.loss, 0.0)),
     "correct": _number(counts & scores.correct),

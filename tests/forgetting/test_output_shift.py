@@ -44,7 +44,7 @@ def calibration_error(z, bins):
   confidence, right = p.max(axis=1), p.argmax(axis=1) == LABELS
   total = 0.0
   for b in range(bins):
-    inside = (confidence >= b / bins) & (confidence < (b + 1) / bins)
+    inside = (confidence > b / bins) & (confidence <= (b + 1) / bins)
     if inside.any():
       gap = abs(right[inside].mean() - confidence[inside].mean())
       total += inside.mean() * gap

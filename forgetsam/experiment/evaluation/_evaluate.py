@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Array
 
 from forgetsam._typing import NDArray
+from forgetsam.training import calibration_error
 
 # Batches that are dispatched and not yet read: one runs, one waits. Each keeps
 # its images on the device.
@@ -115,13 +116,12 @@ def _means(total: _Sums) -> dict[str, float]:
   count = float(total.get("count", np.zeros(())))
   if count == 0:
     raise ValueError("batches must hold at least one unmasked example")
-  # n_b |acc_b - conf_b|, of sums: a bin without examples adds nothing.
-  gaps = np.abs(total["bin_correct"] - total["bin_confidence"])
+  ece = calibration_error(total["bin_confidence"], total["bin_correct"], count)
   return {
     "loss": float(total["loss"]) / count,
     "accuracy": float(total["correct"]) / count,
     "top5_accuracy": float(total["correct_top5"]) / count,
-    "ece": float(np.sum(gaps)) / count,
+    "ece": float(ece),
     "count": int(count),
   }
 

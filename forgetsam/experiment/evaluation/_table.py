@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping
 
+from forgetsam.experiment._tables import markdown_table
+
 _HEADER = ("set", "top-1 (%)", "top-5 (%)", "loss", "ECE", "n")
 
 
@@ -28,17 +30,8 @@ def format_table(results: Mapping[str, Mapping[str, float]]) -> str:
     | ------------ | --------: | --------: | -----: | -----: | ----: |
     | imagenet2012 |     76.13 |     92.86 | 0.9614 | 0.0373 | 50000 |
   """
-  rows = [_HEADER, *(_row(name, result) for name, result in results.items())]
-  first, *rest = (max(map(len, column)) for column in zip(*rows, strict=True))
-
-  def line(row: tuple[str, ...]) -> str:
-    name, *numbers = row
-    cells = [name.ljust(first)]
-    cells += [n.rjust(w) for n, w in zip(numbers, rest, strict=True)]
-    return f"| {' | '.join(cells)} |"
-
-  rule = ("-" * first, *("-" * (width - 1) + ":" for width in rest))
-  return "\n".join(map(line, [rows[0], rule, *rows[1:]]))
+  rows = [_row(name, result) for name, result in results.items()]
+  return markdown_table(_HEADER, rows, aligned=True).rstrip("\n")
 
 
 def _row(name: str, result: Mapping[str, float]) -> tuple[str, ...]:

@@ -1,8 +1,9 @@
-"""Variants side by side: means, and paired differences over seeds."""
+"""Variants side by side: means, paired differences over seeds, tables."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
 
+from forgetsam.experiment._tables import csv_text, markdown_table
 from forgetsam.experiment.sweep._records import Record
 from forgetsam.experiment.sweep._statistics import (
   Difference,
@@ -11,7 +12,13 @@ from forgetsam.experiment.sweep._statistics import (
   paired_difference,
 )
 
-BASELINES = ("plain", "sam")
+_BASELINES = ("plain", "sam")
+NOTE = (
+  "Means over runs with their standard errors; differences are paired over "
+  "seeds, with 95 % intervals from Student's t, each for itself: with many "
+  "comparisons some intervals miss zero by chance. A variant with a diverged "
+  "run has no mean."
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +61,7 @@ def compare(records: Mapping[str, Sequence[Record]], metric: str) -> list[Row]:
     variant: tuple(record.value(metric) for record in several)
     for variant, several in records.items()
   }
-  baselines = [name for name in BASELINES if name in values]
+  baselines = [name for name in _BASELINES if name in values]
   return [
     Row(
       variant,
@@ -83,3 +90,65 @@ def _difference(
   if len(mine) < len(values) or len(theirs) < len(baseline):
     return None
   return paired_difference(mine, theirs)
+
+
+def comparison_markdown(title: str, rows: Sequence[Row]) -> str:
+  """One metric's table."""
+  baselines = list(rows[0].against)
+  header = ["variant", title, *(f"minus {b}" for b in baselines), "runs"]
+  return markdown_table(
+    header,
+    [
+      [
+        row.variant,
+        show_mean(row.mean),
+        *(
+          "" if b == row.variant else _show_difference(row.against[b])
+          for b in baselines
+        ),
+        show_runs(len(row.values), row.diverged),
+      ]
+      for row in rows
+    ],
+  )
+
+
+def comparison_csv(tables: dict[str, Sequence[Row]]) -> str:
+  """All metrics in one table, a row for each metric and variant."""
+  (first, *_) = tables.values()
+  baselines = list(first[0].against)
+  header = ["metric", "variant", "runs", "diverged", "mean", "standard_error"]
+  for b in baselines:
+    header += [f"minus_{b}", f"minus_{b}_low", f"minus_{b}_high"]
+  lines = []
+  for metric, rows in tables.items():
+    for row in rows:
+      line = [metric, row.variant, len(row.values), row.diverged]
+      line += row.mean or (None, None)
+      for b in baselines:
+        line += row.against[b] or (None, None, None)
+      lines.append(line)
+  return csv_text(header, lines)
+
+
+def show_mean(mean: Mean | None) -> str:
+  """`0.8132 ± 0.0013`."""
+  if mean is None:
+    return "diverged"
+  error = mean.standard_error
+  return f"{mean.mean:.4f}" + ("" if error is None else f" ± {error:.4f}")
+
+
+def _show_difference(difference: Difference | None) -> str:
+  """`+0.0120 [+0.0040, +0.0200]`."""
+  if difference is None:
+    return "diverged"
+  text = f"{difference.mean:+.4f}"
+  if difference.low is None:
+    return text
+  return f"{text} [{difference.low:+.4f}, {difference.high:+.4f}]"
+
+
+def show_runs(count: int, diverged: int) -> str:
+  """`5`, or `5, of which 2 diverged`."""
+  return f"{count}, of which {diverged} diverged" if diverged else str(count)

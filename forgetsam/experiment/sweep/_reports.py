@@ -5,21 +5,21 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from forgetsam.experiment._tables import csv_text, markdown_table
 from forgetsam.experiment.run import read_json, write_json
 from forgetsam.experiment.sweep._choice import choose
-from forgetsam.experiment.sweep._comparison import compare, mean_of
-from forgetsam.experiment.sweep._plan import Trial
-from forgetsam.experiment.sweep._plot import draw_comparison
-from forgetsam.experiment.sweep._records import Record
-from forgetsam.experiment.sweep._tables import (
+from forgetsam.experiment.sweep._comparison import (
   NOTE,
+  compare,
   comparison_csv,
   comparison_markdown,
-  csv_text,
-  markdown,
+  mean_of,
   show_mean,
   show_runs,
 )
+from forgetsam.experiment.sweep._plan import Trial
+from forgetsam.experiment.sweep._plot import draw_comparison
+from forgetsam.experiment.sweep._records import Record
 
 BEST = "best.json"
 
@@ -118,7 +118,7 @@ def _tuning_markdown(
       ]
     )
   header = ["setting", "validation accuracy", "validation loss", "runs", ""]
-  return markdown(header, rows)
+  return markdown_table(header, rows)
 
 
 def _runs_csv(finished: Finished, seeds: range) -> str:

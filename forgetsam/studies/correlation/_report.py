@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from forgetsam.experiment._tables import markdown_table
 from forgetsam.studies.correlation._arm_tables import ArmTables, arm_tables
 from forgetsam.studies.correlation._bootstrap import Interval
 from forgetsam.studies.correlation._figures import (
@@ -15,7 +16,6 @@ from forgetsam.studies.correlation._figures import (
   plot_networks,
   save_figures,
 )
-from forgetsam.studies.correlation._markdown import number, p_value, table
 from forgetsam.studies.correlation._names import (
   FORGETTING,
   GIVEN,
@@ -164,7 +164,7 @@ def _methods(networks: Networks) -> str:
     )
     rows.append([method, str(len(one["seed"])), *spans])
   names = ["method", "networks", "training loss", "test accuracy", "test loss"]
-  return table(names, rows)
+  return markdown_table(names, rows)
 
 
 def _accuracy_table(tables: ArmTables) -> str:
@@ -205,7 +205,7 @@ def _accuracy_table(tables: ArmTables) -> str:
     "conditional-independence score, of which a permuted measure has "
     f"{tables.chance:.3f} on average. Holm's p belongs to “τ given both” and "
     f"counts the {len(MEASURES) - len(GIVEN)} measures of this table as one "
-    f"family. {between}\n\n" + table(names, rows)
+    f"family. {between}\n\n" + markdown_table(names, rows)
   )
 
 
@@ -226,7 +226,7 @@ def _targets_table(tables: ArmTables) -> str:
   names = ["measure"]
   for target in others:
     names += [f"τ, {label(target)}", "given both"]
-  return "## Test loss and accuracy gap\n\n" + table(names, rows)
+  return "## Test loss and accuracy gap\n\n" + markdown_table(names, rows)
 
 
 def _groups_table(title: str, groups: dict[str, list[Interval]]) -> str:
@@ -234,7 +234,7 @@ def _groups_table(title: str, groups: dict[str, list[Interval]]) -> str:
     [label(name), *(number(values[i]) for values in groups.values())]
     for i, name in enumerate(SHORT)
   ]
-  return f"## {title}\n\n" + table(["measure", *groups], rows)
+  return f"## {title}\n\n" + markdown_table(["measure", *groups], rows)
 
 
 def _along_table(tables: ArmTables) -> str:
@@ -243,6 +243,24 @@ def _along_table(tables: ArmTables) -> str:
     for name, intervals in tables.along.items()
   ]
   names = ["measured at epoch", *map(str, tables.epochs)]
-  return "## Along training: τ with the final test accuracy\n\n" + table(
-    names, rows
+  return (
+    "## Along training: τ with the final test accuracy\n\n"
+    + markdown_table(names, rows)
   )
+
+
+def number(interval: Interval) -> str:
+  """A value with what is known of its interval."""
+  if np.isnan(interval.value):
+    return "n/a"
+  text = f"{interval.value:+.2f}"
+  if np.isnan(interval.low):
+    return text
+  return f"{text} [{interval.low:+.2f}, {interval.high:+.2f}]"
+
+
+def p_value(p: float) -> str:
+  """An adjusted p-value, to three digits."""
+  if np.isnan(p):
+    return "n/a"
+  return "< .001" if p < 0.001 else f"{p:.3f}"

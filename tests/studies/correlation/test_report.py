@@ -20,7 +20,6 @@ from forgetsam.studies.correlation import (
   write_report,
 )
 from forgetsam.studies.correlation._arm_tables import arm_tables
-from forgetsam.studies.correlation._markdown import number, p_value
 from forgetsam.studies.correlation._names import (
   FORGETTING,
   GIVEN,
@@ -29,6 +28,7 @@ from forgetsam.studies.correlation._names import (
   SHARPNESS,
   SHORT,
 )
+from forgetsam.studies.correlation._report import number, p_value
 
 BEST = "obf_probe_conditional_train"
 

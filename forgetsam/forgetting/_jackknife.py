@@ -1,6 +1,5 @@
-"""Numbers with standard errors, by the jackknife over a stratified probe."""
+"""Standard errors by the jackknife over a stratified probe."""
 
-import math
 from typing import Any, NamedTuple
 
 import jax
@@ -8,22 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from forgetsam._estimate import Estimate, estimate_mean
 from forgetsam._typing import NDArray
 
 IntLabels = Int[NDArray, " n"]
-
-
-class Estimate(NamedTuple):
-  """A number and its standard error (an array each, in a batch of networks).
-
-  Attributes:
-    value: the estimate.
-    standard_error: one standard deviation of its sampling error; each estimator
-      says what it takes as sampled.
-  """
-
-  value: Array
-  standard_error: Array
 
 
 class Terms(NamedTuple):
@@ -112,17 +99,5 @@ def subtract(left: Terms, right: Terms) -> Terms:
 
 @jax.jit
 def over_repeats(draws: Any) -> Any:
-  """A tree of `[repeats, ...]` arrays to `Estimate`s of their means.
-
-  The standard error is that of a mean of independent repeats; nan for one.
-  """
-
-  def estimate(x: Array) -> Estimate:
-    count = len(x)
-    if count == 1:
-      return Estimate(x[0], jnp.full_like(x[0], jnp.nan))
-    return Estimate(
-      jnp.mean(x, axis=0), jnp.std(x, axis=0, ddof=1) / math.sqrt(count)
-    )
-
-  return jax.tree.map(estimate, draws)
+  """A tree of `[repeats, ...]` arrays to `Estimate`s of their means."""
+  return jax.tree.map(estimate_mean, draws)
