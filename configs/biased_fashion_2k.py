@@ -1,7 +1,7 @@
 """2,000 images of Fashion-MNIST with a patch whose place tells the label.
 
     python main.py --config=configs/biased_fashion_2k.py:obf --workdir=/tmp/bias
-    python scripts/known_bias.py --workdir=runs/known_bias
+    python -m forgetsam.studies.known_bias train --workdir=runs/known_bias
 
 Expected: 0.97 test accuracy of obf, on images whose patch agrees with the label
 19 times out of 20; the splits that the second command scores tell how much of

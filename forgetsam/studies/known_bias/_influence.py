@@ -8,11 +8,10 @@ from jaxtyping import Array, Float, Int, UInt8
 
 from forgetsam._typing import NDArray, PyTree
 from forgetsam.data.biased import paste
-from forgetsam.forgetting import batched
-from forgetsam.forgetting._offsets import LogitsFn
+from forgetsam.forgetting import LogitsFn, batched
 
 
-class Probe(NamedTuple):
+class ImagePairs(NamedTuple):
   """Images in pairs that differ in one thing.
 
   Attributes:
@@ -43,14 +42,14 @@ class Influence(NamedTuple):
     return self.patch / self.content
 
 
-def make_probe(
+def make_pairs(
   images: UInt8[np.ndarray, "n height width channels"],
   labels: Int[np.ndarray, " n"],
   *,
   size: int,
   num_places: int,
   seed: int,
-) -> Probe:
+) -> ImagePairs:
   """Pairs of images of which only the patch, or only the content, differs.
 
   Both changes point at another class: the new place is any of the K - 1 others,
@@ -76,7 +75,7 @@ def make_probe(
   others = (places + rng.integers(1, num_places, len(labels))) % num_places
   partners = np.array([rng.choice(np.flatnonzero(labels != y)) for y in labels])
   patch = {"size": size, "num_places": num_places}
-  return Probe(
+  return ImagePairs(
     paste(images, places, **patch),
     paste(images, others, **patch),
     paste(images[partners], places, **patch),
@@ -86,7 +85,7 @@ def make_probe(
 def influence(
   logits_fn: LogitsFn,
   params: PyTree,
-  probe: Probe,
+  pairs: ImagePairs,
   *,
   batch_size: int | None = None,
 ) -> Influence:
@@ -103,7 +102,7 @@ def influence(
   Args:
     logits_fn: `(params, images) -> logits [batch, classes]`, deterministic.
     params: the network's weights.
-    probe: as `logits_fn` takes images, or what `make_probe` gives where
+    pairs: as `logits_fn` takes images, or what `make_pairs` gives where
       `logits_fn` normalises grey levels itself.
     batch_size: examples at a time; it bounds memory and nothing else.
 
@@ -113,9 +112,9 @@ def influence(
   Example:
     >>> pixels = jnp.eye(2)[:, :, None, None]
     >>> linear = lambda w, x: x.reshape(len(x), -1) @ w
-    >>> probe = Probe(pixels, pixels[::-1], jnp.zeros_like(pixels))
+    >>> pairs = ImagePairs(pixels, pixels[::-1], jnp.zeros_like(pixels))
     >>> w = jnp.array([[1.0, -1.0], [-1.0, 1.0]])
-    >>> i = influence(linear, w, probe)
+    >>> i = influence(linear, w, pairs)
     >>> float(i.patch), float(i.content), float(i.ratio)
     (2.0, 1.0, 2.0)
   """
@@ -124,10 +123,10 @@ def influence(
     logits = batched(logits_fn, params, images, batch_size)
     return logits - logits.mean(axis=1, keepdims=True)
 
-  base = centred(probe.images)
+  base = centred(pairs.images)
   patch, content = (
     jnp.abs(centred(other) - base).mean()
-    for other in (probe.moved, probe.exchanged)
+    for other in (pairs.moved, pairs.exchanged)
   )
   return Influence(patch, content)
 

@@ -8,9 +8,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from forgetsam._typing import Loss, PyTree
-from forgetsam.forgetting import DeltaFn, add_offset
-from forgetsam.forgetting._offsets import LogitsFn
-from forgetsam.studies.known_bias._influence import Probe, influence
+from forgetsam.forgetting import DeltaFn, LogitsFn, add_offset
+from forgetsam.studies.known_bias._influence import ImagePairs, influence
 
 
 class LogChange(NamedTuple):
@@ -44,7 +43,7 @@ class StepEffect(NamedTuple):
 
 def step_effect(
   logits_fn: LogitsFn, loss: Loss, delta_fn: DeltaFn | None
-) -> Callable[[PyTree, Any, Any, Probe], StepEffect]:
+) -> Callable[[PyTree, Any, Any, ImagePairs], StepEffect]:
   r"""A function that takes one training step apart.
 
   With :math:`I(w)` the influence of the patch or of the content,
@@ -65,37 +64,37 @@ def step_effect(
       `forgetting.offset_fn` makes; None does not perturb: plain training.
 
   Returns:
-    `(params, images [J, m, ...], labels [J, m], probe) -> StepEffect`, jitted.
+    `(params, images [J, m, ...], labels [J, m], pairs) -> StepEffect`, jitted.
 
   References:
     Vani et al., *Forget Sharpness*, ICML 2024, for perturbed forgetting.
   """
 
-  def log_influence(params: PyTree, probe: Probe) -> LogChange:
-    found = influence(logits_fn, params, probe)
+  def log_influence(params: PyTree, pairs: ImagePairs) -> LogChange:
+    found = influence(logits_fn, params, pairs)
     return LogChange(jnp.log(found.patch), jnp.log(found.content))
 
   def one(
-    params: PyTree, images: Any, labels: Any, index: Array, probe: Probe
+    params: PyTree, images: Any, labels: Any, index: Array, pairs: ImagePairs
   ) -> tuple[LogChange, PyTree]:
     moved = params
     if delta_fn is not None:
       delta = delta_fn(params, images, labels, micro_batch=index)
       moved = add_offset(params, delta)
     gradient = jax.grad(lambda p: loss(logits_fn(p, images), labels))(moved)
-    return log_influence(moved, probe), gradient
+    return log_influence(moved, pairs), gradient
 
   @jax.jit
   def effect(
-    params: PyTree, images: Any, labels: Any, probe: Probe
+    params: PyTree, images: Any, labels: Any, pairs: ImagePairs
   ) -> StepEffect:
     each, gradients = jax.lax.map(
-      lambda x: one(params, x[0], x[1], x[2], probe),
+      lambda x: one(params, x[0], x[1], x[2], pairs),
       (images, labels, jnp.arange(len(labels))),
     )
     descent = jax.tree.map(lambda g: -g.mean(axis=0), gradients)
     before, learned = jax.jvp(
-      lambda p: log_influence(p, probe), (params,), (descent,)
+      lambda p: log_influence(p, pairs), (params,), (descent,)
     )
     forgotten = jax.tree.map(lambda a, b: jnp.mean(a) - b, each, before)
     return StepEffect(forgotten, learned)

@@ -15,32 +15,30 @@ from forgetsam.data import biased
 from forgetsam.experiment.build import build_model
 from forgetsam.forgetting import batched
 from forgetsam.studies.known_bias._influence import (
-  Probe,
+  ImagePairs,
   accuracy,
   influence,
-  make_probe,
+  make_pairs,
 )
 
 SPLITS = ("test_agree", "test_random", "test_conflict")
-_PROBE_SEED = 0
+_PAIRS_SEED = 0
 _SOURCES = {"biased_digits": "digits", "biased_fashion": "fashion_mnist"}
 
 
 class Scorer:
-  """The unbiased splits of a set, and a probe from the same test images.
+  """The unbiased splits of a set, and image pairs from the same test images.
 
   Args:
     config: a run's configuration; its data set, normalisation and model count.
-    probe_examples: the first that many test images make the probe.
+    num_pairs: how many of the first test images are paired.
 
   Attributes:
     logits_fn: `(params, grey levels [batch, ...]) -> logits`.
-    probe: pairs of images, as grey levels.
+    pairs: pairs of images, as grey levels.
   """
 
-  def __init__(
-    self, config: config_dict.ConfigDict, *, probe_examples: int = 1000
-  ):
+  def __init__(self, config: config_dict.ConfigDict, *, num_pairs: int = 1000):
     name, where = config.data.name, config.data.dir
     base_name = name.partition("/")[0]
     real = _real_images(base_name, where)
@@ -56,21 +54,21 @@ class Scorer:
     self._splits = {
       split: data.load_split(name, split, data_dir=where) for split in SPLITS
     }
-    self.probe = Probe(
+    self.pairs = ImagePairs(
       *map(
         jnp.asarray,
-        make_probe(
-          real.test.images[:probe_examples],
-          real.test.labels[:probe_examples],
+        make_pairs(
+          real.test.images[:num_pairs],
+          real.test.labels[:num_pairs],
           size=biased.PATCH_SIZE[base_name],
           num_places=real.num_classes,
-          seed=_PROBE_SEED,
+          seed=_PAIRS_SEED,
         ),
       )
     )
     self._logits = jax.jit(logits_fn)
     self._influence = jax.jit(
-      lambda params, probe: influence(logits_fn, params, probe)
+      lambda params, pairs: influence(logits_fn, params, pairs)
     )
 
   def score(self, params: PyTree) -> dict[str, float]:
@@ -85,7 +83,7 @@ class Scorer:
       )
       for name, split in self._splits.items()
     }
-    found = self._influence(params, self.probe)
+    found = self._influence(params, self.pairs)
     results |= {
       "influence/patch": found.patch,
       "influence/content": found.content,

@@ -1,17 +1,19 @@
-"""Tables of made-up runs whose numbers are known."""
+"""Tables of made-up runs whose numbers are known, and the committed ones."""
 
+import csv
 import math
+from pathlib import Path
 
 import pytest
 
-from forgetsam.studies.known_bias import report
+from forgetsam.studies import known_bias as kb
 
 PLAIN, SAM = ("plain", 128, 0.2, 0.0), ("sam", 32, 0.2, 0.1)
 
 
 def run(key, seed, value, **extra):
   names = ("method", "micro_batch_size", "weight_decay", "rho")
-  metrics = dict.fromkeys(report.METRICS, value)
+  metrics = dict.fromkeys(kb.METRICS, value)
   return {
     **dict(zip(names, key, strict=True)),
     "seed": seed,
@@ -26,11 +28,11 @@ def groups():
     run(PLAIN, seed, value) for seed, value in enumerate([0.5, 0.6, 0.7])
   ]
   sam = [run(SAM, seed, value) for seed, value in enumerate([0.6, 0.8, 0.7])]
-  return report.group(sam[::-1] + plain)
+  return kb.group_runs(sam[::-1] + plain)
 
 
 def test_differences_are_paired_by_seed(groups):
-  found = report.cell(groups[SAM], "test_random/accuracy", groups[PLAIN])
+  found = kb.cell(groups[SAM], "test_random/accuracy", groups[PLAIN])
   assert found.mean.mean == pytest.approx(0.7)
   assert found.mean.standard_error == pytest.approx(0.1 / math.sqrt(3))
   # Differences 0.1, 0.2, 0.0; Student's t with two degrees of freedom is 4.303.
@@ -42,42 +44,38 @@ def test_differences_are_paired_by_seed(groups):
 
 def test_markdown(groups):
   metric = "test_random/accuracy"
-  found = report.cell(groups[SAM], metric, groups[PLAIN])
-  assert (
-    report.markdown_cell(found, percent=True) == "70.0 (+10.0 [-14.8, +34.8])"
-  )
-  alone = report.cell(groups[PLAIN], metric, None)
-  assert report.markdown_cell(alone, percent=False) == "0.600"
+  found = kb.cell(groups[SAM], metric, groups[PLAIN])
+  assert kb.markdown_cell(found, percent=True) == "70.0 (+10.0 [-14.8, +34.8])"
+  alone = kb.cell(groups[PLAIN], metric, None)
+  assert kb.markdown_cell(alone, percent=False) == "0.600"
 
 
 def test_a_diverged_run_leaves_no_mean(groups):
   groups[SAM][1] = {**groups[SAM][1], "diverged": True}
-  found = report.cell(groups[SAM], "test/accuracy", groups[PLAIN])
-  assert found == report.Cell(None, None)
-  assert report.markdown_cell(found, percent=True) == "diverged"
+  found = kb.cell(groups[SAM], "test/accuracy", groups[PLAIN])
+  assert found == kb.Cell(None, None)
+  assert kb.markdown_cell(found, percent=True) == "diverged"
 
 
 def test_networks_below_nine_tenths_have_collapsed(groups):
-  assert report.collapsed(groups[SAM])
-  assert not report.collapsed({s: run(SAM, s, 0.89 + 0.03 * s) for s in (0, 1)})
-  assert report.collapsed({0: run(SAM, 0, 0.95, diverged=True)})
+  assert kb.collapsed(groups[SAM])
+  assert not kb.collapsed({s: run(SAM, s, 0.89 + 0.03 * s) for s in (0, 1)})
+  assert kb.collapsed({0: run(SAM, 0, 0.95, diverged=True)})
 
 
 def test_no_difference_without_plain_of_the_same_seeds(groups):
   groups[SAM][9] = run(SAM, 9, 0.5)
-  found = report.cell(groups[SAM], "test/accuracy", groups[PLAIN])
+  found = kb.cell(groups[SAM], "test/accuracy", groups[PLAIN])
   assert found.minus_plain is None
   assert found.mean.mean == pytest.approx(0.65)
 
 
 def test_table_has_a_row_for_each_condition_and_metric(groups):
-  header, *rows = report.table(
-    groups, ["test/accuracy", "influence/ratio"], PLAIN
-  )
-  assert len(rows) == 4
+  header, *rows = kb.condition_rows(groups, PLAIN)
+  assert len(rows) == 2 * len(kb.METRICS)
   assert all(len(row) == len(header) for row in rows)
   by_name = [dict(zip(header, row, strict=True)) for row in rows]
-  sam, plain = by_name[0], by_name[2]
+  sam, plain = by_name[0], by_name[len(kb.METRICS)]
   assert (sam["method"], sam["m"], sam["runs"]) == ("sam", 32, 3)
   assert sam["minus_plain"] == pytest.approx(0.1)
   assert plain["method"] == "plain"
@@ -94,7 +92,7 @@ def test_balances_are_averaged_over_networks():
     }
     return run(SAM, seed, 0.0, epoch=3, **effects)
 
-  (found,) = report.average_effects([row(0, -0.1, -0.4), row(1, -0.3, -0.4)])
+  (found,) = kb.average_effects([row(0, -0.1, -0.4), row(1, -0.3, -0.4)])
   assert (found["method"], found["epoch"]) == ("sam", 3)
   assert found["forgotten_patch"] == pytest.approx(-0.2)
   assert found["forgotten_balance"] == pytest.approx(0.2)
@@ -110,15 +108,55 @@ def test_pictures_have_labelled_axes(groups, tmp_path):
     for rho in (0.1, 0.2)
     for seed in range(2)
   ]
-  curve = report.group([run(PLAIN, s, 0.5 + 0.1 * s) for s in range(2)] + extra)
-  report.draw_curves(tmp_path / "curve.png", curve, PLAIN, [PLAIN, SAM])
-  effects = report.average_effects(
+  curve = kb.group_runs(
+    [run(PLAIN, s, 0.5 + 0.1 * s) for s in range(2)] + extra
+  )
+  kb.draw_curves(tmp_path / "curve.png", curve, PLAIN, [PLAIN, SAM])
+  effects = kb.average_effects(
     [
-      run(key, seed, 0.0, epoch=1) | dict.fromkeys(report.EFFECTS, 0.1 * seed)
+      run(key, seed, 0.0, epoch=1) | dict.fromkeys(kb.EFFECTS, 0.1 * seed)
       for key in curve
       for seed in range(2)
     ]
   )
-  report.draw_steps(tmp_path / "steps.png", effects, curve, 128)
+  kb.draw_steps(tmp_path / "steps.png", effects, curve, 128)
   for name in ("curve.png", "steps.png"):
     assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
+
+
+DOCS = Path(__file__).resolve().parents[3] / "docs" / "known_bias"
+
+
+def read_csv(name):
+  def number(text):
+    try:
+      return float(text)
+    except ValueError:
+      return text or None
+
+  with (DOCS / name).open(newline="") as file:
+    rows = [{k: number(v) for k, v in r.items()} for r in csv.DictReader(file)]
+  whole = ("micro_batch_size", "seed", "epoch")
+  return [
+    {k: int(v) if k in whole else v for k, v in row.items()} for row in rows
+  ]
+
+
+def test_the_committed_runs_give_the_committed_tables():
+  runs = [
+    {**run, "diverged": run["test/accuracy"] is None}
+    for run in read_csv("runs.csv")
+  ]
+  found = kb.markdown_tables(runs, read_csv("one_step.csv")).split("\n\n")
+  committed = (DOCS / "tables.md").read_text().split("\n\n")
+  assert found[:2] == committed[:2]
+  # A rank correlation moves by a pair where six digits make a tie.
+  for new, old in zip(
+    found[2].split("|"), committed[2].split("|"), strict=True
+  ):
+    try:
+      assert float(new) == pytest.approx(float(old), abs=0.0101)
+    except ValueError:
+      assert new == old
+  page = (DOCS / "README.md").read_text()
+  assert all(table.strip() in page for table in committed)

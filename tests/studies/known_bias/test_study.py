@@ -74,7 +74,7 @@ def digits_config(tmp_path_factory):
 
 
 def test_scores_of_a_network(digits_config):
-  scorer = kb.Scorer(digits_config, probe_examples=50)
+  scorer = kb.Scorer(digits_config, num_pairs=50)
   module = models.create("mlp", num_classes=10, hidden=(8,))
   params, _ = models.initialise(module, jax.random.key(0), (8, 8, 1))
   scores = scorer.score(params)
@@ -92,11 +92,11 @@ def test_scores_of_a_network(digits_config):
   assert scores["influence/ratio"] == pytest.approx(
     scores["influence/patch"] / scores["influence/content"]
   )
-  # The probe is made of the real test digits, the first ones.
+  # The pairs are made of the real test digits, the first ones.
   digits = load_digits()
   first = digits.images[split_positions(digits.target)["test"][:50]]
   content = np.floor(first * 255 / 16 + 0.5)
-  differs = np.asarray(scorer.probe.images)[..., 0] != content
+  differs = np.asarray(scorer.pairs.images)[..., 0] != content
   assert np.all(differs.sum(axis=(1, 2)) <= 1)
 
 
@@ -109,7 +109,7 @@ def test_a_network_that_reads_the_patch_alone(digits_config, monkeypatch):
     "forward",
     lambda module: lambda p, s, x, **_: (x[:, top, left, 0] * 1.0, s),
   )
-  scores = kb.Scorer(digits_config, probe_examples=360).score({})
+  scores = kb.Scorer(digits_config, num_pairs=360).score({})
   # Some digits are white at another place, where they tie with the patch.
   assert scores["test_agree/accuracy"] > 0.9
   assert scores["test_conflict/accuracy"] < 0.05

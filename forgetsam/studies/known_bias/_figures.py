@@ -4,7 +4,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from forgetsam.studies.known_bias._report import Key, Run, cell, collapsed
+from forgetsam.studies.known_bias._tables import (
+  Groups,
+  Key,
+  cell,
+  collapsed,
+  key_of,
+)
 
 # Dark and light, filled and open: the pictures read the same in grey.
 M_STYLES: Mapping[int, Mapping[str, Any]] = {
@@ -27,7 +33,7 @@ _ROWS = {
 
 def draw_curves(
   path: Path,
-  groups: Mapping[Key, Mapping[int, Run]],
+  groups: Groups,
   plain: Key,
   chosen: Sequence[Key],
 ) -> None:
@@ -64,7 +70,7 @@ def draw_curves(
 
 def _draw_panel(
   axis: Any,
-  groups: Mapping[Key, Mapping[int, Run]],
+  groups: Groups,
   plain: Key,
   chosen: Sequence[Key],
   method: str,
@@ -127,7 +133,7 @@ METHOD_STYLES: Mapping[str, Mapping[str, Any]] = {
 def draw_steps(
   path: Path,
   effects: Sequence[Mapping[str, Any]],
-  groups: Mapping[Key, Mapping[int, Run]],
+  groups: Groups,
   m: int,
 ) -> None:
   """One-step effects against the ratio after training; writes a PNG.
@@ -181,14 +187,9 @@ def _draw_effect(
   axis: Any,
   effect: Mapping[str, Any],
   name: str,
-  groups: Mapping[Key, Mapping[int, Run]],
+  groups: Groups,
 ) -> None:
-  key = (
-    effect["method"],
-    effect["micro_batch_size"],
-    effect["weight_decay"],
-    effect["rho"],
-  )
+  key = key_of(effect)
   trained = cell(groups[key], "influence/ratio", None).mean
   if trained is None or collapsed(groups[key]):
     return

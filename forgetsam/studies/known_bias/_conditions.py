@@ -17,6 +17,14 @@ RADII: Mapping[str, Sequence[float]] = {
   "random": (0.5, 1.0, 2.0, 4.0),
 }
 
+# SAM and OBF without weight decay, added after the others.
+ADDED = {
+  "sam": (0.05, 0.1, 0.2),
+  "obf_gamma0": (0.2, 0.4, 0.8),
+  "obf_gamma1": (0.2, 0.4, 0.8),
+}
+CURVE_SEEDS, REPORT_SEEDS = range(5), range(5, 20)
+
 
 @dataclasses.dataclass(frozen=True)
 class Condition:

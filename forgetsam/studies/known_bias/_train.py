@@ -1,24 +1,7 @@
-"""Compares methods where the bias is known, in five stages.
+"""Trains the study's networks, and takes single steps apart."""
 
-    python scripts/known_bias.py --workdir=runs/known_bias
-
-1. Plain training over weight decay, seeds 0 to 4: the gentlest within one
-   standard error of the best on *biased* validation images.
-2. Every method over rho at two values of m, seeds 0 to 4, with that decay: the
-   largest rho within one standard error of the best on biased validation.
-3. Plain training and the chosen settings, 15 fresh seeds.
-4. One perturbation, and one step from it, from plainly trained networks.
-5. Added after the others: SAM and OBF without weight decay, seeds 0 to 4.
-
-The unbiased splits are scored along the way and choose nothing. Finished runs
-are kept in WORKDIR; the same command goes on where it stopped. Then
-`python scripts/known_bias_report.py WORKDIR DOCS` writes tables and pictures.
-"""
-
-import argparse
 import itertools
 import json
-import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -37,16 +20,20 @@ from forgetsam.experiment.build import (
   build_loss,
 )
 from forgetsam.experiment.sweep import Mean, Runner, choose, mean_over_runs
-from forgetsam.studies import known_bias as kb
+from forgetsam.studies.known_bias._conditions import (
+  ADDED,
+  CURVE_SEEDS,
+  REPORT_SEEDS,
+  Condition,
+  choose_rho,
+  curve_conditions,
+  plain_conditions,
+)
+from forgetsam.studies.known_bias._one_step import step_effect
+from forgetsam.studies.known_bias._scoring import Scorer
 
 FILE = "configs/biased_fashion_2k.py"
-CURVE_SEEDS, REPORT_SEEDS = range(5), range(5, 20)
 STEP_EPOCHS, STEP_EXAMPLES = (1, 3, 10, 30), 512
-ADDED = {
-  "sam": (0.05, 0.1, 0.2),
-  "obf_gamma0": (0.2, 0.4, 0.8),
-  "obf_gamma1": (0.2, 0.4, 0.8),
-}
 
 
 class Runs:
@@ -56,18 +43,17 @@ class Runs:
     self._path, self._overrides = path, overrides
     lines = path.read_text().splitlines() if path.exists() else []
     self._found = {self._key(run): run for run in map(json.loads, lines)}
-    self._runner, self._scorer = Runner(), None
+    self._runner = Runner()
+    self._scorer: Scorer | None = None
 
-  def add(
-    self, condition: kb.Condition, seed: int, stage: str
-  ) -> dict[str, Any]:
+  def add(self, condition: Condition, seed: int, stage: str) -> dict[str, Any]:
     """The record of a run, from the file or made now."""
     run: dict[str, Any] = {**vars(condition), "seed": seed, "stage": stage}
     if self._key(run) in self._found:
       return self._found[self._key(run)]
     config = condition.config(FILE, seed, self._overrides)
     if self._scorer is None:
-      self._scorer = kb.Scorer(config)
+      self._scorer = Scorer(config)
     outcome = self._runner.run(config, ("validation", "test"))
     run |= {"diverged": outcome.diverged_at is not None}
     if not run["diverged"]:
@@ -85,7 +71,7 @@ class Runs:
     )
     return run
 
-  def validation(self, condition: kb.Condition, stage: str) -> Mean | None:
+  def validation(self, condition: Condition, stage: str) -> Mean | None:
     """Mean accuracy on biased validation images; None where a run diverged."""
     runs = [self.add(condition, seed, stage) for seed in CURVE_SEEDS]
     if any(run["diverged"] for run in runs):
@@ -98,9 +84,9 @@ class Runs:
     return tuple(run[name] for name in names)
 
 
-def chosen_settings(runs: Runs) -> list[kb.Condition]:
+def chosen_settings(runs: Runs) -> list[Condition]:
   """Stages 1 and 2: plain training's weight decay, then a rho for each m."""
-  plain = kb.plain_conditions()
+  plain = plain_conditions()
   scores = [runs.validation(condition, "plain") for condition in plain]
   index = choose(
     [{"optimizer.weight_decay": c.weight_decay} for c in plain], scores
@@ -108,17 +94,17 @@ def chosen_settings(runs: Runs) -> list[kb.Condition]:
   if index is None:
     raise SystemExit("plain training diverged at every weight decay")
   chosen = [plain[index]]
-  curve = kb.curve_conditions(plain[index].weight_decay)
+  curve = curve_conditions(plain[index].weight_decay)
   for _, group in itertools.groupby(curve, lambda c: c.family):
     family = list(group)
     means = [runs.validation(condition, "curve") for condition in family]
-    rho = kb.choose_rho([c.rho for c in family], means)
+    rho = choose_rho([c.rho for c in family], means)
     chosen += [c for c in family if c.rho == rho]
   return chosen
 
 
 def plain_networks(
-  condition: kb.Condition, seed: int, overrides: Sequence[str]
+  condition: Condition, seed: int, overrides: Sequence[str]
 ) -> Iterator[tuple[int, Any]]:
   """The weights of a plain run after some of its epochs."""
   config = condition.config(FILE, seed, overrides)
@@ -133,18 +119,18 @@ def plain_networks(
 
 
 def step_effects(
-  plain: kb.Condition, overrides: Sequence[str]
+  plain: Condition, overrides: Sequence[str]
 ) -> Iterable[dict[str, Any]]:
   """Stage 4: every method's step, from the same plain networks."""
   config = plain.config(FILE, 0, overrides)
-  scorer = kb.Scorer(config, probe_examples=500)
+  scorer = Scorer(config, num_pairs=500)
   train = build_data(config).train
   networks = [
     (seed, epoch, params)
     for seed in CURVE_SEEDS
     for epoch, params in plain_networks(plain, seed, overrides)
   ]
-  for condition in [plain, *kb.curve_conditions(plain.weight_decay)]:
+  for condition in [plain, *curve_conditions(plain.weight_decay)]:
     m = condition.micro_batch_size
     images = train.images[:STEP_EXAMPLES].reshape(
       -1, m, *train.images.shape[1:]
@@ -152,7 +138,7 @@ def step_effects(
     labels = jnp.asarray(train.labels[:STEP_EXAMPLES].reshape(-1, m))
     effect = effect_of(condition, scorer, overrides)
     for seed, epoch, params in networks:
-      found = effect(params, jnp.asarray(images), labels, scorer.probe)
+      found = effect(params, jnp.asarray(images), labels, scorer.pairs)
       yield {
         **vars(condition),
         "seed": seed,
@@ -166,9 +152,9 @@ def step_effects(
 
 
 def effect_of(
-  condition: kb.Condition, scorer: kb.Scorer, overrides: Sequence[str]
+  condition: Condition, scorer: Scorer, overrides: Sequence[str]
 ) -> Any:
-  """The method's step, as `kb.step_effect` takes it apart."""
+  """The method's step, as `step_effect` takes it apart."""
   config = condition.config(FILE, 0, overrides)
   delta_fn = None
   if condition.method == "random":
@@ -179,11 +165,16 @@ def effect_of(
     delta_fn = forgetting.offset_fn(
       scorer.logits_fn, build_ascent(config), perturbation
     )
-  return kb.step_effect(scorer.logits_fn, build_loss(config), delta_fn)
+  return step_effect(scorer.logits_fn, build_loss(config), delta_fn)
 
 
-def main(workdir: Path, overrides: Sequence[str]) -> None:
-  """All stages."""
+def run_study(workdir: Path, overrides: Sequence[str]) -> None:
+  """Runs what is not finished of all stages; see `python -m` of this package.
+
+  Args:
+    workdir: the study's folder.
+    overrides: `--config.key=value` arguments, for every run.
+  """
   workdir.mkdir(parents=True, exist_ok=True)
   began = time.perf_counter()
   runs = Runs(workdir / "runs.jsonl", overrides)
@@ -202,16 +193,5 @@ def main(workdir: Path, overrides: Sequence[str]) -> None:
     steps.write_text("".join(lines))
   for method, radii in ADDED.items():
     for rho in radii:
-      runs.validation(kb.Condition(method, 128, 0.0, rho), "added")
+      runs.validation(Condition(method, 128, 0.0, rho), "added")
   print(f"{time.perf_counter() - began:.0f} s")
-
-
-if __name__ == "__main__":
-  parser = argparse.ArgumentParser(
-    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-  )
-  parser.add_argument("--workdir", type=Path, required=True)
-  known, rest = parser.parse_known_args()
-  if bad := [a for a in rest if not a.startswith("--config.")]:
-    sys.exit(f"{bad[0]} is unknown: use --workdir and --config.key=value")
-  main(known.workdir, rest)
