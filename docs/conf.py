@@ -36,7 +36,7 @@ nitpick_ignore_regex = [
   # libraries' types, modules. There are no inventories of theirs offline.
   (r"py:(obj|class|exc|func|meth|data|attr)", r"(?s).*"),
 ]
-autodoc_default_options = {"members": True, "show-inheritance": False}
+autodoc_default_options = {"members": True}
 autodoc_member_order = "bysource"
 # Shapes are in the descriptions; in signatures they would hide the names.
 autodoc_typehints = "none"
@@ -47,6 +47,7 @@ napoleon_google_docstring = True
 napoleon_numpy_docstring = False
 napoleon_use_rtype = False
 napoleon_use_ivar = True
+napoleon_attr_annotations = False
 add_module_names = False
 
 # CI runs the notebooks by nbmake; the pages show the outputs committed.
@@ -70,12 +71,12 @@ copybutton_exclude = ".linenos, .gp, .go"
 
 def keys_table() -> str:
   """Every configuration key in Markdown, group after group."""
-  from forgetsam.experiment.config import SCHEMA
+  from forgetsam.experiment.config import KEYS
 
   rows: dict[str, list[str]] = {}
-  for name, key in SCHEMA.items():
+  for name, key in KEYS.items():
     group = name.rpartition(".")[0]
-    cells = (f"`{name}`", key.describe())
+    cells = (f"`{name}`", f"`{key.default!r}`", key.allowed, key.help)
     line = " | ".join(cell.replace("|", r"\|") for cell in cells)
     rows.setdefault(group, []).append(f"| {line} |")
   return "\n\n".join(
@@ -83,8 +84,8 @@ def keys_table() -> str:
       [
         f"## {group or 'The run'}",
         "",
-        "| key | allowed |",
-        "| --- | --- |",
+        "| key | default | allowed | |",
+        "| --- | --- | --- | --- |",
         *lines,
       ]
     )
@@ -97,10 +98,8 @@ def complete_page(app: Any, page: str, source: list[str]) -> None:
   del app
   if page == "keys":
     source[0] = source[0].replace("<!-- keys -->", keys_table())
-  elif page.startswith(("fashion_2k/", "known_bias/")):
-    title = page.partition("/")[2].replace("/", ": ")
-    if not source[0].startswith("# "):
-      source[0] = f"# {title}\n\n{source[0]}"
+  elif "/" in page and not source[0].lstrip().startswith(("# ", "{")):
+    source[0] = f"# {page.replace('/', ', ')}\n\n{source[0]}"
 
 
 def skip_fields(

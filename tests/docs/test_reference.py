@@ -9,7 +9,7 @@ import pytest
 from markdown_pages import ROOT
 
 import forgetsam as fs
-from forgetsam.experiment.config import SCHEMA
+from forgetsam.experiment.config import KEYS
 
 API = {page: page.read_text() for page in (ROOT / "docs" / "api").glob("*.md")}
 # What they define is documented where `forgetsam` exports it, their states
@@ -67,5 +67,5 @@ def test_the_page_of_keys_has_every_key():
   sys.path[:] = before
   table = conf.keys_table()
   assert "<!-- keys -->" in (ROOT / "docs" / "keys.md").read_text()
-  for key in SCHEMA:
+  for key in KEYS:
     assert f"| `{key}` | " in table, key
