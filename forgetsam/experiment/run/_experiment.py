@@ -10,9 +10,9 @@ import numpy as np
 import optax
 from jaxtyping import Array, Int64, Key
 
-import forgetsam as fs
 from forgetsam import data
 from forgetsam.experiment.evaluation import evaluate
+from forgetsam.training import TrainState
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,8 +52,8 @@ class Experiment:
 
   sources: data.Sources
   model: nn.Module
-  create_state: Callable[[], fs.TrainState]
-  train_step: Callable[..., tuple[fs.TrainState, dict[str, Array]]]
+  create_state: Callable[[], TrainState]
+  train_step: Callable[..., tuple[TrainState, dict[str, Array]]]
   eval_step: Callable[..., dict[str, Array]]
   train_batches: Callable[[int, int], Iterator[dict[str, jax.Array]]]
   train_indices: Callable[[int], Int64[np.ndarray, " b"]]

@@ -7,13 +7,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-import forgetsam as fs
 from forgetsam.experiment.run._checkpoint import Checkpoints
 from forgetsam.experiment.run._experiment import Experiment
 from forgetsam.experiment.run._metrics import Clock, EpochMeans
 from forgetsam.experiment.run._non_finite import NonFiniteSteps
 from forgetsam.experiment.run._preemption import PreemptedError, Preemption
 from forgetsam.experiment.run._reporting import Reporter
+from forgetsam.training import TrainState
 
 
 class _Pending(NamedTuple):
@@ -50,7 +50,7 @@ class Loop:
     self._preemption = preemption
     self._non_finite = non_finite
 
-  def run(self, state: fs.TrainState, trace: Path | None) -> fs.TrainState:
+  def run(self, state: TrainState, trace: Path | None) -> TrainState:
     """Runs all steps that are left; the last state is saved.
 
     Raises:
@@ -97,7 +97,7 @@ class Loop:
         )
     return state
 
-  def _probe(self, done: int, state: fs.TrainState) -> dict[str, Array]:
+  def _probe(self, done: int, state: TrainState) -> dict[str, Array]:
     """Dispatches the probe where it is due."""
     experiment = self._experiment
     due = done % experiment.intervals.probe == 0
@@ -113,7 +113,7 @@ class Loop:
       or (every.checkpoint is not None and done % every.checkpoint == 0)
     )
 
-  def _settle(self, pending: _Pending, state: fs.TrainState) -> None:
+  def _settle(self, pending: _Pending, state: TrainState) -> None:
     """Reads a step's metrics; stops or goes on where it was not finite."""
     step, values = pending.step, jax.device_get(pending.metrics)
     self._preemption.agree(pending.requests)
@@ -141,7 +141,7 @@ class Loop:
       self._reporter.training(step + 1, {**metrics, **rates})
 
   def _stop_at(
-    self, step: int, metrics: dict[str, float], state: fs.TrainState
+    self, step: int, metrics: dict[str, float], state: TrainState
   ) -> None:
     """Saves the state before a non-finite step and ends the run."""
     if step not in self._checkpoints.steps():
@@ -149,7 +149,7 @@ class Loop:
     self._checkpoints.wait()
     raise self._non_finite.error(step, metrics)
 
-  def _pause(self, done: int, state: fs.TrainState) -> None:
+  def _pause(self, done: int, state: TrainState) -> None:
     """Evaluates where it is time to, and saves."""
     experiment = self._experiment
     rank = None
@@ -165,7 +165,7 @@ class Loop:
     self._save(done, state, rank)
 
   def _save(
-    self, done: int, state: fs.TrainState, rank: tuple[float, ...] | None
+    self, done: int, state: TrainState, rank: tuple[float, ...] | None
   ) -> None:
     sources = self._experiment.sources
     assert sources.train is not None  # it is what the run trains on
