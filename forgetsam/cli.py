@@ -145,7 +145,7 @@ def _sweep(command: Command) -> None:
 
 
 def _study(command: Command) -> None:
-  from forgetsam.studies.correlation._job import study
+  from forgetsam.studies.correlation.job import study
 
   file = command.file or ""
   study(file, command.overrides, command.arms, command.workdir)

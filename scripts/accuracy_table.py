@@ -9,8 +9,8 @@ import statistics
 import sys
 from pathlib import Path
 
-from forgetsam.experiment._tables import markdown_table
 from forgetsam.experiment.sweep import mean_over_runs
+from forgetsam.experiment.tables import markdown_table
 
 
 def row(variant: Path) -> list[str]:

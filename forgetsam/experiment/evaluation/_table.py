@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from forgetsam.experiment._tables import markdown_table
+from forgetsam.experiment.tables import markdown_table
 
 _HEADER = ("set", "top-1 (%)", "top-5 (%)", "loss", "ECE", "n")
 

@@ -3,7 +3,6 @@
 import dataclasses
 from collections.abc import Mapping, Sequence
 
-from forgetsam.experiment._tables import csv_text, markdown_table
 from forgetsam.experiment.sweep._records import Record
 from forgetsam.experiment.sweep._statistics import (
   Difference,
@@ -11,6 +10,7 @@ from forgetsam.experiment.sweep._statistics import (
   mean_over_runs,
   paired_difference,
 )
+from forgetsam.experiment.tables import csv_text, markdown_table
 
 _BASELINES = ("plain", "sam")
 NOTE = (

@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from forgetsam.experiment._tables import csv_text, markdown_table
 from forgetsam.experiment.run import read_json, write_json
 from forgetsam.experiment.sweep._choice import choose
 from forgetsam.experiment.sweep._comparison import (
@@ -20,6 +19,7 @@ from forgetsam.experiment.sweep._comparison import (
 from forgetsam.experiment.sweep._plan import Trial
 from forgetsam.experiment.sweep._plot import draw_comparison
 from forgetsam.experiment.sweep._records import Record
+from forgetsam.experiment.tables import csv_text, markdown_table
 
 BEST = "best.json"
 

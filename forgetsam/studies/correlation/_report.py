@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from forgetsam.experiment._tables import markdown_table
+from forgetsam.experiment.tables import markdown_table
 from forgetsam.studies.correlation._arm_tables import ArmTables, arm_tables
 from forgetsam.studies.correlation._bootstrap import Interval
 from forgetsam.studies.correlation._figures import (

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from forgetsam.experiment._tables import csv_text
+from forgetsam.experiment.tables import csv_text
 from forgetsam.studies.known_bias._conditions import CURVE_SEEDS, REPORT_SEEDS
 from forgetsam.studies.known_bias._figures import draw_curves, draw_steps
 from forgetsam.studies.known_bias._tables import (

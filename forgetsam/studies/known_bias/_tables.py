@@ -5,13 +5,13 @@ from typing import Any, NamedTuple
 
 from scipy.stats import kendalltau
 
-from forgetsam.experiment._tables import markdown_table
 from forgetsam.experiment.sweep import (
   Difference,
   Mean,
   mean_over_runs,
   paired_difference,
 )
+from forgetsam.experiment.tables import markdown_table
 from forgetsam.studies.known_bias._scoring import SPLITS
 
 Run = Mapping[str, Any]

@@ -266,10 +266,10 @@ def test_the_job_runs_and_reports(
 ):
   asked = []
   monkeypatch.setattr(
-    "forgetsam.studies.correlation._job.run_study", lambda *a: asked.append(a)
+    "forgetsam.studies.correlation.job.run_study", lambda *a: asked.append(a)
   )
   monkeypatch.setattr(
-    "forgetsam.studies.correlation._job.write_study", lambda *a: asked.append(a)
+    "forgetsam.studies.correlation.job.write_study", lambda *a: asked.append(a)
   )
   arguments = ["--job=study", f"--config={file}", f"--workdir={tmp_path}"]
   arguments += ["--arms=clean", f"--config.data.dir={data_dir}"]
