@@ -1,4 +1,4 @@
-# make demo         train on real digits, with a summary at the end
+# make demo         train on digits with wrong labels, in four ways
 # make test         lint, format, types, layers, doctests and tests
 # make docs         build docs/_build/html; a warning is an error
 # make test-all     the same, with the tests that take too long for every day
@@ -31,7 +31,7 @@ help:
 
 demo: setup
 	@rm -rf runs/demo
-	@$(RUN) main.py --config=configs/digits.py:obf --workdir=runs/demo
+	@$(RUN) -m scripts.demo --workdir=runs/demo
 
 test: lint
 	@$(PYTEST) -m "not long"
