@@ -16,11 +16,11 @@ Variants: plain, sam, obf, random, asam, asam_obf, gsam, gsam_obf.
 
 from ml_collections import config_dict
 
-from configs import common
+from forgetsam.experiment import apply_variant, base_config
 
 
 def get_config(variant: str = "obf") -> config_dict.ConfigDict:
-  config = common.base()
+  config = base_config()
   config.data.name, config.data.label_noise = "digits", 0.4
   config.data.validation = 0.3
   config.data.mean, config.data.std = (0.305,), (0.376,)
@@ -32,7 +32,7 @@ def get_config(variant: str = "obf") -> config_dict.ConfigDict:
   config.optimizer.learning_rate, config.optimizer.weight_decay = 0.05, 0.0
   config.perturbation.rho = 0.8
   config.evaluation.every_epochs = 5
-  common.apply_variant(config, variant)
+  apply_variant(config, variant)
   if variant == "plain":
     config.optimizer.learning_rate, config.optimizer.weight_decay = 0.1, 0.2
   elif variant == "obf":
