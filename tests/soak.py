@@ -102,7 +102,7 @@ class Process:
 
 def make_run(folder: Path, data_dir: Path, skips: bool = False) -> Run:
   """A run of 150 steps that saves every fifth; its processes share a cache."""
-  sys.path.insert(0, str(_TESTS / "experiment" / "jobs"))
+  sys.path.insert(0, str(_TESTS / "experiment"))
   from tiny_runs import tiny
 
   cache = {

@@ -131,7 +131,7 @@ def test_traces_at_full_size(name: str, variant: str):
 def test_no_leaf_goes_unread(name: str, monkeypatch: pytest.MonkeyPatch):
   """By some variant, as it is or with another choice of a `name`.
 
-  Recipes in memory are read in tests/experiment/jobs/test_configs.py.
+  Recipes in memory are read in tests/experiment/config/test_configs.py.
   """
   stand_in = sources_like(load(name, variants(name)[0]))
   monkeypatch.setattr(data, "stream", lambda *_, **__: stand_in)

@@ -224,8 +224,8 @@ _TABLE: dict[str, Any] = {
     resize_method=Key("bicubic", choice("bilinear", "bicubic"), "Resizing"),
     watch_test=_free(False, FLAG, "Log test scores, too; they choose nothing"),
     sets=_free("", words("names of sets"), "More sets for --job=evaluate"),
-    job_image_size=_free(None, COUNT, "image_size of --job=evaluate"),
-    job_short_side=_free(None, COUNT, "short_side of --job=evaluate"),
+    job_image_size=_free(None, COUNT, "Like image_size, for --job=evaluate"),
+    job_short_side=_free(None, COUNT, "Like short_side, for --job=evaluate"),
   ),
   "sharpness": _job(
     checkpoint=Key("last", _WHICH, "Checkpoints to measure"),
@@ -237,7 +237,7 @@ _TABLE: dict[str, Any] = {
       5, _NONE_OR_TWO, "Random vectors for the spectral density"
     ),
     rho=Key(0.05, POSITIVE, "Radius of average and worst-case sharpness"),
-    micro_batch_size=Key(128, COUNT, "m of m-sharpness"),
+    micro_batch_size=Key(128, COUNT, "Micro-batch of m-sharpness (m)"),
     layers=Key(False, FLAG, "Measure each layer's curvature, too"),
     surface_points=Key(
       0, integer(0), "Loss surface's points per axis; 0: none"

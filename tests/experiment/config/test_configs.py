@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from config_recorder import Recorder
+from made_up_images import made_up
 from ml_collections import config_dict
 
 import forgetsam as fs
@@ -99,13 +100,11 @@ def test_variants_choose_what_their_names_say():
 
 
 def test_the_share_that_is_climbed_reaches_the_step(
-  arguments: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch
+  monkeypatch: pytest.MonkeyPatch,
 ):
-  file, *rest = arguments("sam", "--config.ascent.fraction=0.25")
-  config = apply_overrides(
-    load_config_file(file.removeprefix("--config=")),
-    [a for a in rest if a.startswith("--config.")],
-  )
+  config = load(FILES[0], "sam")
+  config.ascent.fraction = 0.25
+  config.batch_size, config.micro_batch_size = 64, 8
   seen: dict[str, object] = {}
   make: Any = fs.make_train_step
 
@@ -114,7 +113,8 @@ def test_the_share_that_is_climbed_reaches_the_step(
     return make(*arguments, **given)
 
   monkeypatch.setattr("forgetsam.make_train_step", watched)
-  builders.build_experiment(config)
+  sources = builders.build_sources(config, made_up(train=64))
+  builders.build_experiment(config, sources)
   assert seen["ascent_fraction"] == 0.25
 
 
@@ -143,11 +143,9 @@ _CHOICES = [
 
 
 def test_no_key_goes_unread(
-  arguments: Callable[..., list[str]],
-  data_dir: Path,
-  monkeypatch: pytest.MonkeyPatch,
+  arguments: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch
 ):
-  images = data.load("digits", data_dir=data_dir)
+  images = made_up(train=64)
   held = data.in_memory(images, mean=0.0, std=1.0)
   monkeypatch.setattr(data, "load", lambda *_, **__: images)
   monkeypatch.setattr(data, "stream", lambda *_, **__: held)

@@ -1,4 +1,4 @@
-"""What the tests of jobs share: the command line, and tiny runs."""
+"""Shared by the tests of experiments: the command line, and tiny runs."""
 
 from collections.abc import Callable
 from pathlib import Path

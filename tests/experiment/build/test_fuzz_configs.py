@@ -18,9 +18,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from ml_collections import config_dict
+from made_up_images import made_up
 from tiny_runs import ROOT
 
-from forgetsam import data
 from forgetsam.experiment import build as builders
 from forgetsam.experiment.config import (
   KEYS,
@@ -117,20 +117,6 @@ def draw(
 @pytest.fixture(autouse=True)
 def sets_are_here(monkeypatch: pytest.MonkeyPatch) -> None:
   monkeypatch.setattr("forgetsam.data.check_available", lambda *_: None)
-
-
-def made_up(channels: int, side: int = 8) -> data.ImageData:
-  rng = np.random.RandomState(0)
-
-  def split(count: int) -> data.Split:
-    return data.Split(
-      rng.randint(0, 256, (count, side, side, channels)).astype(np.uint8),
-      (np.arange(count) % 10).astype(np.int32),
-      np.arange(count),
-    )
-
-  shape = (side, side, channels)
-  return data.ImageData("digits", 10, shape, split(40), split(20), split(20))
 
 
 def experiment_of(config: config_dict.ConfigDict) -> builders.Experiment:
