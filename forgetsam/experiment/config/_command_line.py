@@ -27,7 +27,7 @@ _OVERRIDE = re.compile(r"--?(no)?config\.(?P<key>[^=]*)(=(?P<value>.*))?$")
 
 
 class Command(NamedTuple):
-  """What the command line asks for."""
+  """A parsed command line."""
 
   job: str
   workdir: Path
@@ -59,25 +59,13 @@ def parse_command_line(argv: Sequence[str], jobs: Sequence[str]) -> Command:
   """
   argv = _join_values(argv)
   overrides = tuple(arg for arg in argv if _OVERRIDE.match(arg))
-  values = flags.FlagValues()
-  flags.DEFINE_string("job", jobs[0], "What to do.", flag_values=values)
-  flags.DEFINE_string("workdir", None, "The run's folder.", flag_values=values)
-  flags.DEFINE_string("config", None, "FILE:VARIANT", flag_values=values)
-  define_sweep_flags(values)
-  define_process_flags(values)
-  flags.DEFINE_string(
-    "compilation_cache", None, "A folder, or none.", flag_values=values
-  )
-  flags.DEFINE_list("arms", [], "The study's, or all.", flag_values=values)
+  values = _define_flags(jobs)
   try:
     rest = values(["main.py", *(a for a in argv if a not in overrides)])[1:]
   except flags.Error as error:
+    known = " ".join(f"--{name}" for name in values)
     raise ConfigError(
-      f"{error}\n  allowed: --config=FILE:VARIANT --workdir=DIR --job=JOB "
-      "--config.KEY=VALUE, and --variants --seeds --first_seed --grid --tune "
-      "--settings with --job=sweep, --arms with --job=study, and --coordinator "
-      "--num_processes --process_id --connect_seconds with several processes, "
-      "and --compilation_cache=DIR (or none) for compiled programs"
+      f"{error}\n  allowed: {known} --config.KEY=VALUE"
     ) from error
   if rest:
     raise ConfigError(
@@ -99,16 +87,31 @@ def parse_command_line(argv: Sequence[str], jobs: Sequence[str]) -> Command:
   if values.config and sweep is None and values.job != "study":
     config = apply_overrides(load_config_file(values.config), overrides)
   return Command(
-    values.job,
-    Path(values.workdir),
-    config,
-    overrides,
-    values.config,
-    sweep,
-    tuple(values.arms),
-    processes,
-    values.compilation_cache,
+    job=values.job,
+    workdir=Path(values.workdir),
+    config=config,
+    overrides=overrides,
+    file=values.config,
+    sweep=sweep,
+    arms=tuple(values.arms),
+    processes=processes,
+    compilation_cache=values.compilation_cache,
   )
+
+
+def _define_flags(jobs: Sequence[str]) -> flags.FlagValues:
+  values = flags.FlagValues()
+  for name, default, about in [
+    ("config", None, "FILE:VARIANT"),
+    ("workdir", None, "Folder of the run."),
+    ("job", jobs[0], "One of " + ", ".join(jobs)),
+    ("compilation_cache", None, "Folder of compiled programs, or none."),
+  ]:
+    flags.DEFINE_string(name, default, about, flag_values=values)
+  flags.DEFINE_list("arms", [], "Arms of --job=study.", flag_values=values)
+  define_sweep_flags(values)
+  define_process_flags(values)
+  return values
 
 
 def _join_values(argv: Sequence[str]) -> list[str]:
@@ -129,32 +132,22 @@ def load_config_file(argument: str) -> config_dict.ConfigDict:
   file, _, variant = argument.partition(":")
   if not Path(file).is_file():
     beside = sorted(Path(file).parent.glob("*.py"))
-    raise ConfigError(
-      refusal(
-        "--config",
-        argument,
-        "an existing file, then :VARIANT"
-        + (f"; there are {', '.join(map(str, beside))}" if beside else ""),
-      )
-    )
+    allowed = "an existing file, then :VARIANT"
+    if beside:
+      allowed += f"; there are {', '.join(map(str, beside))}"
+    raise ConfigError(refusal("--config", argument, allowed))
   get_config = runpy.run_path(file).get("get_config")
   if get_config is None:
-    raise ConfigError(
-      refusal("--config", argument, "a file that defines get_config(variant)")
-    )
+    allowed = "a file that defines get_config(variant)"
+    raise ConfigError(refusal("--config", argument, allowed))
   try:
     config = get_config(*([variant] if variant else []))
   except (TypeError, ValueError) as error:
     raise ConfigError(refusal("--config", argument, str(error))) from error
   if not isinstance(config, config_dict.ConfigDict):
-    raise ConfigError(
-      refusal(
-        "--config",
-        argument,
-        "a file whose get_config returns a ConfigDict, not a "
-        + type(config).__name__,
-      )
-    )
+    found = type(config).__name__
+    allowed = f"a file whose get_config returns a ConfigDict, not a {found}"
+    raise ConfigError(refusal("--config", argument, allowed))
   return config
 
 
@@ -168,9 +161,8 @@ def apply_overrides(
     assert match is not None  # the caller chose the arguments by this pattern
     key, value = f"config.{match['key']}", match["value"]
     if key not in known:
-      raise ConfigError(
-        refusal(key, value, f"no such key; {closest(key, known)}")
-      )
+      hint = f"no such key; {closest(key, known)}"
+      raise ConfigError(refusal(key, value, hint))
     _override(config, argument, match["key"], value)
   return config
 

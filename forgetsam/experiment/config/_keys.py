@@ -61,6 +61,10 @@ def _free_data(**rows: Key) -> dict[str, Key]:
   return _group(_data(**rows), binding=False)
 
 
+def _perturbing(**rows: Key) -> dict[str, Key]:
+  return _group(rows, perturbs=True)
+
+
 def _job(**rows: Key) -> dict[str, Key]:
   return _group(rows, compiled=False, binding=False)
 
@@ -140,64 +144,60 @@ _TABLE: dict[str, Any] = {
     ),
     "label_smoothing": _number(0.0, BELOW_ONE, "Weight of uniform labels"),
   },
-  "ascent": {
-    "name": _switch(
+  "ascent": _perturbing(
+    name=_switch(
       "loss", choice("loss", "output_bias_forgetting"), "Ascent objective"
     ),
-    "lam": _number(None, BELOW_ONE, "OBF's lambda; none: 1 / classes"),
-    "gamma": _number(1.0, UP_TO_ONE, "OBF's gamma"),
-    "activation": Key(
+    lam=_number(None, BELOW_ONE, "OBF's lambda; none: 1 / classes"),
+    gamma=_number(1.0, UP_TO_ONE, "OBF's gamma"),
+    activation=Key(
       "sigmoid", choice("sigmoid", "softmax"), "From logits to OBF's outputs"
     ),
-    "fraction": _switch(
+    fraction=_switch(
       1.0, SHARE, "Fraction of each micro-batch in its ascent gradient"
     ),
-  },
-  "perturbation": {
-    "name": Key(
+  ),
+  "perturbation": _perturbing(
+    name=Key(
       "none",
       choice("none", "sam", "asam", "random", "momentum", "friendly_sam"),
       "From ascent gradient to delta, the offset of the weights",
     ),
-    "rho": _number(0.05, NOT_NEGATIVE, "Radius of delta", turn=1),
-    "steps": _switch(1, COUNT, "Ascent steps, which share the radius"),
-    "every_k": _switch(
-      1, COUNT, "Steps per ascent; others reuse its direction"
-    ),
-    "layers": _switch("all", choice("all", "norm"), "Layers to perturb"),
-    "start": _switch(0.0, BELOW_ONE, "Fraction of training before it begins"),
-    "stop": _switch(1.0, SHARE, "Fraction of training after which it ends"),
-    "sigma": _number(
+    rho=_number(0.05, NOT_NEGATIVE, "Radius of delta", turn=1),
+    steps=_switch(1, COUNT, "Ascent steps, which share the radius"),
+    every_k=_switch(1, COUNT, "Steps per ascent; others reuse its direction"),
+    layers=_switch("all", choice("all", "norm"), "Layers to perturb"),
+    start=_switch(0.0, BELOW_ONE, "Fraction of training before it begins"),
+    stop=_switch(1.0, SHARE, "Fraction of training after which it ends"),
+    sigma=_number(
       1.0, FINITE, "Multiple of the mean gradient that friendly_sam subtracts"
     ),
-    "decay": _number(0.9, BELOW_ONE, "Decay of friendly_sam's mean gradient"),
-    "rho_schedule": Key(
+    decay=_number(0.9, BELOW_ONE, "Decay of friendly_sam's mean gradient"),
+    rho_schedule=Key(
       "constant", choice("constant", "lr_proportional"), "Radius over training"
     ),
-    "rho_min": _number(
-      0.0, NOT_NEGATIVE, "Radius at the smallest learning rate"
-    ),
-    "eta": _number(0.0, NOT_NEGATIVE, "Added to |w| in asam"),
-    "magnitude": Key(
+    rho_min=_number(0.0, NOT_NEGATIVE, "Radius at the smallest learning rate"),
+    eta=_number(0.0, NOT_NEGATIVE, "Added to |w| in asam"),
+    magnitude=Key(
       "both",
       choice("before", "after", "both"),
       "Where asam multiplies by |w|: before or after the norm",
     ),
-  },
-  "look_sam": {
-    "k": _switch(1, COUNT, "Steps per perturbed step of LookSAM; 1: off"),
-    "alpha": _number(0.7, FINITE, "Weight of LookSAM's reused component"),
-  },
-  "combine": {
-    "name": _switch(
+  ),
+  "look_sam": _perturbing(
+    k=_switch(1, COUNT, "Steps per perturbed step of LookSAM; 1: off"),
+    alpha=_number(0.7, FINITE, "Weight of LookSAM's reused component"),
+  ),
+  "combine": _perturbing(
+    name=_switch(
       "none",
       choice("none", "surrogate_gap", "weighted"),
       "Descent gradient from ascent and perturbed gradient",
     ),
-    "alpha": _number(0.1, FINITE, "Weight of surrogate_gap (GSAM)"),
-    "normalized": Key(False, FLAG, "Whether surrogate_gap projects delta"),
-    "gamma": _number(0.9, BELOW_ONE, "Weight of sharpness in weighted (WSAM)"),
-  },
+    alpha=_number(0.1, FINITE, "Weight of surrogate_gap (GSAM)"),
+    normalized=Key(False, FLAG, "Whether surrogate_gap projects delta"),
+    gamma=_number(0.9, BELOW_ONE, "Weight of sharpness in weighted (WSAM)"),
+  ),
   "optimizer": {
     "name": Key("adamw", choice("adamw", "sgdw"), "Optimizer"),
     "learning_rate": _number(1e-3, POSITIVE, "Peak learning rate", turn=3),

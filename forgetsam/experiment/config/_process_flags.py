@@ -3,7 +3,7 @@
 import os
 import re
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from absl import flags
 
@@ -17,7 +17,7 @@ _LAUNCHERS = (
 
 
 class ProcessFlags(NamedTuple):
-  """Which of a run's processes this one is.
+  """One of a run's processes.
 
   Attributes:
     coordinator: HOST:PORT, on which process 0 listens; None leaves all to the
@@ -36,54 +36,40 @@ class ProcessFlags(NamedTuple):
 def define_process_flags(values: flags.FlagValues) -> None:
   """Adds the flags."""
   flags.DEFINE_string("coordinator", None, "HOST:PORT", flag_values=values)
-  flags.DEFINE_integer(
-    "num_processes", None, "Of the run.", lower_bound=1, flag_values=values
-  )
-  flags.DEFINE_integer(
-    "process_id", None, "This one, from 0.", lower_bound=0, flag_values=values
-  )
-  flags.DEFINE_integer(
-    "connect_seconds", 300, "To wait.", lower_bound=1, flag_values=values
-  )
+  for name, low, about in [
+    ("num_processes", 1, "Processes of the run."),
+    ("process_id", 0, "This one, from 0."),
+    ("connect_seconds", 1, "How long to wait for the others."),
+  ]:
+    default = ProcessFlags._field_defaults[name]
+    flags.DEFINE_integer(
+      name, default, about, lower_bound=low, flag_values=values
+    )
 
 
 def read_process_flags(
   values: flags.FlagValues, environment: Mapping[str, str] = os.environ
 ) -> ProcessFlags:
-  """Which process this is; what is not given is the launcher's to say.
+  """Reads which process this is; a launcher may complete the flags.
 
   Raises:
     ConfigError: the flags are incomplete or contradict each other.
   """
-  given = ProcessFlags(
-    values.coordinator,
-    values.num_processes,
-    values.process_id,
-    values.connect_seconds,
-  )
+  fields: Any = [values[name].value for name in ProcessFlags._fields]
+  given = ProcessFlags(*fields)
   if given.coordinator is None:
     return _without_coordinator(given)
   host, _, port = given.coordinator.rpartition(":")
   if not host or not re.fullmatch(r"\d{1,5}", port) or int(port) > 65535:
-    raise ConfigError(
-      refusal(
-        "--coordinator",
-        given.coordinator,
-        "HOST:PORT, the same for all processes, such as 10.0.0.1:1234",
-      )
-    )
+    allowed = "HOST:PORT, the same for all processes, such as 10.0.0.1:1234"
+    raise ConfigError(refusal("--coordinator", given.coordinator, allowed))
   given = _completed(given, environment)
   assert given.num_processes is not None
   assert given.process_id is not None
   if given.process_id >= given.num_processes:
-    raise ConfigError(
-      refusal(
-        "--process_id",
-        given.process_id,
-        f"0 to {given.num_processes - 1}, each once, with "
-        f"--num_processes={given.num_processes}",
-      )
-    )
+    most, count = given.num_processes - 1, given.num_processes
+    allowed = f"0 to {most}, each once, with --num_processes={count}"
+    raise ConfigError(refusal("--process_id", given.process_id, allowed))
   return given
 
 
@@ -101,7 +87,6 @@ def _without_coordinator(given: ProcessFlags) -> ProcessFlags:
 def _completed(
   given: ProcessFlags, environment: Mapping[str, str]
 ) -> ProcessFlags:
-  """The flags with a launcher's number and index where they are not given."""
   count, index = given.num_processes, given.process_id
   for size, rank in _LAUNCHERS:
     if count is None and index is None and {size, rank} <= set(environment):

@@ -48,8 +48,9 @@ class Key(NamedTuple):
     binding: whether it decides a run's result. A run may resume with other
       values of keys that do not, and `config_hash` leaves them out.
     tuned: whether a sweep's grid may vary it.
-    switch: whether it adds to a perturbation, and must keep its default where
-      nothing is perturbed.
+    perturbs: whether it is read only where weights are perturbed.
+    switch: whether it is one of these and adds something: without a
+      perturbation it must keep its default.
     tie_break: its turn, from 1, in deciding between settings that score alike:
       the smaller value wins, or the larger where negative. 0 decides nothing.
   """
@@ -61,6 +62,7 @@ class Key(NamedTuple):
   compiled: bool = True
   binding: bool = True
   tuned: bool = True
+  perturbs: bool = False
   switch: bool = False
   tie_break: int = 0
 

@@ -9,7 +9,7 @@ from forgetsam.experiment.config._errors import ConfigError, refusal
 
 
 class SweepFlags(NamedTuple):
-  """What a sweep runs over.
+  """The runs of a sweep.
 
   Attributes:
     variants: variants of the configurations' file.
@@ -28,33 +28,26 @@ class SweepFlags(NamedTuple):
   settings: Path | None
 
 
-_NAMES = SweepFlags._fields
-
-
 def define_sweep_flags(values: flags.FlagValues) -> None:
   """Adds the sweep's flags."""
-  flags.DEFINE_list(
-    "variants", [], "What to compare, such as plain,sam.", flag_values=values
-  )
-  flags.DEFINE_integer(
-    "seeds", 5, "Runs of each.", lower_bound=1, flag_values=values
-  )
-  flags.DEFINE_integer(
-    "first_seed", 0, "The first seed.", lower_bound=0, flag_values=values
-  )
+  flags.DEFINE_list("variants", [], "Such as plain,sam.", flag_values=values)
+  for name, default, low in [("seeds", 5, 1), ("first_seed", 0, 0)]:
+    flags.DEFINE_integer(
+      name, default, "Of each variant.", lower_bound=low, flag_values=values
+    )
   flags.DEFINE_string("grid", None, "KEY=A,B;KEY=C,D", flag_values=values)
   flags.DEFINE_bool("tune", False, "Leave test alone.", flag_values=values)
   flags.DEFINE_string("settings", None, "A best.json.", flag_values=values)
 
 
 def read_sweep_flags(values: flags.FlagValues) -> SweepFlags | None:
-  """The sweep's flags, or None where another job runs.
+  """Reads the sweep's flags; None where another job runs.
 
   Raises:
     ConfigError: they are given to another job, or do not go together.
   """
   if values.job != "sweep":
-    for name in _NAMES:
+    for name in SweepFlags._fields:
       if values[name].present:
         raise ConfigError(
           refusal(f"--{name}", values[name].value, "with --job=sweep only")

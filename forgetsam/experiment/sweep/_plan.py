@@ -8,6 +8,7 @@ from typing import Any
 from ml_collections import config_dict
 
 from forgetsam.experiment.config import (
+  KEYS,
   ConfigError,
   apply_overrides,
   check_config,
@@ -17,7 +18,7 @@ from forgetsam.experiment.config import (
 )
 from forgetsam.experiment.sweep._grid import Setting
 
-_OF_PERTURBATIONS = ("perturbation.", "ascent.", "combine.", "look_sam.")
+_OF_PERTURBATIONS = {key for key, row in KEYS.items() if row.perturbs}
 
 # Seeds are traced, and JAX's integers have 32 bits.
 SEED_LIMIT = 2**31
@@ -122,7 +123,7 @@ def _refuse_unread(trial: Trial) -> None:
   if trial.config.perturbation.name != "none":
     return
   for key, value in trial.values.items():
-    if key.startswith(_OF_PERTURBATIONS):
+    if key in _OF_PERTURBATIONS:
       raise ConfigError(
         refusal(
           f"config.{key}",
