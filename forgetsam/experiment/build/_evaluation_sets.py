@@ -12,11 +12,10 @@ from ml_collections import config_dict
 
 import forgetsam as fs
 from forgetsam import data, models
-from forgetsam.training import EvalStep
 from forgetsam.experiment.build._crops import build_stream_options
 from forgetsam.experiment.build._images import build_sources
-from forgetsam.experiment.config import ConfigError
-from forgetsam.experiment.config import refusal
+from forgetsam.experiment.config import ConfigError, refusal
+from forgetsam.training import EvalStep
 
 CORRUPTED = ("imagenet2012_corrupted", "cifar10_corrupted")
 

@@ -9,10 +9,9 @@ from jaxtyping import Int64
 from ml_collections import config_dict
 
 from forgetsam import data
-from forgetsam.experiment.run import process_shard
 from forgetsam.experiment.build._crops import build_stream_options
-from forgetsam.experiment.config import ConfigError
-from forgetsam.experiment.config import refusal
+from forgetsam.experiment.config import ConfigError, refusal
+from forgetsam.experiment.run import process_shard
 
 Batches = Iterator[dict[str, jax.Array]]
 

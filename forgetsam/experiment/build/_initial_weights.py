@@ -1,4 +1,4 @@
-"""Weights of earlier runs: loaded for notebooks, or to start another run from."""
+"""Weights of earlier runs, for notebooks or for another run to start from."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -59,10 +59,21 @@ def decays(params: Any) -> Any:
   return jax.tree_util.tree_map_with_path(decay, params)
 
 
+# From the learning rate and `config.optimizer`.
+_OPTIMIZERS: Mapping[str, Callable[..., optax.GradientTransformation]] = {
+  "adamw": lambda lr, o: optax.adamw(
+    lr, weight_decay=o.weight_decay, mask=decays
+  ),
+  "sgdw": lambda lr, o: fs.sgdw(
+    lr, momentum=o.momentum, weight_decay=o.weight_decay, mask=decays
+  ),
+}
+
+
 def build_optimizer(
   config: config_dict.ConfigDict, learning_rate: optax.Schedule
 ) -> optax.GradientTransformation:
-  """Clip by the global norm, the optimizer, then shrink-and-perturb.
+  """Chains clipping by the global norm, optimizer and shrink-and-perturb.
 
   Args:
     config: a checked configuration.
@@ -84,14 +95,3 @@ def build_optimizer(
       fs.shrink_and_perturb(lambda count: factor * learning_rate(count) / peak)
     )
   return optax.chain(*chain)
-
-
-# From the learning rate and `config.optimizer`.
-_OPTIMIZERS: Mapping[str, Callable[..., optax.GradientTransformation]] = {
-  "adamw": lambda lr, o: optax.adamw(
-    lr, weight_decay=o.weight_decay, mask=decays
-  ),
-  "sgdw": lambda lr, o: fs.sgdw(
-    lr, momentum=o.momentum, weight_decay=o.weight_decay, mask=decays
-  ),
-}

@@ -1,7 +1,6 @@
 """From the loss and perturbation of a config to functions and transforms."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import optax
 from jaxtyping import Array

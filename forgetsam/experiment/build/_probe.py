@@ -11,8 +11,7 @@ from ml_collections import config_dict
 from forgetsam import data, forgetting
 from forgetsam._typing import Forward
 from forgetsam.experiment.build._offsets import build_common_offsets, draw_key
-from forgetsam.experiment.config import ConfigError
-from forgetsam.experiment.config import refusal
+from forgetsam.experiment.config import ConfigError, refusal
 
 Probe = Callable[[Any, Any], dict[str, Array]]
 

@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from ml_collections import config_dict
 from made_up_images import made_up
+from ml_collections import config_dict
 from tiny_runs import ROOT
 
 from forgetsam.experiment import build as builders

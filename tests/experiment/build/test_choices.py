@@ -1,0 +1,67 @@
+"""Every name that the table of keys lists is one that builders know."""
+
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from forgetsam.experiment import base_config, build
+from forgetsam.experiment.config import KEYS
+
+W = {"kernel": jnp.array([[3.0, 4.0]])}
+
+
+def names(key: str) -> tuple[str, ...]:
+  assert KEYS[key].rule.choices
+  return KEYS[key].rule.choices
+
+
+@pytest.mark.parametrize("combine", names("combine.name"))
+@pytest.mark.parametrize("name", names("perturbation.name"))
+def test_every_perturbation_and_combine_rule_is_built(name: str, combine: str):
+  config = base_config()
+  config.perturbation.name, config.combine.name = name, combine
+  rho = optax.constant_schedule(0.5)
+  perturb = build.build_perturb(config, rho, seed=0, num_steps=2)
+  if name == "none":
+    assert perturb is None
+    return
+  assert perturb is not None
+  grads, _ = perturb.update(
+    W,
+    perturb.init(W),
+    W,
+    grad_fn=lambda w: {"kernel": 2 * w["kernel"]},
+    opt_state=optax.sgd(0.1, momentum=0.9).init(W),
+  )
+  assert np.isfinite(grads["kernel"]).all()
+
+
+@pytest.mark.parametrize("name", names("loss.name"))
+def test_every_loss_is_built(name: str):
+  config = base_config()
+  config.loss.name = name
+  # Of two classes at zero logits: log 2 for softmax, and one more for sigmoid.
+  loss = build.build_loss(config)(jnp.zeros((1, 2)), jnp.array([1]))
+  classes = 2 if name.startswith("sigmoid") else 1
+  assert float(loss) == pytest.approx(classes * np.log(2))
+
+
+@pytest.mark.parametrize("name", names("ascent.name"))
+def test_every_ascent_is_built(name: str):
+  config = base_config()
+  config.ascent.name = name
+  signal = build.build_ascent(config)(jnp.zeros((1, 2)), jnp.array([1]))
+  assert signal.shape == (1, 2)
+
+
+@pytest.mark.parametrize("schedule", names("schedule.name"))
+@pytest.mark.parametrize("name", names("optimizer.name"))
+def test_every_optimizer_and_schedule_is_built(name: str, schedule: str):
+  config = base_config()
+  config.optimizer.name, config.schedule.name = name, schedule
+  rate = build.build_learning_rate(config, steps_per_epoch=3)
+  optimizer = build.build_optimizer(config, rate)
+  updates, _ = optimizer.update(W, optimizer.init(W), W)
+  assert float(rate(0)) == 0.0
+  np.testing.assert_array_equal(updates["kernel"], 0.0)
