@@ -41,7 +41,7 @@ class Run(NamedTuple):
     return Process(self)
 
   def summary(self) -> dict[str, Any]:
-    """What it ended with, but for the clock's part of it."""
+    """Its summary without what the clock decides."""
     found = json.loads((self.folder / "summary.json").read_text())
     return {k: v for k, v in found.items() if "seconds" not in k}
 

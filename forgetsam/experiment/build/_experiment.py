@@ -50,7 +50,7 @@ def build_mesh() -> Mesh | None:
 
 
 def build_sharding(mesh: Mesh | None) -> NamedSharding | None:
-  """How a batch lies on the mesh; None where there is none."""
+  """The placement of a batch on the mesh; None where there is none."""
   return None if mesh is None else split_batch(mesh)
 
 

@@ -1,4 +1,4 @@
-"""How good a model is on a split, or on many."""
+"""Scores of a model on a split, or on many."""
 
 from forgetsam.experiment.evaluation._corruptions import (
   ALEXNET_ERRORS,

@@ -295,7 +295,7 @@ def _by_rank(ranks: Mapping[int, Rank], steps: Sequence[int]) -> list[int]:
 
 
 def _parts(state: TrainState) -> dict[str, Any]:
-  """What models need apart from what only training needs."""
+  """Separates what models need from what only training needs."""
   return {
     "variables": {"params": state.params, "model_state": state.model_state},
     "training": {

@@ -162,7 +162,7 @@ def _report(error: BaseException, job: str, workdir: Path) -> tuple[int, str]:
 
 
 def _is_lost_peer(error: BaseException) -> bool:
-  """Whether JAX says that a peer is gone; other errors may name it too."""
+  """Tells JAX's errors of a lost peer from others that only name one."""
   if not isinstance(error, jax.errors.JaxRuntimeError):
     return False
   text = str(error).lower()

@@ -18,7 +18,7 @@ _FULL_OR_BROKEN = (
 
 
 def report_failure(error: Exception, workdir: Path | None) -> int:
-  """Says on stderr what went wrong, first in a sentence.
+  """Prints an error to stderr, first in a sentence.
 
   Args:
     error: what ended the run.
@@ -33,7 +33,7 @@ def report_failure(error: Exception, workdir: Path | None) -> int:
   if isinstance(error, (CheckpointError, DataError, FloatingPointError)):
     print(f"\n{error}", file=sys.stderr)
     return 1
-  storage = _storage_trouble(error)
+  storage = _storage_error(error)
   if storage is not None:
     print(f"\n{_about_storage(storage, workdir)}", file=sys.stderr)
     return 1
@@ -47,7 +47,7 @@ def report_failure(error: Exception, workdir: Path | None) -> int:
   return 1
 
 
-class _Trouble(NamedTuple):
+class _StorageError(NamedTuple):
   """The system's words, the details, and the file, where it is known."""
 
   words: str
@@ -55,15 +55,15 @@ class _Trouble(NamedTuple):
   file: str | None = None
 
 
-def _storage_trouble(error: BaseException) -> _Trouble | None:
-  """What the system says where files cannot be written, or read."""
+def _storage_error(error: BaseException) -> _StorageError | None:
+  """Finds a full or broken disk among an error and its causes."""
   for cause in _chain(error):
     if isinstance(cause, OSError) and cause.errno in _FULL_OR_BROKEN:
       file = None if cause.filename is None else os.fsdecode(cause.filename)
-      return _Trouble(os.strerror(cause.errno), str(cause), file)
+      return _StorageError(os.strerror(cause.errno), str(cause), file)
     for number in _FULL_OR_BROKEN:  # other libraries keep the words only
       if os.strerror(number) in str(cause):
-        return _Trouble(os.strerror(number), _first_line(cause))
+        return _StorageError(os.strerror(number), _first_line(cause))
   return None
 
 
@@ -73,8 +73,8 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
     error = error.__cause__ or error.__context__
 
 
-def _about_storage(trouble: _Trouble, workdir: Path | None) -> str:
-  place = _place(trouble.file, workdir)
+def _about_storage(storage: _StorageError, workdir: Path | None) -> str:
+  place = _place(storage.file, workdir)
   steps = [] if workdir is None else saved_steps(workdir)
   saved = (
     f"its newest checkpoint is of step {steps[-1]}"
@@ -82,14 +82,14 @@ def _about_storage(trouble: _Trouble, workdir: Path | None) -> str:
     else "it has no checkpoint yet"
   )
   return (
-    f"{place}: {trouble.words}\n  {trouble.details}\nWhat was saved "
+    f"{place}: {storage.words}\n  {storage.details}\nWhat was saved "
     f"before stays as it is; {saved}. Once that is mended, the same "
     "command goes on from there."
   )
 
 
 def _place(file: str | None, workdir: Path | None) -> str:
-  """What cannot be used: the run's folder, or a file elsewhere."""
+  """Names the run's folder, or a file elsewhere."""
   if workdir is None:
     return "the disk cannot be written to"
   elsewhere = file is not None and not (

@@ -87,7 +87,7 @@ def _devices(environment: Mapping[str, str]) -> dict[str, list[int]]:
 
 
 def _local_rank(environment: Mapping[str, str]) -> int | None:
-  """Which of its host's processes this is; None where it is the only one."""
+  """This process's index among its host's; None where it is the only one."""
   if "OMPI_COMM_WORLD_SIZE" in environment:
     if int(environment.get("OMPI_COMM_WORLD_LOCAL_SIZE", 1)) > 1:
       return int(environment["OMPI_COMM_WORLD_LOCAL_RANK"])
@@ -99,7 +99,7 @@ def _local_rank(environment: Mapping[str, str]) -> int | None:
 
 
 def _kubernetes_can_tell() -> bool:
-  """Whether the cluster says that this pod is one of several of a job.
+  """Asks the cluster whether this pod is one of several of a job.
 
   Raises:
     ConfigError: it does not let itself be asked.

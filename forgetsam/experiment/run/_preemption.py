@@ -37,7 +37,7 @@ class Preemption:
 
   @property
   def requested(self) -> bool:
-    """Whether to save and end; the same in all processes."""
+    """True once the run is to save and end; the same in all processes."""
     return self._noted if self._all_reduce is None else self._agreed
 
   def dispatch(self) -> Array | None:

@@ -28,7 +28,7 @@ _numbers = itertools.count()
 
 
 def is_main() -> bool:
-  """Whether this process is the one that reads and writes the run's folder."""
+  """True in process 0, which reads and writes the run's folder."""
   return jax.process_index() == 0
 
 

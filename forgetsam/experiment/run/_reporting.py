@@ -1,4 +1,4 @@
-"""What a user sees of a run: log lines or a progress bar, and TensorBoard."""
+"""Reports a run: log lines or a progress bar, and TensorBoard's files."""
 
 import functools
 import logging
@@ -83,7 +83,7 @@ class Reporter:
     return metric_writers.SummaryWriter(str(self._folder))
 
   def due(self, done: int) -> bool:
-    """Whether the metrics of the step that ends at `done` are written."""
+    """True where the metrics of the step that ends at `done` are written."""
     return done % self._every == 0 or done == self._stop
 
   def advance(self, done: int) -> None:

@@ -1,4 +1,4 @@
-"""Which process this is: from flags, from the launcher, or alone."""
+"""Processes learn their number from flags, from the launcher, or are alone."""
 
 import os
 import socket

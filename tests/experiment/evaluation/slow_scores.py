@@ -1,4 +1,4 @@
-"""What evaluation must find, one example after the other, in float64."""
+"""The scores that evaluation must find, example by example, in float64."""
 
 import math
 

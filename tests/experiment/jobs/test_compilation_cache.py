@@ -1,4 +1,4 @@
-"""Where compiled programs are kept, and how to keep none."""
+"""Compiled programs are kept where the user says, or not at all."""
 
 from collections.abc import Iterator
 from pathlib import Path

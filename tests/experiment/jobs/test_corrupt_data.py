@@ -21,7 +21,7 @@ SKIP = "--config.data.skip_corrupt=true"
 
 @pytest.fixture
 def corrupt(data_dir: Path, tmp_path: Path) -> list[str]:
-  """Where the digits lie whose third training image is none."""
+  """A folder of the digits whose third training image is corrupt."""
   from forgetsam.data._tensorflow import import_tensorflow
 
   tf = import_tensorflow()

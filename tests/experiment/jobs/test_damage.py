@@ -40,7 +40,7 @@ def summary(folder: Path) -> dict[str, Any]:
 def whole(
   tmp_path_factory: pytest.TempPathFactory, data_dir: Path
 ) -> dict[str, Any]:
-  """How a run ends that is left alone."""
+  """The summary of a run that is left alone."""
   folder = tmp_path_factory.mktemp("whole")
   assert run(folder, data_dir) == 0
   return summary(folder)

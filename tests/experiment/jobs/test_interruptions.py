@@ -21,13 +21,12 @@ def run(arguments: list[str]) -> int:
 
 
 def test_sigterm_saves_and_the_run_goes_on_to_the_same_end(
+  finished: tuple[Path, dict[str, Any]],
   arguments: Arguments,
   tmp_path: Path,
   monkeypatch: pytest.MonkeyPatch,
   capsys: pytest.CaptureFixture[str],
 ):
-  undisturbed = arguments("obf", f"--workdir={tmp_path / 'whole'}")
-  assert run(undisturbed) == 0
   before = signal.getsignal(signal.SIGTERM)
   advance = Reporter.advance
 
@@ -45,11 +44,11 @@ def test_sigterm_saves_and_the_run_goes_on_to_the_same_end(
   assert run(arguments()) == 0
   assert "Resuming at step 7 of 10" in capsys.readouterr().out
 
-  def read(name: str) -> dict[str, Any]:
-    summary = json.loads((tmp_path / name / "summary.json").read_text())
+  def lasting(summary: dict[str, Any]) -> dict[str, Any]:
     return {k: v for k, v in summary.items() if "seconds" not in k}
 
-  assert read("run") == read("whole")
+  summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+  assert lasting(summary) == lasting(finished[1])
 
 
 def test_two_runs_in_one_folder_are_refused(

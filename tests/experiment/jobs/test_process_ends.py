@@ -1,4 +1,4 @@
-"""What a process says where it ends, of itself and of the others."""
+"""A process that ends reports why, for itself and for its peers."""
 
 import socket
 import subprocess
@@ -91,7 +91,7 @@ with _distributed.joined(flags, "train", Path(workdir)):
 
 
 def both(statement: str, workdir: Path) -> list[tuple[int, str]]:
-  """How two processes end, and what they say, where 0 does something."""
+  """Exit codes and stderr of two processes, of which 0 runs a statement."""
   with socket.socket() as listener:
     listener.bind(("127.0.0.1", 0))
     port = str(listener.getsockname()[1])

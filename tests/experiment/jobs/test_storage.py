@@ -6,6 +6,7 @@ A limit on the size of files stands for a full disk: it fails the same calls.
 import contextlib
 import errno
 import json
+import os
 import resource
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -92,25 +93,25 @@ def test_events_that_cannot_be_written_are_noticed(
   assert run(command) == 0
 
 
-@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EDQUOT])
 def test_the_systems_words_are_said(
-  number: int,
   arguments: Arguments,
   tmp_path: Path,
   monkeypatch: pytest.MonkeyPatch,
   capsys: pytest.CaptureFixture[str],
 ):
-  def write(path: Path, values: Any) -> None:
-    raise OSError(number, "words", str(path))
+  for number in (errno.ENOSPC, errno.EROFS, errno.EDQUOT):
 
-  with monkeypatch.context() as patch:
-    patch.setattr(train, "write_json", write)
-    assert run(arguments()) == 1
-  said = capsys.readouterr().err
-  assert "cannot be written to: " in said
-  assert "summary.json" in said
-  assert "newest checkpoint is of step 10" in said
-  assert "Traceback" not in said
+    def write(path: Path, values: Any, number: int = number) -> None:
+      raise OSError(number, "words", str(path))
+
+    with monkeypatch.context() as patch:
+      patch.setattr(train, "write_json", write)
+      assert run(arguments()) == 1  # all but the first resume at the end
+    said = capsys.readouterr().err
+    assert f"cannot be written to: {os.strerror(number)}" in said
+    assert "summary.json" in said
+    assert "newest checkpoint is of step 10" in said
+    assert "Traceback" not in said
   assert run(arguments()) == 0  # what was left to do
 
 
@@ -125,10 +126,10 @@ def test_trouble_is_found_behind_other_errors():
   full = OSError(errno.ENOSPC, "full", "file")
   behind = RuntimeError("a save failed")
   behind.__cause__ = full
-  assert _failures._storage_trouble(behind) is not None
+  assert _failures._storage_error(behind) is not None
   text = "RESOURCE_EXHAUSTED: ... No space left on device [os_error_code='28']"
-  assert _failures._storage_trouble(ValueError(text)) is not None
-  assert _failures._storage_trouble(FileNotFoundError("file")) is None
+  assert _failures._storage_error(ValueError(text)) is not None
+  assert _failures._storage_error(FileNotFoundError("file")) is None
 
 
 def test_a_broken_file_elsewhere_is_named(

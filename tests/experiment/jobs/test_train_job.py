@@ -37,16 +37,6 @@ def lasting(summary: dict[str, Any]) -> dict[str, Any]:
   return {k: v for k, v in summary.items() if not k.endswith("_seconds")}
 
 
-@pytest.fixture(scope="session")
-def finished(
-  tmp_path_factory: pytest.TempPathFactory, data_dir: Path
-) -> tuple[Path, dict[str, Any]]:
-  """An undisturbed run of two epochs of five steps, and its summary."""
-  workdir = tmp_path_factory.mktemp("finished") / "run"
-  assert run(tiny(workdir, data_dir)) == 0
-  return workdir, read(workdir / "summary.json")
-
-
 def test_summary(finished: tuple[Path, dict[str, Any]]):
   workdir, summary = finished
   names = ("loss", "accuracy")
