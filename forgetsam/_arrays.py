@@ -37,11 +37,6 @@ def cast_like(tree: PyTree, like: PyTree) -> PyTree:
 def add_delta(params: PyTree, delta: PyTree, scale: Scalar = 1.0) -> PyTree:
   """`params + scale * delta`, in float32 where a dtype could swallow delta.
 
-  Args:
-    params: weights.
-    delta: an offset of their structure and shapes.
-    scale: what multiplies the offset.
-
   Example:
     >>> w = jnp.array([256.0], jnp.bfloat16)
     >>> add_delta(w, jnp.array([0.25], jnp.bfloat16))
@@ -59,16 +54,10 @@ def tree_norm(tree: PyTree) -> Float[Array, ""]:
 
   .. math:: \lVert g \rVert_2 = \sqrt{\textstyle\sum_i g_i^2}
 
-  The plain sum of squares, accumulated in float32 (float64 leaves: in
-  float64). One `lax.cond` on the finished scalar falls back to dividing by the
-  largest entry where the sum under- or overflows: norms that float32 can hold
-  come out right, at the price of the plain sum.
-
-  Args:
-    tree: pytree of floating-point arrays of any shapes.
-
-  Returns:
-    A scalar; zero for an empty tree, not finite where an entry is not.
+  The plain sum of squares in at least float32. One `lax.cond` on the finished
+  scalar falls back to dividing by the largest entry where the sum under- or
+  overflows: norms that float32 can hold come out right, at the plain price.
+  Zero for an empty tree, not finite where an entry is not.
 
   Example:
     >>> norm = tree_norm({"a": jnp.array([3e30]), "b": jnp.array([4e30])})
@@ -91,22 +80,14 @@ def _sum_of_squares(leaves: list[Array]) -> Array:
 
 
 def _scaled(leaves: list[Array]) -> Array:
-  """The norm by way of the largest entry, safe from under- and overflow."""
   maxima = [jnp.max(jnp.abs(x), initial=0.0) for x in leaves]
   largest = jnp.max(jnp.stack(maxima))
   divisor = jnp.where(largest > 0, largest, 1)
-  total = sum(
-    (jnp.sum((x / divisor) ** 2) for x in leaves[1:]),
-    jnp.sum((leaves[0] / divisor) ** 2),
-  )
-  return largest * jnp.sqrt(total)
+  return largest * jnp.sqrt(_sum_of_squares([x / divisor for x in leaves]))
 
 
 def tree_dot(left: PyTree, right: PyTree) -> Float[Array, ""]:
-  r"""Inner product :math:`\sum_i a_i b_i` over two trees, in float32.
-
-  Elementwise products and sums, so that no backend lowers the precision.
-  """
+  """Inner product of two trees, in float32 on every backend."""
   products = jax.tree.map(
     lambda a, b: jnp.sum(at_least_float32(a) * at_least_float32(b)),
     left,
@@ -118,9 +99,8 @@ def tree_dot(left: PyTree, right: PyTree) -> Float[Array, ""]:
 def plain_norm(tree: PyTree) -> Float[Array, ""]:
   """The norm without the fallback: for numbers that are only looked at.
 
-  It is 0 or infinite where the squares leave float32's range, and costs no
-  copy of the tree where that is still to be computed: the fallback's branch
-  would need it in memory.
+  0 or infinite where the squares leave float32's range; the fallback's branch
+  would need a tree that is still to be computed in memory.
   """
   leaves = [at_least_float32(x) for x in jax.tree.leaves(tree)]
   return jnp.sqrt(_sum_of_squares(leaves))

@@ -65,8 +65,7 @@ def output_bias_forgetting(
     Array([[ 0.25,  0.25, -0.75,  0.25]], dtype=float32)
 
   References:
-    Vani et al., *Forget Sharpness: Perturbed Forgetting of Model Biases Within
-    SAM Dynamics*, ICML 2024.
+    Vani et al., *Forget Sharpness*, ICML 2024.
   """
   if lam is not None:
     check_number("lam", lam, low=0, high=1, exclude_high=True)
@@ -115,8 +114,7 @@ def loss_ascent(loss: Loss) -> AscentSignal:
     Array([[ 0.25,  0.25, -0.75,  0.25]], dtype=float32)
 
   References:
-    Foret et al., *Sharpness-Aware Minimization for Efficiently Improving
-    Generalization*, ICLR 2021.
+    Foret et al., *Sharpness-Aware Minimization*, ICLR 2021.
   """
   return jax.grad(loss)
 
@@ -149,7 +147,7 @@ def pseudo_loss(signal: AscentSignal) -> Loss:
 
 
 class AscentAux(NamedTuple):
-  """What the clean pass of `ascent_and_descent` computed on the way."""
+  """Results of the clean pass of `ascent_and_descent`."""
 
   logits: Float[Array, "batch classes"]
   loss: Float[Array, ""]

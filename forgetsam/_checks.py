@@ -1,4 +1,4 @@
-"""Validation of hyper-parameters that are plain Python numbers."""
+"""Validation of arguments that are plain Python values."""
 
 import math
 from typing import Any
@@ -31,9 +31,8 @@ def check_number(
     raise ValueError(f"{name}={value!r} must be a number")
   too_high = value >= high if exclude_high else value > high
   if not math.isfinite(value) or value < low or too_high:
-    raise ValueError(
-      f"{name}={value} must be {_range(low, high, exclude_high)}"
-    )
+    allowed = _range(low, high, exclude_high)
+    raise ValueError(f"{name}={value} must be {allowed}")
 
 
 def check_rho(name: str, value: Any) -> None:
@@ -47,11 +46,28 @@ def check_rho(name: str, value: Any) -> None:
   check_number(name, value, low=0)
 
 
+def check_count(name: str, value: Any, otherwise: str = "") -> None:
+  """Raises a `ValueError` where a value is not an integer of at least 1."""
+  whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+  if not whole or value < 1:
+    raise ValueError(
+      f"{name}={value!r} must be an integer of at least 1{otherwise}"
+    )
+
+
 def check_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
   """Raises a `ValueError` that lists what is allowed."""
   if value not in allowed:
     choices = ", ".join(repr(choice) for choice in allowed)
     raise ValueError(f"{name}={value!r} must be one of {choices}")
+
+
+def check_params(name: str, params: Any, extra: str = "") -> None:
+  """Raises a `ValueError` that says how to pass params to `update`."""
+  if params is None:
+    raise ValueError(
+      f"{name} needs params: call update(gradients, state, params{extra})"
+    )
 
 
 def _range(low: float, high: float, exclude_high: bool) -> str:

@@ -1,5 +1,7 @@
 """Training losses: `(logits, labels) -> scalar mean over the batch`."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import optax
@@ -44,16 +46,10 @@ def sigmoid_cross_entropy(label_smoothing: Scalar = 0.0) -> Loss:
     >>> float(loss(jnp.zeros((1, 4)), jnp.array([2])))  # 4 log 2
     2.77...
   """
-  check_number(
-    "label_smoothing", label_smoothing, low=0, high=1, exclude_high=True
+  return _smoothed(
+    lambda z, y: optax.sigmoid_binary_cross_entropy(z, y).sum(-1),
+    label_smoothing,
   )
-
-  def loss(logits: Logits, labels: Labels) -> Float[Array, ""]:
-    logits = at_least_float32(jnp.asarray(logits))
-    targets = _smooth_targets(logits, labels, label_smoothing)
-    return optax.sigmoid_binary_cross_entropy(logits, targets).sum(-1).mean()
-
-  return loss
 
 
 def softmax_cross_entropy(label_smoothing: Scalar = 0.0) -> Loss:
@@ -61,40 +57,27 @@ def softmax_cross_entropy(label_smoothing: Scalar = 0.0) -> Loss:
 
   .. math:: L = -\frac1B \sum_{b,k} y_{bk} \log \mathrm{softmax}(z_b)_k
 
-  Smoothing as in :func:`sigmoid_cross_entropy`.
-
-  Args:
-    label_smoothing: s, in [0, 1).
-
-  Returns:
-    A function of logits `[batch, classes]` and labels (`[batch]` integers, or
-    `[batch, classes]`) to a scalar, computed in at least float32.
-
-  Raises:
-    ValueError: label_smoothing is outside [0, 1).
+  Arguments, result and errors as of :func:`sigmoid_cross_entropy`.
 
   Example:
     >>> loss = softmax_cross_entropy()
     >>> float(loss(jnp.zeros((1, 4)), jnp.array([2])))  # log 4
     1.38...
   """
-  check_number(
-    "label_smoothing", label_smoothing, low=0, high=1, exclude_high=True
-  )
+  return _smoothed(optax.softmax_cross_entropy, label_smoothing)
+
+
+def _smoothed(
+  per_example: Callable[[Array, Array], Array], smoothing: Scalar
+) -> Loss:
+  check_number("label_smoothing", smoothing, low=0, high=1, exclude_high=True)
 
   def loss(logits: Logits, labels: Labels) -> Float[Array, ""]:
     logits = at_least_float32(jnp.asarray(logits))
-    targets = _smooth_targets(logits, labels, label_smoothing)
-    return optax.softmax_cross_entropy(logits, targets).mean()
+    num_classes = logits.shape[-1]
+    targets = target_distribution(labels, num_classes, logits.dtype)
+    if jnp.ndim(labels) != 2:
+      targets = (1 - smoothing) * targets + smoothing / num_classes
+    return per_example(logits, targets).mean()
 
   return loss
-
-
-def _smooth_targets(
-  logits: Array, labels: Labels, smoothing: Scalar
-) -> Float[Array, "batch classes"]:
-  num_classes = logits.shape[-1]
-  targets = target_distribution(labels, num_classes, logits.dtype)
-  if jnp.ndim(labels) == 2:
-    return targets
-  return (1 - smoothing) * targets + smoothing / num_classes

@@ -9,7 +9,7 @@ import optax
 from jaxtyping import Array, Int
 
 from forgetsam._arrays import at_least_float32
-from forgetsam._checks import check_number
+from forgetsam._checks import check_number, check_params
 from forgetsam._typing import PyTree, Scalar
 
 
@@ -75,9 +75,8 @@ def shrink_and_perturb(
 
   .. math:: w_t = f_t w_0 + (1 - f_t) (w_{t-1} + u_t)
 
-  with :math:`u_t` the update that reaches it. It stands *last* in a chain. The
-  official code shrinks at the start of the next step, BatchNorm's running
-  statistics included; this transform shrinks parameters only.
+  with :math:`u_t` the update that reaches it. It stands *last* in a chain, and
+  shrinks parameters only (the official code also BatchNorm's statistics).
 
   Args:
     factor: f in [0, 1], a float or a schedule of the number of updates
@@ -113,10 +112,7 @@ def shrink_and_perturb(
     **extra: object,
   ) -> tuple[PyTree, ShrinkAndPerturbState]:
     del extra
-    if params is None:
-      raise ValueError(
-        "shrink_and_perturb needs params: call update(updates, state, params)"
-      )
+    check_params("shrink_and_perturb", params)
     count = optax.safe_increment(state.count)
     f = factor(count) if callable(factor) else factor
 

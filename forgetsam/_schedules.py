@@ -20,8 +20,7 @@ def lr_proportional_rho(
   .. math:: \rho_t = \max\Bigl(0,\ \rho_{\min} + (\rho_{\max} - \rho_{\min})
      \frac{\eta_t - \eta_{\min}}{\eta_{\max} - \eta_{\min}}\Bigr)
 
-  During a warm-up from below `lr_min` the radius is below `rho_min`, and never
-  below zero.
+  During a warm-up from below `lr_min` the radius is below `rho_min`.
 
   Args:
     lr_schedule: the learning rate :math:`\eta_t` of the update count.
@@ -43,8 +42,7 @@ def lr_proportional_rho(
     0.15
 
   References:
-    Zhuang et al., *Surrogate Gap Minimization Improves Sharpness-Aware
-    Training*, ICLR 2022, algorithm 1.
+    Zhuang et al., *Surrogate Gap Minimization*, ICLR 2022, algorithm 1.
   """
   check_rho("rho_max", rho_max)
   check_rho("rho_min", rho_min)

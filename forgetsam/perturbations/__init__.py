@@ -4,26 +4,25 @@ from forgetsam.perturbations._active_between import (
   ActiveBetweenState,
   active_between,
 )
-from forgetsam.perturbations._combine import Combine, surrogate_gap
+from forgetsam.perturbations._asam import asam, scale_by_magnitude
+from forgetsam.perturbations._combine import Combine, surrogate_gap, weighted
 from forgetsam.perturbations._every_k import EveryKState, every_k
 from forgetsam.perturbations._friendly import FriendlyState, friendly_sam
 from forgetsam.perturbations._look_sam import LookSAMState, look_sam
-from forgetsam.perturbations._magnitude import scale_by_magnitude
 from forgetsam.perturbations._momentum import momentum_ascent
 from forgetsam.perturbations._multi_step import multi_step
-from forgetsam.perturbations._noise import (
-  GaussianDirectionState,
-  gaussian_direction,
-)
 from forgetsam.perturbations._norm_layers import norm_layers
 from forgetsam.perturbations._only import only
 from forgetsam.perturbations._perturbed_gradient import (
   PerturbedGradientState,
   perturbed_gradient,
 )
-from forgetsam.perturbations._radius import RadiusState, scale_to_radius
-from forgetsam.perturbations._recipes import asam, random_perturbation, sam
-from forgetsam.perturbations._weighted import weighted
+from forgetsam.perturbations._random import (
+  GaussianDirectionState,
+  gaussian_direction,
+  random_perturbation,
+)
+from forgetsam.perturbations._sam import RadiusState, sam, scale_to_radius
 
 __all__ = [
   "ActiveBetweenState",

@@ -7,11 +7,10 @@ import optax
 from jaxtyping import Array, Int
 
 from forgetsam._arrays import cast_like
-from forgetsam._checks import is_number
+from forgetsam._checks import check_params, is_number
 from forgetsam._typing import PyTree
 from forgetsam.perturbations._skipping import (
   AscentFn,
-  check_params,
   gate,
   keep_memory,
   zeros_unless,
@@ -37,19 +36,18 @@ def active_between(
 
   with t the number of updates before this one. Outside, the ascent pass is
   really skipped: the extra argument `ascent_fn`, which `make_train_step`
-  provides, is called inside a `lax.cond`, also by a perturbation that ascends
-  in several steps. Without it, the gradient that `update` is given is used. An
-  idle step of the train step costs a plain gradient and a clean forward pass;
-  a combine rule that reads the ascent gradient makes it pay for that too.
+  provides, is called inside a `lax.cond`, and an idle step costs a plain
+  gradient and a clean forward pass (and the ascent, where a combine rule reads
+  it). Without `ascent_fn`, the gradient that `update` is given is used.
 
   The perturbation's clocks run in idle steps as well: a schedule of rho counts
-  all steps, whether idle or not. What it remembers (floating-point state)
-  waits. Use it around `optax.partition`, not within, where the ascent gradient
-  of the whole model is out of reach; `only` works both ways.
+  all steps. What it remembers (floating-point state) waits. Use it around
+  `optax.partition`, not within, where the ascent gradient of the whole model is
+  out of reach; `only` works both ways.
 
   Args:
     perturbation: from ascent gradients to offsets, such as `sam(rho)`.
-    start: the first update that perturbs, counted from 0; at least 0.
+    start: the first update that perturbs, counted from 0.
     stop: the first update after it that does not; `None` never stops.
 
   Returns:
@@ -72,10 +70,13 @@ def active_between(
     [0.]
 
   References:
-    Zhou et al., *Sharpness-Aware Minimization Efficiently Selects Flatter
-    Minima Late in Training*, ICLR 2025: some epochs at the end suffice.
+    Zhou et al., *SAM Efficiently Selects Flatter Minima Late in Training*,
+    ICLR 2025: some epochs at the end suffice.
   """
-  _check_interval(start, stop)
+  if is_number(start) and start < 0:
+    raise ValueError(f"start={start} must be at least 0, a count of updates")
+  if is_number(start) and is_number(stop) and stop <= start:  # type: ignore[operator]
+    raise ValueError(f"stop={stop} must be greater than start={start}")
   inner = optax.with_extra_args_support(perturbation)
 
   def init_fn(params: PyTree) -> ActiveBetweenState:
@@ -107,10 +108,3 @@ def active_between(
     )
 
   return optax.GradientTransformationExtraArgs(init_fn, update_fn)
-
-
-def _check_interval(start: Any, stop: Any) -> None:
-  if is_number(start) and start < 0:
-    raise ValueError(f"start={start} must be at least 0, a count of updates")
-  if is_number(start) and is_number(stop) and stop <= start:
-    raise ValueError(f"stop={stop} must be greater than start={start}")

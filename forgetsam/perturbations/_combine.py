@@ -28,27 +28,23 @@ def surrogate_gap(alpha: Scalar, normalized: bool = False) -> Combine:
   the perturbed loss falls as fast as without it, to first order.
 
   Args:
-    alpha: weight of the orthogonal part, dimensionless (normalised: in units
-      of the gradient).
+    alpha: weight of the orthogonal part (normalised: in units of the gradient).
     normalized: whether to project the offset's direction instead of the raw
       ascent gradient.
 
   Returns:
-    A combine rule; products and norms are taken in float32, results come in
-    the dtypes of the perturbed gradient.
+    A combine rule; float32 inside, results in the perturbed gradient's dtypes.
 
   Raises:
     ValueError: alpha is nan or infinite.
 
   Example:
-    >>> import jax.numpy as jnp
     >>> combine = surrogate_gap(alpha=0.5)
     >>> combine(jnp.array([1.0, 2.0]), None, jnp.array([3.0, 0.0]))
     Array([ 3., -1.], dtype=float32)
 
   References:
-    Zhuang et al., *Surrogate Gap Minimization Improves Sharpness-Aware
-    Training*, ICLR 2022, algorithm 1.
+    Zhuang et al., *Surrogate Gap Minimization*, ICLR 2022, algorithm 1.
   """
   check_number("alpha", alpha)
 
@@ -62,5 +58,51 @@ def surrogate_gap(alpha: Scalar, normalized: bool = False) -> Combine:
       return (at_least_float32(g) - alpha * orthogonal).astype(g.dtype)
 
     return jax.tree.map(correct, grads, a, direction)
+
+  return combine
+
+
+def weighted(gamma: Scalar) -> Combine:
+  r"""WSAM's combine rule: the loss and a weighted sharpness.
+
+  .. math:: L(w) + \frac{\gamma}{1 - \gamma}
+     \bigl(L(w + \delta) - L(w)\bigr), \qquad
+     g = \frac{1 - 2\gamma}{1 - \gamma}\, g_a + \frac{\gamma}{1 - \gamma}\, g_p
+
+  with :math:`g_p` the gradient at params + delta and :math:`g_a` the ascent
+  gradient, which must be that of the *loss* at params: with another ascent
+  signal, such as output bias forgetting, the first term would descend that
+  objective and not the loss. Gamma 0 is plain training, 1/2 is SAM, and above
+  it the plain gradient is extrapolated from. The paper's weight decoupling,
+  which applies the sharpness outside of the optimizer's momentum, is left out.
+
+  Args:
+    gamma: in [0, 1); the paper takes 0.8 to 0.95.
+
+  Returns:
+    A combine rule; float32 inside, results in the perturbed gradient's dtypes.
+
+  Raises:
+    ValueError: gamma is outside [0, 1).
+
+  Example:
+    >>> combine = weighted(gamma=0.75)  # the sharpness three times
+    >>> combine(jnp.array([1.0, 2.0]), None, jnp.array([2.0, 2.0]))
+    Array([4., 2.], dtype=float32)
+
+  References:
+    Yue et al., *Sharpness-Aware Minimization Revisited*, KDD 2023.
+  """
+  check_number("gamma", gamma, low=0, high=1, exclude_high=True)
+  weight = gamma / (1 - gamma)
+
+  def combine(ascent_grads: PyTree, delta: PyTree, grads: PyTree) -> PyTree:
+    del delta
+
+    def mix(g_a: Array, g_p: Array) -> Array:
+      total = (1 - weight) * at_least_float32(g_a)
+      return (total + weight * at_least_float32(g_p)).astype(g_p.dtype)
+
+    return jax.tree.map(mix, ascent_grads, grads)
 
   return combine

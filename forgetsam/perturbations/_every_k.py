@@ -8,12 +8,9 @@ import optax
 from jaxtyping import Array, Bool, Int
 
 from forgetsam._arrays import at_least_float32, cast_like, wide_zeros
+from forgetsam._checks import check_count, check_params
 from forgetsam._typing import PyTree
-from forgetsam.perturbations._skipping import (
-  AscentFn,
-  check_every,
-  check_params,
-)
+from forgetsam.perturbations._skipping import AscentFn
 
 
 class EveryKState(NamedTuple):
@@ -42,18 +39,12 @@ def every_k(
   between is really skipped: the extra argument `ascent_fn`, which
   `make_train_step` provides, is called inside a `lax.cond`. Without it (in
   one's own loop) the gradient that `update` is given is used where it is due.
-  A step costs one gradient and 1/k of an ascent, next to the train step's
-  clean forward pass. A combine rule that reads the ascent gradient makes every
-  step pay for it again.
+  A combine rule that reads the ascent gradient makes every step pay for it.
 
   P runs in every step, on the stored gradient: a schedule of rho counts steps,
   and `asam` takes the current magnitudes. While the stored gradient is zero,
-  every step ascends.
-
-  With micro-batches, each has its own gradient in a step that ascends. What is
-  stored is their *mean*, as for all state of a perturbation: in the steps
-  between, all micro-batches share the direction of the whole batch's gradient,
-  at full radius, and m-sharpness rests.
+  every step ascends. With micro-batches, the *mean* of their gradients is
+  stored: in the steps between they share its direction, at full radius.
 
   Wrap it in `multi_step` or in `active_between`, not the other way round: they
   evaluate `ascent_fn` themselves. Use it around `optax.partition`, not within,
@@ -75,25 +66,22 @@ def every_k(
     >>> from forgetsam import sam
     >>> perturbation = every_k(sam(rho=1.0), k=2)
     >>> state = perturbation.init(jnp.zeros(2))
-    >>> first, state = perturbation.update(jnp.array([3.0, 0.0]), state)
-    >>> second, state = perturbation.update(jnp.array([0.0, 4.0]), state)
-    >>> third, state = perturbation.update(jnp.array([0.0, 4.0]), state)
-    >>> [delta.tolist() for delta in (first, second, third)]
-    [[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]]
+    >>> for g in ([3.0, 0.0], [0.0, 4.0], [0.0, 4.0]):
+    ...   delta, state = perturbation.update(jnp.array(g), state)
+    ...   print(delta)
+    [1. 0.]
+    [1. 0.]
+    [0. 1.]
 
   References:
-    Liu et al., *Towards Efficient and Scalable Sharpness-Aware Minimization*,
-    CVPR 2022: reuse over k steps, there of a part of the descent gradient
-    (`look_sam`).
+    Liu et al., CVPR 2022, reuse a part of the descent gradient: `look_sam`.
   """
-  check_every(k)
+  check_count("k", k)
   inner = optax.with_extra_args_support(perturbation)
 
   def init_fn(params: PyTree) -> EveryKState:
     return EveryKState(
-      perturbation=inner.init(params),
-      count=jnp.zeros((), jnp.int32),
-      ascent_grads=wide_zeros(params),
+      inner.init(params), jnp.zeros((), jnp.int32), wide_zeros(params)
     )
 
   def update_fn(
@@ -104,8 +92,8 @@ def every_k(
     ascent_fn: AscentFn | None = None,
     **extra: Any,
   ) -> tuple[PyTree, EveryKState]:
-    due = (state.count % k == 0) | _is_zero(state.ascent_grads)
     stored = state.ascent_grads
+    due = (state.count % k == 0) | _is_zero(stored)
     if ascent_fn is None:
       direction = jax.tree.map(
         lambda g, a: jnp.where(due, at_least_float32(g), a),

@@ -10,7 +10,7 @@ from jaxtyping import Array, Int
 from forgetsam._arrays import at_least_float32, wide_zeros
 from forgetsam._checks import check_number
 from forgetsam._typing import PyTree, Scalar
-from forgetsam.perturbations._radius import scale_to_radius
+from forgetsam.perturbations._sam import scale_to_radius
 
 
 class FriendlyState(NamedTuple):
@@ -36,14 +36,11 @@ def friendly_sam(
 
   where the average stands for the gradient of the whole training set. The first
   update, with no average yet, is SAM's, and starts the average with its
-  gradient.
-
-  With micro-batches, each perturbs along its own gradient without the common
-  average, which runs over the whole batch's gradients.
+  gradient. With micro-batches, each perturbs along its own gradient without the
+  common average, which runs over the whole batch's gradients.
 
   Args:
-    rho: perturbation radius, in units of the weights' Euclidean norm; a float,
-      at least 0, or a schedule of the update count.
+    rho: radius; a float, at least 0, or a schedule of the update count.
     sigma: :math:`\sigma`, how much of the average is taken off; 0 is `sam`.
     decay: :math:`\lambda` in [0, 1), of the average.
 
@@ -63,25 +60,19 @@ def friendly_sam(
     [0.6, 0.8, 0.0, 1.0]
 
   References:
-    Li et al., *Friendly Sharpness-Aware Minimization*, CVPR 2024. Order and
-    start are the official code's; the paper subtracts :math:`m_t`, which for
-    sigma = 1 gives the same direction.
+    Li et al., *Friendly SAM*, CVPR 2024. Order and start are the official
+    code's; the paper subtracts :math:`m_t`: for sigma = 1 the same direction.
   """
   check_number("sigma", sigma)
   check_number("decay", decay, low=0, high=1, exclude_high=True)
-  return optax.chain(_without_mean(sigma, decay), scale_to_radius(rho))
 
-
-def _without_mean(
-  sigma: Scalar, decay: Scalar
-) -> optax.GradientTransformationExtraArgs:
   def init_fn(params: PyTree) -> FriendlyState:
     return FriendlyState(jnp.zeros((), jnp.int32), wide_zeros(params))
 
   def update_fn(
     updates: PyTree,
     state: FriendlyState,
-    params: PyTree | None = None,
+    params: object = None,
     **extra: object,
   ) -> tuple[PyTree, FriendlyState]:
     del params, extra
@@ -97,7 +88,7 @@ def _without_mean(
       updates,
       state.mean,
     )
-    count = optax.safe_increment(state.count)
-    return direction, FriendlyState(count, mean)
+    return direction, FriendlyState(optax.safe_increment(state.count), mean)
 
-  return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+  without_mean = optax.GradientTransformationExtraArgs(init_fn, update_fn)
+  return optax.chain(without_mean, scale_to_radius(rho))

@@ -15,18 +15,17 @@ from forgetsam._arrays import (
   unit,
   wide_zeros,
 )
-from forgetsam._checks import check_number
+from forgetsam._checks import check_count, check_number
 from forgetsam._typing import PyTree, Scalar
 from forgetsam.perturbations._perturbed_gradient import (
   GradFn,
   PerturbedGradientState,
   ValueAndGradFn,
   perturbed_gradient,
+  value_and_grad,
 )
 from forgetsam.perturbations._skipping import (
   AscentFn,
-  check_every,
-  check_params,
   gate,
   keep_memory,
   zeros_unless,
@@ -37,7 +36,7 @@ _ROUNDING = 64 * float(jnp.finfo(jnp.float32).eps)
 
 
 class LookSAMState(NamedTuple):
-  """What `look_sam` remembers.
+  """Memory of `look_sam`.
 
   Attributes:
     perturbation: the state of the perturbation.
@@ -67,31 +66,25 @@ def look_sam(
   :math:`\hat g = g / \lVert g \rVert`; norms run over the whole tree. It takes
   the place of `perturbed_gradient`: first in a chain, or as `perturb`. The
   steps in between evaluate the plain gradient alone: both other passes are
-  inside a `lax.cond`. A k-th step costs three gradients, or two where the
-  ascent is the loss's own (`ascent_fn` is `grad_fn`, as `make_train_step`
-  passes it where no other ascent is given).
+  inside a `lax.cond`. A k-th step costs three gradients, or two where
+  `ascent_fn` is `grad_fn`, as in `make_train_step` without another ascent.
 
-  The state is that of `perturbed_gradient`, with the loss at the weights
-  themselves as perturbed_loss, and a perturbation_norm of 0, in the steps in
-  between. A schedule of rho counts all steps. Where the offset is zero, as for
-  rho = 0, the steps in between are plain.
-
-  With micro-batches, :math:`g_s` and :math:`g_v` are each micro-batch's own in
-  a k-th step. What is stored is the *mean* of :math:`g_v`, as for all state of
-  a perturbation: in between, each micro-batch adds the same direction to its
-  own gradient, in proportion to that gradient's norm.
+  The state is that of `perturbed_gradient`; in the steps in between,
+  perturbed_loss is the loss at the weights themselves and perturbation_norm 0.
+  A schedule of rho counts all steps. Where the offset is zero, as for rho = 0,
+  the steps in between are plain. With micro-batches, the *mean* of their
+  :math:`g_v` is stored, as for all state of a perturbation: in between, each
+  adds the same direction to its own gradient, in proportion to that one's norm.
 
   Args:
     perturbation: from ascent gradients to offsets, such as `sam(rho)`.
-    k: steps per perturbed gradient, at least 1, known before tracing; 1 is
-      `perturbed_gradient(perturbation)`, at a higher price.
+    k: steps per perturbed gradient, at least 1, known before tracing.
     alpha: weight of the flat part, in units of the gradient's norm.
 
   Returns:
     A transformation from ascent gradients to descent gradients, with state
-    `PerturbedGradientState` around `LookSAMState`. Its update takes the extra
-    arguments of `perturbed_gradient`; without `ascent_fn`, the ascent gradient
-    that it is given is used where it is due.
+    `PerturbedGradientState` around `LookSAMState` and the extra arguments of
+    `perturbed_gradient`; without `ascent_fn` it uses the gradient it is given.
 
   Raises:
     ValueError: k is not an integer of at least 1, or alpha is not finite;
@@ -111,19 +104,16 @@ def look_sam(
     [1. 1.]
 
   References:
-    Liu et al., *Towards Efficient and Scalable Sharpness-Aware Minimization*,
-    CVPR 2022, algorithm 1.
+    Liu et al., *Towards Efficient and Scalable SAM*, CVPR 2022, algorithm 1.
   """
-  check_every(k)
+  check_count("k", k)
   check_number("alpha", alpha)
   transform = perturbed_gradient(perturbation)
 
   def init_fn(params: PyTree) -> PerturbedGradientState:
     state = transform.init(params)
     memory = LookSAMState(
-      perturbation=state.perturbation,
-      count=jnp.zeros((), jnp.int32),
-      flat_grads=wide_zeros(params),
+      state.perturbation, jnp.zeros((), jnp.int32), wide_zeros(params)
     )
     return state._replace(perturbation=memory)
 
@@ -137,18 +127,17 @@ def look_sam(
     ascent_fn: AscentFn | None = None,
     **extra: Any,
   ) -> tuple[PyTree, PerturbedGradientState]:
-    check_params("look_sam", params)
-    value_and_grad = _value_and_grad(grad_fn, value_and_grad_fn)
+    loss_and_grads = value_and_grad(
+      "look_sam", params, grad_fn, value_and_grad_fn
+    )
     memory = state.perturbation
     due = memory.count % k == 0
-    loss, plain = value_and_grad(params)
+    loss, plain = loss_and_grads(params)
     plain = cast_like(plain, params)
 
     def perturbed(point: PyTree) -> tuple[Array, PyTree]:
-      """The pass at the perturbed weights, where it is due."""
-
       def perturb(p: PyTree) -> tuple[Array, PyTree]:
-        value, grads = value_and_grad(p)
+        value, grads = loss_and_grads(p)
         return value.astype(loss.dtype), cast_like(grads, plain)
 
       return jax.lax.cond(due, perturb, lambda _: (loss, plain), point)
@@ -194,24 +183,8 @@ def look_sam(
   return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
 
-def _value_and_grad(
-  grad_fn: GradFn | None, value_and_grad_fn: ValueAndGradFn | None
-) -> ValueAndGradFn:
-  """The given function, or `grad_fn` with a loss that says it is unknown."""
-  if value_and_grad_fn is not None:
-    return value_and_grad_fn
-  if grad_fn is None:
-    raise ValueError(
-      "look_sam needs grad_fn, the function params -> gradient of the training "
-      "loss on the current batch: call update(ascent_grads, state, params, "
-      "grad_fn=grad_fn). In make_train_step, which provides it, pass it as "
-      "perturb and not as a part of optimizer."
-    )
-  return lambda p: (jnp.full((), jnp.nan, jnp.float32), grad_fn(p))
-
-
 def _orthogonal(grads: PyTree, plain: PyTree) -> PyTree:
-  """What is left of `grads` without its part along `plain`."""
+  """`grads` without its part along `plain`."""
   direction = unit(plain)
   along = tree_dot(grads, direction)
   return jax.tree.map(

@@ -1,4 +1,4 @@
-"""Perturbing along what the optimizer remembers: no ascent pass at all."""
+"""Perturbing along the optimizer's momentum: no ascent pass at all."""
 
 from typing import Any
 
@@ -6,7 +6,8 @@ import jax
 import optax
 
 from forgetsam._typing import PyTree
-from forgetsam.perturbations._radius import scale_to_radius
+from forgetsam.perturbations._only import is_masked
+from forgetsam.perturbations._sam import scale_to_radius
 
 
 def momentum_ascent(
@@ -22,26 +23,22 @@ def momentum_ascent(
   family) in the extra argument `opt_state`, which `make_train_step` provides.
 
   The sign is the paper's: the offset goes where the optimizer goes, as in
-  Nesterov's look-ahead, but at a fixed length. For the other sign, chain with
-  `optax.scale(-1.0)`. The trace must hold gradients: in a chain it stands
-  before the multiplication with the (negative) learning rate, as in optax.
-
-  The ascent gradient's values are never read, so that a compiled step does not
-  compute them; the train step's clean forward pass remains. All micro-batches
-  share the offset. The first step, with no momentum yet, is a plain one.
+  Nesterov's look-ahead, but at a fixed length; for the other sign, chain with
+  `optax.scale(-1.0)`. The ascent gradient's values are never read, so that a
+  compiled step does not compute them; the clean forward pass remains. All
+  micro-batches share the offset. The first step, with no momentum yet, is a
+  plain one.
 
   Args:
-    rho: perturbation radius, in units of the weights' Euclidean norm; a float,
-      at least 0, or a schedule of the update count.
+    rho: radius; a float, at least 0, or a schedule of the update count.
 
   Returns:
     A transformation from (the shapes of) ascent gradients to offsets; `update`
     needs `opt_state`.
 
   Raises:
-    ValueError: rho is negative or nan; `update` without `opt_state`, with one
-      that holds no momentum, or one whose momentum has another structure than
-      params.
+    ValueError: rho is negative or nan; `update` without an `opt_state` that
+      holds a momentum of params' structure.
 
   Example:
     >>> import jax.numpy as jnp
@@ -54,13 +51,9 @@ def momentum_ascent(
     Array([-0.3, -0.4], dtype=float32)
 
   References:
-    Becker et al., *Momentum-SAM: Sharpness Aware Minimization without
-    Computational Overhead*, 2024, algorithm 1.
+    Becker et al., *Momentum-SAM*, 2024, algorithm 1.
   """
-  return optax.chain(_momentum(), scale_to_radius(rho), optax.scale(-1.0))
 
-
-def _momentum() -> optax.GradientTransformationExtraArgs:
   def update_fn(
     updates: PyTree,
     state: optax.EmptyState,
@@ -73,7 +66,7 @@ def _momentum() -> optax.GradientTransformationExtraArgs:
     momentum = _find_momentum(opt_state)
     try:
       # Under `only` and `partition`, the updates lack what is left out.
-      return jax.tree.map(_take, updates, momentum, is_leaf=_is_masked), state
+      return jax.tree.map(_take, updates, momentum, is_leaf=is_masked), state
     except ValueError as error:
       raise ValueError(
         "momentum_ascent found a momentum with the structure "
@@ -82,21 +75,18 @@ def _momentum() -> optax.GradientTransformationExtraArgs:
         "for all parameters"
       ) from error
 
-  return optax.GradientTransformationExtraArgs(
+  momentum = optax.GradientTransformationExtraArgs(
     lambda params: optax.EmptyState(), update_fn
   )
+  return optax.chain(momentum, scale_to_radius(rho), optax.scale(-1.0))
 
 
 def _take(like: Any, m: Any) -> Any:
-  if _is_masked(like):
+  if is_masked(like):
     return like
-  if _is_masked(m):
+  if is_masked(m):
     raise ValueError("the momentum lacks an array of params")
   return m.astype(like.dtype)
-
-
-def _is_masked(node: Any) -> bool:
-  return isinstance(node, optax.MaskedNode)
 
 
 def _find_momentum(opt_state: Any) -> PyTree:
@@ -107,19 +97,16 @@ def _find_momentum(opt_state: Any) -> PyTree:
       "update(ascent_grads, state, params, grad_fn=grad_fn, "
       "opt_state=opt_state). make_train_step provides it."
     )
-  leaves = jax.tree.leaves(opt_state, is_leaf=_remembers)
-  for state in leaves:
-    if _remembers(state):
-      return getattr(state, _momentum_name(state))
+  for state in jax.tree.leaves(
+    opt_state, is_leaf=lambda s: _momentum_name(s) != ""
+  ):
+    if name := _momentum_name(state):
+      return getattr(state, name)
   raise ValueError(
     "momentum_ascent found no momentum (a state with `trace` or `mu`) in "
     "opt_state: use an optimizer with momentum, such as sgdw(learning_rate, "
     "momentum=0.9) or optax.adamw(learning_rate)"
   )
-
-
-def _remembers(state: Any) -> bool:
-  return _momentum_name(state) != ""
 
 
 def _momentum_name(state: Any) -> str:

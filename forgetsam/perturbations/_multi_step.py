@@ -4,10 +4,10 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import numpy as np
 import optax
 
 from forgetsam._arrays import add_delta, at_least_float32, cast_like
+from forgetsam._checks import check_count, check_params
 from forgetsam._typing import PyTree
 
 
@@ -25,14 +25,10 @@ def multi_step(
   step is P to the bit. The radius is shared out, so that
   :math:`\lVert\delta\rVert \le \rho`, with equality on a straight path.
 
-  With `output_bias_forgetting` this is *our* reading of iterating it: the
-  paper's Algorithm A.1, "Iterated Output Bias Forgetting", is not known to us.
-
-  Within one update, every step reads the incoming state of P, and the first
-  step's new state is kept: a schedule of rho counts updates, not steps. P sees
+  Every step reads the incoming state of P, and the first step's new state is
+  kept: a schedule of rho counts updates, not steps. P sees
   :math:`w + \delta_{i-1}` as params, so that `asam` takes magnitudes there.
-  `random_perturbation` draws the *same* direction n times; it gains nothing
-  here.
+  `random_perturbation` draws the *same* direction n times; it gains nothing.
 
   The whole perturbation belongs inside: what stands before this in a chain
   sees the first gradient alone. Use it around `optax.partition`, not within,
@@ -65,12 +61,11 @@ def multi_step(
     [1.707, 0.707]
 
   References:
-    Ours. Foret et al., *Sharpness-Aware Minimization for Efficiently Improving
-    Generalization*, ICLR 2021, try several steps for SAM in an appendix.
+    Ours, also as a reading of "Iterated Output Bias Forgetting" (Vani et al.,
+    ICML 2024, algorithm A.1, which is not known to us). Foret et al., ICLR
+    2021, try several steps for SAM in an appendix.
   """
-  whole = isinstance(steps, (int, np.integer)) and not isinstance(steps, bool)
-  if not whole or steps < 1:
-    raise ValueError(f"steps={steps!r} must be an integer of at least 1")
+  check_count("steps", steps)
   inner = optax.with_extra_args_support(perturbation)
 
   def update_fn(
@@ -85,17 +80,13 @@ def multi_step(
     first, new_state = inner.update(ascent_grads, state, params, **extra)
     if steps == 1:
       return first, new_state
-    if params is None:
-      raise ValueError(
-        f"multi_step with steps={steps} needs params: call "
-        "update(ascent_grads, state, params, ascent_fn=ascent_fn)"
-      )
+    name = f"multi_step with steps={steps}"
+    check_params(name, params, ", ascent_fn=ascent_fn")
     if ascent_fn is None:
       raise ValueError(
-        f"multi_step with steps={steps} needs ascent_fn, the function params "
-        "-> ascent gradient on the current batch: call update(ascent_grads, "
-        "state, params, grad_fn=grad_fn, ascent_fn=ascent_fn). make_train_step "
-        "provides it."
+        f"{name} needs ascent_fn, the function params -> ascent gradient on "
+        "the current batch: call update(ascent_grads, state, params, "
+        "grad_fn=grad_fn, ascent_fn=ascent_fn). make_train_step provides it."
       )
     # In float32, where the share of a step and the sum of many survive.
     delta = jax.tree.map(lambda d: at_least_float32(d) / steps, first)

@@ -31,8 +31,7 @@ def norm_layers(params: PyTree) -> PyTree:
     {'dense': {'kernel': False}, 'norm': {'scale': True}}
 
   References:
-    Mueller et al., *Normalization Layers Are All That Sharpness-Aware
-    Minimization Needs*, NeurIPS 2023.
+    Mueller et al., *Normalization Layers Are All That SAM Needs*, NeurIPS 2023.
   """
   paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(params)]
   layers = {path[:-1] for path in paths if path and _name(path[-1]) == "scale"}

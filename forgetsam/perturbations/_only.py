@@ -22,10 +22,9 @@ def only(
      \text{ for chosen } i, \qquad \delta_i = 0 \text{ elsewhere.}
 
   The perturbation sees the chosen arrays alone: its norm runs over them, and
-  the functions among the extra arguments (`grad_fn`, `value_and_grad_fn`,
-  `ascent_fn`) take and give trees of the chosen arrays, with the others at
-  their current values. `optax.masked` would pass the other arrays' raw
-  gradient on, and so move them by it.
+  gradient functions among the extra arguments take and give trees of them, with
+  the others at their current values. `optax.masked` would pass the other
+  arrays' raw gradient on, and so move them by it.
 
   Args:
     perturbation: from ascent gradients to offsets.
@@ -46,8 +45,7 @@ def only(
     {'bias': Array([0.], dtype=float32), 'kernel': Array([1.], dtype=float32)}
 
   References:
-    Mueller et al., *Normalization Layers Are All That Sharpness-Aware
-    Minimization Needs*, NeurIPS 2023 (a use of it: norm layers only).
+    Mueller et al., *Normalization Layers Are All That SAM Needs*.
   """
   inner = optax.with_extra_args_support(perturbation)
 
@@ -81,12 +79,12 @@ def _resolve(mask: Mask, params: PyTree) -> PyTree:
         "each array (or subtree) of params, known before tracing"
       )
   try:
-    spread = jax.tree.broadcast(chosen, params, is_leaf=_is_masked)
+    spread = jax.tree.broadcast(chosen, params, is_leaf=is_masked)
   except ValueError:
     # Finer than params where an outer mask took a whole subtree out.
     spread = chosen
   try:
-    return jax.tree.map(_take, params, spread, is_leaf=_is_masked)
+    return jax.tree.map(_take, params, spread, is_leaf=is_masked)
   except ValueError as error:
     raise ValueError(
       f"mask does not fit params: its structure {jax.tree.structure(chosen)} "
@@ -94,13 +92,14 @@ def _resolve(mask: Mask, params: PyTree) -> PyTree:
     ) from error
 
 
-def _is_masked(node: Any) -> bool:
+def is_masked(node: Any) -> bool:
+  """Whether a node stands for what `only` or `optax.masked` left out."""
   return isinstance(node, optax.MaskedNode)
 
 
 def _take(node: Any, take: Any) -> bool:
-  """What an outer mask left out stays out, whatever this one says."""
-  if _is_masked(node):
+  """`take`, except where an outer mask left the array out."""
+  if is_masked(node):
     return False
   if not isinstance(take, (bool, np.bool_)):
     raise ValueError("the mask is finer than params")
@@ -124,20 +123,19 @@ def _restrict_functions(
   extra: dict[str, Any], chosen: PyTree, params: PyTree
 ) -> dict[str, Any]:
   """Lets gradient functions be called with the chosen arrays alone."""
-  restricted = dict(extra)
-  for name in ("grad_fn", "ascent_fn"):
-    if extra.get(name) is not None:
 
-      def gradient(inside: PyTree, fn: Any = extra[name]) -> PyTree:
-        return _choose(chosen, fn(_merge(chosen, inside, params)))
+  def restrict(fn: Any, *, has_value: bool) -> Any:
+    def restricted(inside: PyTree) -> Any:
+      result = fn(_merge(chosen, inside, params))
+      if has_value:
+        return result[0], _choose(chosen, result[1])
+      return _choose(chosen, result)
 
-      restricted[name] = gradient
-  if extra.get("value_and_grad_fn") is not None:
+    return restricted
 
-    def value_and_gradient(inside: PyTree) -> tuple[Any, PyTree]:
-      merged = _merge(chosen, inside, params)
-      value, grads = extra["value_and_grad_fn"](merged)
-      return value, _choose(chosen, grads)
-
-    restricted["value_and_grad_fn"] = value_and_gradient
-  return restricted
+  functions = ("grad_fn", "ascent_fn", "value_and_grad_fn")
+  return extra | {
+    name: restrict(extra[name], has_value=name == "value_and_grad_fn")
+    for name in functions
+    if extra.get(name) is not None
+  }

@@ -9,8 +9,10 @@ import optax
 from jaxtyping import Array, Float
 
 from forgetsam._arrays import add_delta, cast_like, plain_norm
+from forgetsam._checks import check_params
 from forgetsam._typing import PyTree
 from forgetsam.perturbations._combine import Combine
+from forgetsam.perturbations._only import is_masked
 
 GradFn = Callable[[PyTree], PyTree]
 ValueAndGradFn = Callable[[PyTree], tuple[Array, PyTree]]
@@ -41,13 +43,11 @@ def perturbed_gradient(
 
   with P the perturbation and C the combine rule (by default, g itself). It
   stands *first* in a chain, so that the clipping, momentum and weight decay
-  after it see the perturbed gradient. In a chain, `update` takes these extra
-  arguments, which also reach the perturbation:
+  after it see the perturbed gradient. `update` takes these extra arguments,
+  which also reach the perturbation:
 
-  - `grad_fn`: `params -> gradient of the training loss` on the current batch;
-    the one argument that is needed.
-  - `value_and_grad_fn`: `params -> (loss, gradient)`, used where given, so
-    that the state knows the perturbed loss.
+  - `grad_fn`: `params -> gradient of the training loss`; the one that is needed.
+  - `value_and_grad_fn`: `params -> (loss, gradient)`, for the perturbed loss.
   - `ascent_fn`: `params -> ascent gradient`, for perturbations that ascend in
     several steps, or that skip the ascent pass.
   - `micro_batch`: the global index of the micro-batch, for fresh noise.
@@ -55,16 +55,14 @@ def perturbed_gradient(
 
   Bfloat16 and float16 leaves are perturbed in float32, where a small offset
   survives; the gradient comes back in the leaf's dtype. `optax.MultiSteps`
-  belongs after the perturbed gradient: in
-  `chain(perturbed_gradient(...), MultiSteps(adam, k))` every mini-batch has a
-  perturbation of its own, which is m-sharpness; around it, it would average
-  ascent gradients and take the perturbed gradient of the last mini-batch
-  alone. A schedule of rho then counts perturbed gradients, k per optimizer
-  update: pass `lambda count: rho(count // k)`.
+  belongs after the perturbed gradient, as in
+  `chain(perturbed_gradient(...), MultiSteps(adam, k))`: around it, it would
+  average ascent gradients and take the perturbed gradient of the last
+  mini-batch alone. A schedule of rho then counts perturbed gradients, k per
+  optimizer update: pass `lambda count: rho(count // k)`.
 
   Args:
-    perturbation: from ascent gradients to offsets, such as `sam(rho)`, or a
-      chain.
+    perturbation: from ascent gradients to offsets, such as `sam(rho)`.
     combine: `(ascent_grads, delta, grads) -> grads`, such as
       `surrogate_gap(alpha)`; `None` takes the perturbed gradient.
 
@@ -91,9 +89,8 @@ def perturbed_gradient(
     Array([-3.3, -4.4], dtype=float32)
 
   References:
-    Foret et al., *Sharpness-Aware Minimization for Efficiently Improving
-    Generalization*, ICLR 2021, algorithm 1; Vani et al., *Forget Sharpness*,
-    ICML 2024.
+    Foret et al., *Sharpness-Aware Minimization*, ICLR 2021, algorithm 1;
+    Vani et al., *Forget Sharpness*, ICML 2024.
   """
   if not isinstance(perturbation, optax.GradientTransformation):
     raise ValueError(
@@ -123,7 +120,9 @@ def perturbed_gradient(
     **extra: Any,
   ) -> tuple[PyTree, PerturbedGradientState]:
     _refuse_masked(ascent_grads)
-    value_and_grad_fn = _value_and_grad(params, grad_fn, value_and_grad_fn)
+    value_and_grad_fn = value_and_grad(
+      "perturbed_gradient", params, grad_fn, value_and_grad_fn
+    )
     if grad_fn is None:
       grad_fn = lambda p: value_and_grad_fn(p)[1]  # noqa: E731
     delta, inner_state = inner.update(
@@ -150,35 +149,28 @@ def perturbed_gradient(
   return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
 
-def _value_and_grad(
+def value_and_grad(
+  name: str,
   params: PyTree | None,
   grad_fn: GradFn | None,
   value_and_grad_fn: ValueAndGradFn | None,
 ) -> ValueAndGradFn:
-  """The given function, or `grad_fn` with a loss that says it is unknown."""
-  if params is None:
-    raise ValueError(
-      "perturbed_gradient needs params: call "
-      "update(ascent_grads, state, params, grad_fn=grad_fn)"
-    )
+  """`value_and_grad_fn` where given, or else `grad_fn` with a loss of nan."""
+  check_params(name, params, ", grad_fn=grad_fn")
   if value_and_grad_fn is not None:
     return value_and_grad_fn
   if grad_fn is None:
     raise ValueError(
-      "perturbed_gradient needs grad_fn, the function params -> gradient of "
-      "the training loss on the current batch: call "
-      "update(ascent_grads, state, params, grad_fn=grad_fn). In "
-      "make_train_step, which provides it, pass it as perturb and not as a "
-      "part of optimizer."
+      f"{name} needs grad_fn, the function params -> gradient of the training "
+      "loss on the current batch: call update(ascent_grads, state, params, "
+      "grad_fn=grad_fn). In make_train_step, which provides it, pass it as "
+      "perturb and not as a part of optimizer."
     )
   return lambda p: (jnp.full((), jnp.nan, jnp.float32), grad_fn(p))
 
 
 def _refuse_masked(tree: PyTree) -> None:
-  nodes = jax.tree.leaves(
-    tree, is_leaf=lambda x: isinstance(x, optax.MaskedNode)
-  )
-  if any(isinstance(node, optax.MaskedNode) for node in nodes):
+  if any(is_masked(x) for x in jax.tree.leaves(tree, is_leaf=is_masked)):
     raise ValueError(
       "perturbed_gradient stands under optax.masked or optax.partition, where "
       "it cannot evaluate the gradient of the whole model. Restrict the "

@@ -10,7 +10,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Bool
 
 from forgetsam._arrays import cast_like, is_float
@@ -43,19 +42,3 @@ def keep_memory(due: Bool[Array, ""], new: Any, old: Any) -> Any:
   return jax.tree.map(
     lambda n, o: jnp.where(due, n, o) if is_float(n) else n, new, old
   )
-
-
-def check_every(k: Any) -> None:
-  """Raises a `ValueError` where k is not an integer of at least 1."""
-  whole = isinstance(k, (int, np.integer)) and not isinstance(k, bool)
-  if not whole or k < 1:
-    raise ValueError(f"k={k!r} must be an integer of at least 1")
-
-
-def check_params(name: str, params: PyTree | None) -> None:
-  """Raises a `ValueError` that says how to pass params."""
-  if params is None:
-    raise ValueError(
-      f"{name} needs params: call update(ascent_grads, state, params, "
-      "grad_fn=grad_fn, ascent_fn=ascent_fn)"
-    )

@@ -10,14 +10,9 @@ from forgetsam._typing import PyTree
 
 
 class CheckedStep:
-  """A jitted step, called with its batch checked before JAX sees it.
+  """A jitted step whose batch, the argument at `batch_at`, is checked first.
 
   Everything else, such as `lower`, is the jitted function's.
-
-  Args:
-    jitted: the step.
-    mesh: the mesh that splits the batch, if any.
-    batch_at: the position of the batch among the arguments.
   """
 
   def __init__(self, jitted: Any, mesh: Mesh | None, batch_at: int) -> None:

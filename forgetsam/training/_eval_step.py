@@ -30,21 +30,19 @@ def make_eval_step(
   r"""Builds the jitted evaluation of one padded batch.
 
   The target of the softmax cross-entropy is the label's distribution, scaled
-  to sum to 1 over `classes` where they are given; with `multi_label` it is
-  uniform over the right classes. The confidence of a prediction is the largest
-  softmax probability :math:`p`; it falls into the bin :math:`b` from 0 to 14
-  with :math:`b / 15 < p \le (b + 1) / 15`. Of equal logits the one of the lower
+  to sum to 1 over `classes`; with `multi_label` it is uniform over the right
+  classes. The confidence of a prediction is the largest softmax probability
+  :math:`p`; it falls into the bin :math:`b` from 0 to 14 with
+  :math:`b / 15 < p \le (b + 1) / 15`. Of equal logits the one of the lower
   class ranks first, on any number of devices.
 
   Args:
     forward: the model, as in `make_train_step`; it is run with `train=False`.
-    classes: the classes that the set shows, where they are a part of the
-      model's, such as the 200 of ImageNet-R. The others take no part in any
-      sum, and labels stay indices among all of the model's. `None` keeps all.
-    multi_label: what a label `[B, K]` means. False: one class is right, the
-      label's largest; the rest is smoothing or mixing. True: every class above
-      zero is right, as in ImageNet-ReaL, and any of them makes a prediction
-      correct. The arrays do not tell the two apart.
+    classes: the classes that the set shows, such as ImageNet-R's 200; the
+      others take no part in any sum. Labels stay indices among all of the
+      model's. `None` keeps all.
+    multi_label: whether every class above zero in a label `[B, K]` is right, as
+      in ImageNet-ReaL, or only the largest; the rest is smoothing or mixing.
     mesh: a mesh with the one axis "data", whose size divides the batch; `None`
       runs on the default device.
 
@@ -149,10 +147,10 @@ def _score(
 def _first_right(
   logits: Float[Array, "batch classes"], right: Bool[Array, "batch classes"]
 ) -> Int[Array, " batch"]:
-  """The number of classes that rank before every right one; K if none is right.
+  """How many classes rank before every right one; K if none is right.
 
-  Comparisons and sums alone: they fix the order of ties, and a batch that is
-  split over devices stays where it is. What is not a number ranks first.
+  Comparisons and sums alone: they fix the order of ties, and keep a batch that
+  is split over devices where it is. What is not a number ranks first.
   """
   num_classes = logits.shape[-1]
   best = jnp.max(jnp.where(right, logits, -jnp.inf), axis=-1, keepdims=True)
@@ -182,11 +180,7 @@ def _number(marked: Bool[Array, " batch *bins"]) -> Float[Array, " *bins"]:
 
 
 def _check_classes(classes: Any) -> Int[np.ndarray, " kept"]:
-  """The classes in ascending order.
-
-  Raises:
-    ValueError: they are not distinct class indices.
-  """
+  """The classes in ascending order; refuses all but distinct indices."""
   array = np.asarray(classes)
   if array.ndim != 1 or not np.issubdtype(array.dtype, np.integer):
     raise ValueError(

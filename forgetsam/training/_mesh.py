@@ -1,4 +1,4 @@
-"""The data-parallel mesh: which axis, what is placed where, who averages."""
+"""The data-parallel mesh: its axis, placement on it, averages over it."""
 
 from typing import Any
 
@@ -56,12 +56,7 @@ def spread(mesh: Mesh, tree: PyTree) -> PyTree:
 
 
 def place(tree: PyTree, shardings: PyTree) -> PyTree:
-  """Copies of arrays on the devices of all processes, in buffers of their own.
-
-  Args:
-    tree: arrays; with several processes, the same ones in each.
-    shardings: a sharding for each array.
-  """
+  """Places arrays, the same ones in every process, in buffers of their own."""
   if all(s.is_fully_addressable for s in jax.tree.leaves(shardings)):
     return jax.device_put(tree, shardings)
   copies = jax.jit(
@@ -73,8 +68,8 @@ def place(tree: PyTree, shardings: PyTree) -> PyTree:
 def varying(tree: PyTree) -> PyTree:
   """Marks replicated arrays as each device's own, inside `shard_map`.
 
-  The gradient with respect to a *replicated* array is summed over devices
-  where it is taken, silently: a perturbation per device would be wrong.
+  A gradient with respect to a *replicated* array is silently summed over
+  devices where it is taken: a perturbation per device would be wrong.
   """
 
   def mark(x: Array) -> Array:
@@ -95,20 +90,15 @@ def average_over_devices(tree: PyTree) -> PyTree:
   marked as differing (they agree in value) are taken from the first device.
   """
   leaves, structure = jax.tree.flatten(tree)
-  differs = [_varies(x) for x in leaves]
-  means = iter(
-    jax.lax.pmean(
-      [x for x, d in zip(leaves, differs, strict=True) if d and is_float(x)],
-      DATA_AXIS,
-    )
-  )
-  result = []
-  for x, d in zip(leaves, differs, strict=True):
-    if not d:
-      result.append(x)
-    else:
-      result.append(next(means) if is_float(x) else _first_device(x))
-  return jax.tree.unflatten(structure, result)
+  floats = [x for x in leaves if _varies(x) and is_float(x)]
+  means = iter(jax.lax.pmean(floats, DATA_AXIS))
+
+  def one(x: Array) -> Array:
+    if not _varies(x):
+      return x
+    return next(means) if is_float(x) else _first_device(x)
+
+  return jax.tree.unflatten(structure, [one(x) for x in leaves])
 
 
 def _varies(x: Array) -> bool:

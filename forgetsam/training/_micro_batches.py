@@ -45,6 +45,8 @@ def average_over_micro_batches(
   are averaged; its integers and keys are the first micro-batch's. `model_state`
   passes from one micro-batch of a device to the next.
 
+  The results are the same on every device, gradients in at least float32.
+
   Args:
     micro_step: the work on one micro-batch.
     state: the state before the step, replicated over the mesh.
@@ -52,9 +54,6 @@ def average_over_micro_batches(
     key: the run's key.
     size: examples in a micro-batch, m; `None` takes a device's share whole.
     mesh: a mesh with the one axis "data", or `None`.
-
-  Returns:
-    The averages, the same on every device; gradients in at least float32.
   """
   if mesh is None:
     return _on_one_device(

@@ -40,18 +40,9 @@ def micro_batch_step(
   ascent_fraction: float,
   reads_ascent: bool,
 ) -> MicroStep:
-  """Makes the work on one micro-batch.
+  """Makes the work on one micro-batch, with arguments of `make_train_step`.
 
   Both passes share one dropout key; the model state advances in the clean pass.
-
-  Args:
-    forward: the model.
-    loss: the training loss.
-    ascent: the ascent signal; `None` ascends the loss.
-    perturb: a `perturbed_gradient`; `None` is plain training.
-    ascent_fraction: the share of a micro-batch, its first examples, that the
-      clean pass and the ascent gradient take.
-    reads_ascent: whether `perturb` depends on the ascent gradient's values.
   """
   signal = loss_ascent(loss) if ascent is None else ascent
 

@@ -1,4 +1,4 @@
-"""What a training run carries from step to step."""
+"""The state that a training run carries from step to step."""
 
 from typing import Any
 
@@ -43,8 +43,7 @@ def create_train_state(
 ) -> TrainState:
   """Makes the first state of a run, in buffers of its own.
 
-  Everything is copied, so that a step which donates the state leaves the
-  caller's arrays alone.
+  A step that donates the state leaves the caller's arrays alone.
 
   Args:
     params: the model's parameters, a pytree of arrays.
@@ -99,10 +98,8 @@ def check_shards(shard_opt_state: bool, mesh: Mesh | None) -> None:
 
 def refuse_perturbed_gradient(opt_state: Any) -> None:
   """Raises a `ValueError` where an optimizer's state holds a perturbation."""
-  nodes = jax.tree.leaves(
-    opt_state, is_leaf=lambda x: isinstance(x, PerturbedGradientState)
-  )
-  if any(isinstance(node, PerturbedGradientState) for node in nodes):
+  is_perturbed = lambda x: isinstance(x, PerturbedGradientState)  # noqa: E731
+  if any(map(is_perturbed, jax.tree.leaves(opt_state, is_leaf=is_perturbed))):
     raise ValueError(
       "optimizer contains a perturbed_gradient: pass it as perturb, so that "
       "each micro-batch gets a perturbation of its own"

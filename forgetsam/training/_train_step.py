@@ -4,11 +4,10 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import numpy as np
 import optax
 from jax.sharding import Mesh
 
-from forgetsam._checks import is_number
+from forgetsam._checks import check_count, is_number
 from forgetsam._typing import AscentSignal, Forward, Loss
 from forgetsam.training._checked_step import CheckedStep
 from forgetsam.training._descend import Metrics, descend
@@ -49,12 +48,11 @@ def make_train_step(
   .. math:: g = \frac1n \sum_i \nabla L_{B_i}\bigl(w +
      P(\nabla A_{B_i}(w))\bigr), \qquad w \leftarrow w + O(g)
 
-  with L the loss, A the ascent objective, P the perturbation (or, where
-  `perturb` combines, its rule in place of the plain gradient), and O the
-  optimizer. The partition does not depend on the number of devices. One
-  collective averages gradients, model state and metrics. A step whose loss,
-  perturbed loss or gradient is not finite keeps the old state and sets the
-  metric `skipped`.
+  with L the loss, A the ascent objective, P the perturbation (where `perturb`
+  combines, its rule in place of the plain gradient), and O the optimizer. The
+  partition does not depend on the number of devices. One collective averages
+  gradients, model state and metrics. A step whose loss, perturbed loss or
+  gradient is not finite keeps the old state and sets the metric `skipped`.
 
   Args:
     forward: the model, `forward(params, model_state, images, *, train, key) ->
@@ -69,10 +67,9 @@ def make_train_step(
       batch); it must divide each device's share. `None` takes the share whole,
       and then the result depends on the number of devices.
     ascent_fraction: the share of each micro-batch, its first examples (rounded
-      up), whose ascent objective is climbed, in (0, 1]. Below 1, the clean
-      pass as a whole takes that part: loss, accuracy, ascent_grad_norm and the
-      model state are its, and a step of SAM costs 1 + ascent_fraction
-      gradients.
+      up), that the clean pass takes, in (0, 1]: the ascent gradient, loss,
+      accuracy and model state are of these examples, and a step of SAM costs
+      1 + ascent_fraction gradients.
     mesh: a mesh with the one axis "data"; `None` runs on the default device.
     shard_opt_state: whether each device of the mesh holds and updates a part of
       the optimizer's state (ZeRO-1: Rajbhandari et al., 2020), for one more
@@ -179,12 +176,11 @@ def _check_arguments(
       "ascent is given without perturb: pass perturb="
       "perturbed_gradient(sam(rho)), or leave ascent out for plain training"
     )
-  if micro_batch_size is not None and not (
-    isinstance(micro_batch_size, (int, np.integer)) and micro_batch_size >= 1
-  ):
-    raise ValueError(
-      f"micro_batch_size={micro_batch_size!r} must be an integer of at least 1,"
-      " or None for a device's whole share"
+  if micro_batch_size is not None:
+    check_count(
+      "micro_batch_size",
+      micro_batch_size,
+      ", or None for a device's whole share",
     )
   if not is_number(ascent_fraction) or not 0 < ascent_fraction <= 1:
     raise ValueError(

@@ -1,4 +1,4 @@
-"""Rescaling an ascent gradient to a radius: the heart of SAM."""
+"""SAM: a step of a given length along the ascent gradient."""
 
 from typing import NamedTuple
 
@@ -29,8 +29,8 @@ def scale_to_radius(
   leaves' dtype.
 
   Args:
-    rho: perturbation radius, in units of the weights' Euclidean norm; a float,
-      at least 0, or a schedule of the update count.
+    rho: radius, in units of the weights' Euclidean norm; a float, at least 0,
+      or a schedule of the update count.
 
   Returns:
     A transformation from ascent gradients to offsets with the same structure,
@@ -47,8 +47,7 @@ def scale_to_radius(
     Array([0.3, 0.4], dtype=float32)
 
   References:
-    Foret et al., *Sharpness-Aware Minimization for Efficiently Improving
-    Generalization*, ICLR 2021, eq. (2).
+    Foret et al., *Sharpness-Aware Minimization*, ICLR 2021, eq. (2).
   """
   check_rho("rho", rho)
 
@@ -65,3 +64,31 @@ def scale_to_radius(
     return delta, RadiusState(optax.safe_increment(state.count))
 
   return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
+def sam(rho: optax.ScalarOrSchedule) -> optax.GradientTransformationExtraArgs:
+  r"""SAM's perturbation: a step of length rho along the ascent gradient.
+
+  .. math:: \delta = \rho_t\, g / \lVert g \rVert_2
+
+  With the ascent signal `output_bias_forgetting()` instead of the loss, this
+  is OBF's perturbation.
+
+  Args:
+    rho: radius; a float, at least 0, or a schedule of the update count.
+
+  Returns:
+    A transformation from ascent gradients to offsets of the weights.
+
+  Raises:
+    ValueError: rho is negative or nan.
+
+  Example:
+    >>> perturbation, g = sam(rho=0.5), jnp.array([3.0, 4.0])
+    >>> perturbation.update(g, perturbation.init(g))[0]
+    Array([0.3, 0.4], dtype=float32)
+
+  References:
+    Foret et al., *Sharpness-Aware Minimization*, ICLR 2021, eq. (2).
+  """
+  return scale_to_radius(rho)

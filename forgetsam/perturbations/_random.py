@@ -9,6 +9,7 @@ import optax
 from jaxtyping import Array, Int
 
 from forgetsam._typing import PyTree
+from forgetsam.perturbations._sam import scale_to_radius
 
 
 class GaussianDirectionState(NamedTuple):
@@ -27,9 +28,8 @@ def gaussian_direction(
 
   The gradient's values are never read, so that a compiled step does not
   compute them. The noise depends on the seed, the update count, the extra
-  argument `micro_batch`, and each array's *path* in the parameter tree: the
-  same array gets the same noise whether its neighbours are perturbed or not,
-  and whatever the number of devices.
+  argument `micro_batch`, and each array's *path*: it is the same whether its
+  neighbours are perturbed or not, and whatever the number of devices.
 
   Args:
     seed: of the noise; an integer, or an integer array.
@@ -76,3 +76,32 @@ def gaussian_direction(
     return noise, GaussianDirectionState(state.key, count)
 
   return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
+def random_perturbation(
+  rho: optax.ScalarOrSchedule, seed: int | Array
+) -> optax.GradientTransformationExtraArgs:
+  r"""A Gaussian direction of length rho, fresh for step and micro-batch.
+
+  .. math:: \delta = \rho_t\, \xi / \lVert \xi \rVert_2, \qquad
+     \xi_i \sim \mathcal N(0, 1)
+
+  It reads no ascent gradient, and a compiled step computes none.
+
+  Args:
+    rho: radius; a float, at least 0, or a schedule of the update count.
+    seed: of the noise.
+
+  Returns:
+    A transformation from (the shapes of) ascent gradients to offsets.
+
+  Raises:
+    ValueError: rho is negative or nan.
+
+  Example:
+    >>> perturbation, g = random_perturbation(0.5, seed=0), jnp.zeros(100)
+    >>> delta, _ = perturbation.update(g, perturbation.init(g))
+    >>> round(float(jnp.linalg.norm(delta)), 6)
+    0.5
+  """
+  return optax.chain(gaussian_direction(seed), scale_to_radius(rho))

@@ -1,0 +1,94 @@
+"""ASAM: perturbations in proportion to the weights' magnitude."""
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array
+
+from forgetsam._arrays import at_least_float32
+from forgetsam._checks import check_choice, check_number, check_params
+from forgetsam._typing import PyTree, Scalar
+from forgetsam.perturbations._sam import scale_to_radius
+
+
+def scale_by_magnitude(
+  eta: Scalar = 0.0,
+) -> optax.GradientTransformationExtraArgs:
+  r"""Multiplies elementwise by the weights' magnitude.
+
+  .. math:: g \mapsto (\lvert w \rvert + \eta) \odot g
+
+  Args:
+    eta: what is added to the magnitude, in units of the weights, at least 0.
+
+  Returns:
+    A stateless transformation that needs `params`.
+
+  Raises:
+    ValueError: eta is negative or nan; `update` without params.
+
+  Example:
+    >>> transform = scale_by_magnitude(eta=1.0)
+    >>> w = jnp.array([-2.0, 0.0])
+    >>> transform.update(jnp.array([1.0, 1.0]), transform.init(w), w)[0]
+    Array([3., 1.], dtype=float32)
+
+  References:
+    Kwon et al., *ASAM*, ICML 2021, section 3.
+  """
+  check_number("eta", eta, low=0)
+
+  def scale(g: Array, w: Array) -> Array:
+    magnitude = jnp.abs(at_least_float32(w)) + eta
+    return (magnitude * at_least_float32(g)).astype(g.dtype)
+
+  def scale_all(updates: PyTree, params: PyTree | None) -> PyTree:
+    check_params("scale_by_magnitude", params)
+    return jax.tree.map(scale, updates, params)
+
+  return optax.with_extra_args_support(optax.stateless(scale_all))
+
+
+def asam(
+  rho: optax.ScalarOrSchedule,
+  eta: Scalar = 0.0,
+  magnitude: str = "both",
+) -> optax.GradientTransformationExtraArgs:
+  r"""Adaptive SAM, in the three forms in use; `T = |w| + eta`, elementwise.
+
+  .. math::
+     \text{before:}\ \delta = \rho \frac{T g}{\lVert T g \rVert}, \qquad
+     \text{after:}\ \delta = \rho \frac{T g}{\lVert g \rVert}, \qquad
+     \text{both:}\ \delta = \rho \frac{T^2 g}{\lVert T g \rVert}
+
+  Args:
+    rho: radius, as in `sam`; for "after" and "both" relative to the weights'
+      magnitude, and so about ten times SAM's.
+    eta: what is added to the weights' magnitude, at least 0.
+    magnitude: where the magnitude multiplies, with respect to the
+      normalisation: "before", "after", or "both", which is ASAM as published.
+
+  Returns:
+    A transformation from ascent gradients to offsets; it needs `params`.
+
+  Raises:
+    ValueError: rho or eta is negative or nan, or magnitude is unknown.
+
+  Example:
+    >>> perturbation, w = asam(rho=1.0), jnp.array([2.0, 1.0])
+    >>> g = jnp.array([1.5, 4.0])  # |w| g = (3, 4)
+    >>> perturbation.update(g, perturbation.init(w), w)[0]
+    Array([1.2, 0.8], dtype=float32)
+
+  References:
+    Kwon et al., *ASAM*, ICML 2021, eq. (3);
+    "before" and "after" are two of the official code of Vani et al., 2024.
+  """
+  check_choice("magnitude", magnitude, ("before", "after", "both"))
+  scale = scale_by_magnitude(eta)
+  pieces = [scale_to_radius(rho)]
+  if magnitude in ("before", "both"):
+    pieces.insert(0, scale)
+  if magnitude in ("after", "both"):
+    pieces.append(scale)
+  return optax.chain(*pieces)
