@@ -46,7 +46,7 @@ def perturbed_gradient(
   after it see the perturbed gradient. `update` takes these extra arguments,
   which also reach the perturbation:
 
-  - `grad_fn`: `params -> gradient of the training loss`; the one that is needed.
+  - `grad_fn`: `params -> gradient of the training loss`, which is needed.
   - `value_and_grad_fn`: `params -> (loss, gradient)`, for the perturbed loss.
   - `ascent_fn`: `params -> ascent gradient`, for perturbations that ascend in
     several steps, or that skip the ascent pass.

@@ -1,4 +1,4 @@
-"""What optax users may expect of every exported perturbation."""
+"""The contract of optax, for every exported perturbation."""
 
 import inspect
 

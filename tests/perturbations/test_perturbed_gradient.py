@@ -204,5 +204,5 @@ def test_missing_arguments_are_named():
 )
 def test_masked_or_partitioned_it_says_what_to_restrict(wrap):
   transform = wrap(fs.perturbed_gradient(fs.sam(0.1)))
-  with pytest.raises(ValueError, match="Restrict the perturbation instead"):
+  with pytest.raises(ValueError, match=r"fs\.only\(perturbation, mask\)"):
     transform.init(PARAMS)

@@ -10,7 +10,6 @@ import pytest
 from meshes import data_mesh
 
 import forgetsam as fs
-from forgetsam.training import _micro_batches
 
 KEY = jax.random.key(42)
 LOSS = fs.softmax_cross_entropy()
@@ -45,7 +44,7 @@ def small_state():
   return {"mean": jnp.zeros(()), "count": jnp.zeros((), jnp.int32)}
 
 
-def run(batch, *, steps=1, model_state=None, optimizer=None, **arguments):
+def make(*, model_state=None, optimizer=None, **arguments):
   optimizer = optimizer or optax.sgd(1.0)
   step = fs.make_train_step(
     forward, loss=LOSS, optimizer=optimizer, **arguments
@@ -57,6 +56,11 @@ def run(batch, *, steps=1, model_state=None, optimizer=None, **arguments):
     arguments.get("perturb"),
     arguments.get("mesh"),
   )
+  return step, state
+
+
+def run(batch, *, steps=1, **arguments):
+  step, state = make(**arguments)
   for _ in range(steps):
     state, metrics = step(state, batch, KEY)
   return state, metrics
@@ -159,8 +163,9 @@ def test_plain_training_accumulates_gradients_over_micro_batches():
   np.testing.assert_allclose(metrics["loss"], loss, rtol=1e-6)
 
 
-def test_more_micro_batches_than_are_unrolled():
-  batch = small_batch(size=2 * (_micro_batches.MOST_UNROLLED + 1))
+def test_more_micro_batches_than_are_unrolled(monkeypatch):
+  monkeypatch.setattr("forgetsam.training._micro_batches.MOST_UNROLLED", 4)
+  batch = small_batch(size=2 * 5)
   perturb = PERTURBS["sam"]
   state, _ = run(batch, perturb=perturb, micro_batch_size=2)
   expected, *_ = slow_gradient(batch, 2, perturb, fs.loss_ascent(LOSS))
@@ -190,13 +195,9 @@ def test_the_state_of_perturb_advances_once_per_step(
   perturb = fs.perturbed_gradient(
     optax.chain(fs.gaussian_direction(0), fs.sam(lambda t: radii[t]))
   )
+  step, state = make(perturb=perturb, micro_batch_size=micro_batch_size)
   for steps in (1, 2, 3):
-    state, metrics = run(
-      small_batch(),
-      steps=steps,
-      perturb=perturb,
-      micro_batch_size=micro_batch_size,
-    )
+    state, metrics = step(state, small_batch(), KEY)
     counts = optax.tree.get_all_with_path(state.perturb_state, "count")
     assert [int(count) for _, count in counts] == [steps, steps]
     np.testing.assert_allclose(
@@ -449,12 +450,11 @@ def test_a_step_can_be_copied():
 
 class TestErrors:
   def test_ascent_without_perturb(self):
-    with pytest.raises(ValueError, match="ascent is given without perturb"):
+    with pytest.raises(ValueError, match=r"ascent .* without perturb"):
       run(small_batch(), ascent=fs.output_bias_forgetting())
 
   def test_a_micro_batch_that_does_not_divide(self):
-    message = "micro_batch_size=6 must divide the per-device batch of 16"
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=r"micro_batch_size=6 must .* of 16"):
       run(small_batch(), micro_batch_size=6)
 
   @pytest.mark.parametrize("size", [0, -4])
@@ -466,7 +466,7 @@ class TestErrors:
     batch = small_batch()
     with pytest.raises(ValueError, match="no 'label', only \\['image'\\]"):
       run({"image": batch["image"]})
-    with pytest.raises(ValueError, match="is a list: it must be an array"):
+    with pytest.raises(ValueError, match=r"list.* array"):
       run(batch | {"label": batch["label"].tolist()})
 
   def test_an_empty_batch(self):
@@ -500,7 +500,7 @@ class TestErrors:
       run(small_batch(), optimizer=optimizer)
 
   def test_a_batch_that_the_devices_do_not_divide(self):
-    with pytest.raises(ValueError, match="8 devices must divide the batch of"):
+    with pytest.raises(ValueError, match=r"8 devices .* 12"):
       run(small_batch(12), mesh=data_mesh(8))
 
   def test_images_and_labels_of_different_length(self):
