@@ -39,6 +39,7 @@ def surrogate_gap(alpha: Scalar, normalized: bool = False) -> Combine:
     ValueError: alpha is nan or infinite.
 
   Example:
+    >>> import jax.numpy as jnp
     >>> combine = surrogate_gap(alpha=0.5)
     >>> combine(jnp.array([1.0, 2.0]), None, jnp.array([3.0, 0.0]))
     Array([ 3., -1.], dtype=float32)
@@ -86,6 +87,7 @@ def weighted(gamma: Scalar) -> Combine:
     ValueError: gamma is outside [0, 1).
 
   Example:
+    >>> import jax.numpy as jnp
     >>> combine = weighted(gamma=0.75)  # the sharpness three times
     >>> combine(jnp.array([1.0, 2.0]), None, jnp.array([2.0, 2.0]))
     Array([4., 2.], dtype=float32)
