@@ -15,6 +15,7 @@ all methods; `results.md` then has paired differences.
 
 import argparse
 import os
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -234,8 +235,11 @@ class _Progress:
 
 
 def _next_commands() -> str:
-  here = Path(sys.executable).is_relative_to(Path.cwd())
-  python = os.path.relpath(sys.executable) if here else "python"
+  python = sys.executable
+  if Path(python).is_relative_to(Path.cwd()):
+    python = os.path.relpath(python)
+  elif shutil.which("python") == python:
+    python = "python"
   return f"""
 Next, for example:
   # one of these runs with checkpoints and logs; interrupt it, and it resumes
@@ -245,7 +249,8 @@ Next, for example:
   {python} main.py --job=forgetting --workdir=runs/digits_obf
   # all methods over 8 seeds, with paired differences
   {python} main.py --job=sweep --config={FILE} \\
-    --variants=plain,sam,obf --seeds=8 --workdir=runs/digits_seeds"""
+    --variants=plain,sam,obf --first_seed=10 --seeds=8 \\
+    --config.data.split_seed=10 --workdir=runs/digits_seeds"""
 
 
 if __name__ == "__main__":
