@@ -93,7 +93,7 @@ def report_tuning(workdir: Path, finished: Finished, seeds: range) -> None:
     }
   write_json(workdir / BEST, best)
   print(
-    "Chosen: the gentlest setting within one standard error of the best, on "
+    "Chosen: the weakest setting within one standard error of the best, on "
     f"validation.\nFiles: {workdir / BEST}, to pass on as --settings; "
     f"{workdir}/tuning"
   )

@@ -42,7 +42,7 @@ def test_diverged_settings_are_ruled_out():
     ((0.1, 0.5, 0.5, 8), (0.2, 0.0, 0.1, 64), 0),
     ((0.1, 0.5, 0.1, 64), (0.1, 0.2, 0.5, 8), 1),
     ((0.1, 0.5, 0.1, 8), (0.1, 0.5, 0.2, 64), 0),
-    # ... and of m the larger is the gentler, none being the largest.
+    # ... and of m the larger is chosen, none being the largest.
     ((0.1, 0.5, 0.1, 8), (0.1, 0.5, 0.1, 64), 1),
     ((0.1, 0.5, 0.1, 64), (0.1, 0.5, 0.1, None), 1),
     ((0.1, 0.5, 0.1, 64), (0.1, 0.5, 0.1, 64), 0),
