@@ -23,7 +23,6 @@ import numpy as np
 from PIL import Image
 
 from forgetsam import data
-from forgetsam.data._tensorflow import import_tensorflow
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 HEIGHT, WIDTH, SIZE, BATCH = 375, 500, 224, 64
@@ -49,7 +48,7 @@ def photo(rng: np.random.Generator) -> bytes:
 
 def prepare(photos: list[bytes], directory: Path) -> None:
   """Writes a TFDS set of ImageNet's features."""
-  import_tensorflow()  # before TFDS does, without this project's settings
+  data.import_tensorflow()  # before TFDS does, without this project's settings
   import tensorflow_datasets as tfds
 
   class Photos(tfds.core.GeneratorBasedBuilder, skip_registration=True):

@@ -5,21 +5,26 @@ come to `Sources`, whose splits give batches: `in_memory` makes them of what
 `load` gives.
 """
 
-from forgetsam.data._availability import check_available
-from forgetsam.data._errors import DataError, DatasetNotFoundError
-from forgetsam.data._eval_batches import eval_batches
-from forgetsam.data._first_examples import first_batches, first_examples
-from forgetsam.data._in_memory import load, load_split
-from forgetsam.data._label_noise import mislabel
-from forgetsam.data._prefetch import prefetch_to_device
-from forgetsam.data._sources import (
+from forgetsam.data._batches import (
   BatchSource,
-  MemorySource,
   Sources,
-  in_memory,
+  first_batches,
+  first_examples,
+  steps_per_epoch,
 )
-from forgetsam.data._split import ImageData, Split
-from forgetsam.data._train_batches import steps_per_epoch, train_batches
+from forgetsam.data._errors import DataError, DatasetNotFoundError
+from forgetsam.data._load import load, load_split
+from forgetsam.data._memory_batches import (
+  eval_batches,
+  train_batches,
+  train_positions,
+)
+from forgetsam.data._memory_source import MemorySource, in_memory
+from forgetsam.data._prefetch import prefetch_to_device
+from forgetsam.data._prepared import check_available
+from forgetsam.data._search import source_directory
+from forgetsam.data._split import ImageData, Split, mislabel
+from forgetsam.data._tensorflow import import_tensorflow
 from forgetsam.data.streaming import (
   CenterCrop,
   RandomResizedCrop,
@@ -47,13 +52,16 @@ __all__ = [
   "eval_batches",
   "first_batches",
   "first_examples",
+  "import_tensorflow",
   "in_memory",
   "load",
   "load_split",
   "mislabel",
   "prefetch_to_device",
+  "source_directory",
   "steps_per_epoch",
   "stream",
   "stream_split",
   "train_batches",
+  "train_positions",
 ]

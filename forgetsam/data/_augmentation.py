@@ -1,22 +1,19 @@
 """Random crops and mirror images, drawn per epoch and example.
 
 An example's draws depend on (seed, epoch, example) alone: not on its batch, its
-place there, or the process that reads it.
+row, or the process that reads it.
 """
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
-from forgetsam.data._tensorflow import import_tensorflow
-
-if TYPE_CHECKING:
-  import tensorflow as tf
+from forgetsam.data._tensorflow import tf
 
 # Streams of random numbers within an epoch.
 _ORDER, _CROP, _FLIP = 0, 1, 2
 
 
 class Draws(NamedTuple):
-  """What is drawn for each example: a crop's corner, and whether to flip."""
+  """Each example's random numbers: a crop's corner, and whether to flip."""
 
   corner: "tf.Tensor"  # int32 [n, 2]: row and column, 0 to twice the padding
   flip: "tf.Tensor"  # bool [n]
@@ -24,7 +21,6 @@ class Draws(NamedTuple):
 
 def shuffled(count: int, *, seed: int, epoch: "tf.Tensor") -> "tf.Tensor":
   """A permutation of `range(count)` drawn from (seed, epoch)."""
-  tf = import_tensorflow()
   # Not stateless_shuffle: its result may change between versions.
   keys = tf.random.stateless_uniform(
     [count], _key(seed, epoch, _ORDER), None, None, tf.int64, alg="philox"
@@ -37,10 +33,9 @@ def draw(
 ) -> Draws:
   """Draws for the examples with these ids.
 
-  All ids up to the largest draw from one counter, and each keeps its place in
-  it. That is a thousand times cheaper than a seed for every example.
+  Ids are positions in one counter's stream, drawn up to the largest: a thousand
+  times cheaper than a seed for every example.
   """
-  tf = import_tensorflow()
   count = tf.reduce_max(ids) + 1
   corners = tf.random.stateless_uniform(
     [count, 2],
@@ -59,15 +54,10 @@ def draw(
 def crop(
   images: "tf.Tensor", corner: "tf.Tensor", crop_padding: int
 ) -> "tf.Tensor":
-  """Crops of the original size out of images with a black border.
+  """Crops of the original size, out of images with a border of zeros.
 
-  Args:
-    images: uint8 [batch, height, width, channels].
-    corner: int32 [batch, 2], row and column of the crop's first pixel in the
-      padded image.
-    crop_padding: width of the border on each side, in pixels.
+  `corner` is the row and column of a crop's first pixel in the padded image.
   """
-  tf = import_tensorflow()
   _, height, width, _ = images.shape
   border = [crop_padding, crop_padding]
   padded = tf.pad(images, [[0, 0], border, border, [0, 0]])
@@ -79,12 +69,10 @@ def crop(
 
 def mirror(images: "tf.Tensor", flip: "tf.Tensor") -> "tf.Tensor":
   """Mirrors left and right the images where `flip` is true."""
-  tf = import_tensorflow()
   return tf.where(flip[:, None, None, None], images[:, :, ::-1], images)
 
 
 def _key(seed: int, epoch: "tf.Tensor", stream: int) -> "tf.Tensor":
-  tf = import_tensorflow()
   return tf.random.fold_in(
     tf.stack([tf.constant(seed, tf.int64), epoch]),
     tf.constant(stream, tf.int64),

@@ -1,32 +1,103 @@
 """The builder of a set on this machine; ours are built on first use."""
 
 import contextlib
+import difflib
 import io
 import os
 from typing import TYPE_CHECKING
 
 from absl import logging
 
-from forgetsam.data import _availability
 from forgetsam.data._errors import DatasetNotFoundError
+from forgetsam.data._search import (
+  OWN_SETS,
+  PathLike,
+  base_name,
+  find_prepared,
+  own_directory,
+  searched,
+  source_directory,
+)
 
 if TYPE_CHECKING:
   import tensorflow_datasets as tfds
 
+# TFDS cannot download these: they need an account at image-net.org.
+_TRAIN, _VAL = "ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar"
+_MANUAL_FILES = {
+  "imagenet2012": (_TRAIN, _VAL),
+  "imagenet2012_real": (_VAL,),
+  "imagenet2012_corrupted": (_VAL,),
+}
+
+
+def check_available(name: str, data_dir: PathLike | None = None) -> None:
+  """Raises unless the set can be loaded without a network.
+
+  Looks at directories only, and does not import TensorFlow. Remote directories
+  (`gs://...`) are looked up where they are.
+
+  Args:
+    name: a TFDS name, with a configuration and a version if need be
+      (`mnist_corrupted/fog:1.0.0`).
+    data_dir: the directory that holds prepared sets. None: TFDS's own rules,
+      `TFDS_DATA_DIR`, then `~/tensorflow_datasets`.
+
+  Raises:
+    DatasetNotFoundError: names the set, each directory where it was looked for
+      and the command that gets it; for names unknown to TFDS, those like it.
+  """
+  if find_prepared(name, data_dir) is not None:
+    return
+  base = base_name(name)
+  if base in OWN_SETS:
+    own_directory(base, data_dir)
+    _check_source(base, data_dir)
+    return
+  places = "".join(f"\n  {place}" for place in searched(base, data_dir))
+  known = _known_names()
+  if base not in known:
+    close = difflib.get_close_matches(base, known, n=4, cutoff=0.7)
+    hint = f" Did you mean {' or '.join(map(repr, close))}?" if close else ""
+    raise DatasetNotFoundError(
+      f"Data set {name!r} is not known to TFDS.{hint}"
+      f" No prepared set of that name was found in:{places}"
+    )
+  raise DatasetNotFoundError(
+    f"Data set {name!r} is not on this machine. Looked in:{places}\n"
+    f"To get it, run `tfds build {name}`, or in Python"
+    f' `tfds.builder("{name}").download_and_prepare()`, where there is a'
+    " network. Then copy it to one of these places, or pass as data_dir (or"
+    " set TFDS_DATA_DIR to) the directory that holds it."
+    f"\n{manual_files(base)}".rstrip()
+  )
+
+
+def manual_files(name: str) -> str:
+  """Says which files to download by hand, and to where; "" for other sets."""
+  if name not in _MANUAL_FILES:
+    return ""
+  return (
+    f"TFDS builds it from {' and '.join(_MANUAL_FILES[name])}, which you get"
+    " from https://image-net.org after signing in. Put them into"
+    " downloads/manual/ below the data directory first, or say where they are"
+    f" with `tfds build {name} --manual_dir=DIRECTORY`."
+  )
+
 
 def prepared_builder(
-  name: str, data_dir: str | os.PathLike[str] | None
+  name: str, data_dir: PathLike | None
 ) -> "tfds.core.DatasetBuilder":
   """Finds a prepared set, or builds it where that needs no network.
 
   Raises:
     DatasetNotFoundError: as `check_available`.
   """
-  builder = _availability.find_prepared(name, data_dir)
+  builder = find_prepared(name, data_dir)
   if builder is None:
-    _availability.check_available(name, data_dir)
+    check_available(name, data_dir)
     _build(name, data_dir)
-    builder = _availability.find_prepared(name, data_dir)
+    builder = find_prepared(name, data_dir)
   if builder is None:
     raise DatasetNotFoundError(
       f"Data set {name!r} does not exist: our sets have one version, 1.0.0."
@@ -35,13 +106,14 @@ def prepared_builder(
   return builder
 
 
-def _build(name: str, data_dir: str | os.PathLike[str] | None) -> None:
+def _build(name: str, data_dir: PathLike | None) -> None:
   """Writes one of our sets, unless another process just did."""
   import tensorflow_datasets as tfds
   from tensorflow_datasets.core import naming
 
+  _register_own_sets()
   parsed, options = naming.parse_builder_name_kwargs(name)
-  directory = _availability.own_directory(parsed.name, data_dir)
+  directory = own_directory(parsed.name, data_dir)
   kind = tfds.builder_cls(parsed.name)
   known = [config.name for config in kind.BUILDER_CONFIGS]
   config = options.get("config")
@@ -50,6 +122,9 @@ def _build(name: str, data_dir: str | os.PathLike[str] | None) -> None:
       f"Data set {name!r} does not exist: {parsed.name!r} has"
       f" {', '.join(known) or 'no configurations'}"
     )
+  source = OWN_SETS[parsed.name]
+  if source is not None:
+    prepared_builder(source, source_directory(source, data_dir))
   logging.info("Building %s in %s", name, os.fspath(directory))
   builder = kind(data_dir=directory, config=config)
   try:
@@ -64,3 +139,31 @@ def _build(name: str, data_dir: str | os.PathLike[str] | None) -> None:
     # two processes the second cannot, and finds the first one's complete set.
     if not builder.data_path.exists():
       raise
+
+
+def _check_source(name: str, data_dir: PathLike | None) -> None:
+  """Raises where the set that `name` is made of is not there."""
+  source = OWN_SETS[name]
+  if source is None:
+    return
+  try:
+    check_available(source, source_directory(source, data_dir))
+  except DatasetNotFoundError as error:
+    raise DatasetNotFoundError(
+      f"Data set {name!r} is made of {source!r}. {error}"
+    ) from error
+
+
+def _known_names() -> list[str]:
+  """Every set that TFDS can prepare, those of this project included."""
+  import tensorflow_datasets as tfds
+
+  _register_own_sets()
+  # Community sets are listed on a server.
+  return list(tfds.list_builders(with_community_datasets=False))
+
+
+def _register_own_sets() -> None:
+  """Makes the names of `OWN_SETS` known to TFDS, which is slow to import."""
+  import forgetsam.data.biased._builders
+  import forgetsam.data.digits  # noqa: F401

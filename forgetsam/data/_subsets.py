@@ -1,4 +1,4 @@
-"""Which examples are held out, kept or mislabelled: fixed by a seed.
+"""Choices among examples (held out, kept, mislabelled), fixed by a seed.
 
 Every example draws a random number from (seed, purpose, position); a choice
 takes the smallest. A larger choice therefore contains a smaller one, and two
@@ -12,7 +12,7 @@ from jaxtyping import Int, Int32, Int64, UInt64
 
 
 class Purpose(enum.IntEnum):
-  """What a draw is for. The numbers are part of every split: keep them."""
+  """The use of a draw. The numbers are part of every split: keep them."""
 
   TEST = 0
   VALIDATION = 1
@@ -81,7 +81,7 @@ def flip_labels(
   """Gives `round(fraction * n)` examples another class, uniformly chosen."""
   flipped = np.argsort(example_keys, kind="stable")
   flipped = flipped[: round(fraction * len(labels))]
-  # 1 to K - 1 steps around the circle of classes: never back to the start.
+  # 1 to K - 1 classes further, modulo K: never the same class.
   shifts = 1 + label_keys[flipped] % np.uint64(num_classes - 1)
   noisy = labels.copy()
   noisy[flipped] = (labels[flipped] + shifts.astype(np.int32)) % num_classes

@@ -1,8 +1,9 @@
-"""TensorFlow, imported when first needed: it costs several seconds."""
+"""TensorFlow, imported when first used: it costs several seconds."""
 
 import functools
 import os
 from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 
 @functools.cache
@@ -25,3 +26,16 @@ def import_tensorflow() -> ModuleType:
   if tf.config.get_visible_devices("GPU"):
     tf.config.set_visible_devices([], "GPU")
   return tf
+
+
+if TYPE_CHECKING:
+  import tensorflow as tf
+else:
+
+  class _Lazy:
+    """`import_tensorflow()`, called at the first attribute that is read."""
+
+    def __getattr__(self, name: str) -> Any:
+      return getattr(import_tensorflow(), name)
+
+  tf = _Lazy()

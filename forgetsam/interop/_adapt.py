@@ -1,14 +1,15 @@
 """Loaded weights for a model with another head or another image size."""
 
 import math
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from flax import traverse_util
 
 from forgetsam import models
-from forgetsam.interop._mismatch import check_shapes
 
 Variables = dict[str, Any]
+Shapes = Mapping[str, tuple[int, ...]]
 _HEADS = ("head", "Head_0")
 
 
@@ -94,3 +95,24 @@ def _grid(tokens: int) -> tuple[int, int]:
 
 def _shapes(flat: dict[tuple[str, ...], Any]) -> dict[str, tuple[int, ...]]:
   return {"/".join(path): leaf.shape for path, leaf in flat.items()}
+
+
+def check_shapes(given: Shapes, expected: Shapes, what: str) -> None:
+  """Raises a ValueError that lists all names and shapes that differ."""
+  missing = sorted(expected.keys() - given.keys())
+  unexpected = sorted(given.keys() - expected.keys())
+  mismatched = [
+    f"{name} {tuple(given[name])} instead of {tuple(shape)}"
+    for name, shape in sorted(expected.items())
+    if name in given and tuple(given[name]) != tuple(shape)
+  ]
+  lists = {
+    "missing": missing,
+    "unexpected": unexpected,
+    "of another shape": mismatched,
+  }
+  found = [
+    f"{kind}: {', '.join(names)}" for kind, names in lists.items() if names
+  ]
+  if found:
+    raise ValueError(f"{what} does not fit. " + "; ".join(found) + ".")

@@ -1,4 +1,4 @@
-"""Between our variables and the states of PyTorch models."""
+"""Conversion between our variables and the states of PyTorch models."""
 
 import pathlib
 from collections.abc import Mapping
@@ -13,9 +13,8 @@ from flax import traverse_util
 from jaxtyping import Array, Key
 
 from forgetsam import models
-from forgetsam.interop._adapt import Variables, adapt
-from forgetsam.interop._mismatch import check_shapes
-from forgetsam.interop._names import Entry, Names, Path, get, torch_names
+from forgetsam.interop._adapt import Variables, adapt, check_shapes
+from forgetsam.interop._names import Names, Path, torch_names
 from forgetsam.interop._read import Arrays, read_state
 
 _COUNTER = ".num_batches_tracked"
@@ -30,7 +29,7 @@ def from_torch(
   key: Key[Array, ""] | None = None,
   **options: Any,
 ) -> Variables:
-  """Our variables for a PyTorch model's weights.
+  """Converts a PyTorch model's weights to our variables.
 
   Names are those of the paper's official code, of timm and of torchvision. A
   dictionary around the weights ("state_dict", "model_state_dict" or "model")
@@ -103,7 +102,7 @@ def from_torch(
 def to_torch(
   model_name: str, variables: Variables, **options: Any
 ) -> dict[str, Any]:
-  """A PyTorch model's weights for our variables; inverts `from_torch`.
+  """Converts our variables to a PyTorch model's weights; inverts `from_torch`.
 
   Args:
     model_name: a registered vision transformer or ResNet.
@@ -137,24 +136,23 @@ def to_torch(
     {"/".join(path): leaf.shape for path, leaf in expected.items()},
     f"variables for {model_name!r}",
   )
-  state = {entry.name: _to_torch(entry, variables) for entry in names.entries}
+  # A copy of its own: PyTorch warns of arrays that it may not write to.
+  state = {
+    entry.name: np.array(entry.to_torch(variables), order="C")
+    for entry in names.entries
+  }
   state.update({name: np.zeros((), np.int64) for name in names.counters})
   return state
-
-
-def _to_torch(entry: Entry, variables: Variables) -> Any:
-  ours = [np.asarray(get(variables, path)) for path in entry.paths]
-  # A copy of its own: PyTorch warns of arrays that it may not write to.
-  return np.array(entry.layout.to_torch(*ours), order="C")
 
 
 def _to_ours(
   model_name: str, state: Arrays, names: Names, shapes: Variables
 ) -> Variables:
   state = {k: v for k, v in state.items() if not k.endswith(_COUNTER)}
+  empty = jax.tree.map(lambda x: np.empty(x.shape, np.bool_), shapes)
   check_shapes(
     {name: array.shape for name, array in state.items()},
-    {entry.name: _torch_shape(entry, shapes) for entry in names.entries},
+    {entry.name: entry.to_torch(empty).shape for entry in names.entries},
     f"state_dict for {model_name!r}",
   )
   flat: dict[Path, Array] = {}
@@ -165,15 +163,9 @@ def _to_ours(
         f"state_dict[{entry.name!r}] is {array.dtype}; weights must be "
         "floating-point numbers."
       )
-    ours = (get(shapes, path).shape for path in entry.paths)
-    parts = entry.layout.to_ours(array, *ours)
-    flat.update(zip(entry.paths, map(jnp.array, parts), strict=True))
+    for path, ours in entry.to_ours(array, shapes).items():
+      flat[path] = jnp.array(ours)
   return traverse_util.unflatten_dict(flat)
-
-
-def _torch_shape(entry: Entry, shapes: Variables) -> tuple[int, ...]:
-  ours = [np.empty(get(shapes, path).shape, np.bool_) for path in entry.paths]
-  return entry.layout.to_torch(*ours).shape
 
 
 def _axis(shape: tuple[int, ...] | None, axis: int, default: int) -> int:

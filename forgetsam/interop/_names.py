@@ -1,35 +1,74 @@
-"""Which PyTorch name stands for which of our arrays."""
+"""Names and layouts of our arrays in PyTorch's states."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import flax.linen as nn
+import numpy as np
+from jaxtyping import Shaped
 
 from forgetsam import models
-from forgetsam.interop._layouts import (
-  CONV,
-  DENSE,
-  FUSED_BIAS,
-  FUSED_KERNEL,
-  SAME,
-  Layout,
-)
 
+Array = Shaped[np.ndarray, "..."]
+Shape = tuple[int, ...]
 Path = tuple[str, ...]
 
 
+class Layout(NamedTuple):
+  """A rearrangement of one array, and its inverse.
+
+  Attributes:
+    to_torch: from our array to PyTorch's.
+    to_ours: from PyTorch's array and our shape to our array.
+  """
+
+  to_torch: Callable[[Array], Array]
+  to_ours: Callable[[Array, Shape], Array]
+
+
+# Position embeddings, vectors.
+SAME = Layout(lambda x: x, lambda x, shape: x.reshape(shape))
+# Queries', keys' and values' biases [heads, size] as [heads size].
+FLAT = Layout(lambda x: x.reshape(-1), lambda x, shape: x.reshape(shape))
+# [h, w, in, out] as [out, in, h, w].
+CONV = Layout(
+  lambda x: x.transpose(3, 2, 0, 1), lambda x, _: x.transpose(2, 3, 1, 0)
+)
+# [..., out] as [out, in].
+DENSE = Layout(
+  lambda x: x.reshape(-1, x.shape[-1]).T, lambda x, shape: x.T.reshape(shape)
+)
+# Queries, keys and values [in, heads, size] as [heads size, in].
+HEADS = Layout(
+  lambda x: x.reshape(x.shape[0], -1).T, lambda x, shape: x.T.reshape(shape)
+)
+
+
 class Entry(NamedTuple):
-  """One array of a PyTorch state.
+  """One array of a PyTorch state, which joins one or three of ours.
 
   Attributes:
     name: its name in timm, torchvision and the paper's official code.
     paths: our arrays', collection first.
-    layout: how the two correspond.
+    layout: of each of ours before they are joined along the first axis.
   """
 
   name: str
   paths: tuple[Path, ...]
   layout: Layout
+
+  def to_torch(self, variables: Any) -> Array:
+    """PyTorch's array of our variables."""
+    ours = (np.asarray(get(variables, path)) for path in self.paths)
+    return np.concatenate([self.layout.to_torch(x) for x in ours])
+
+  def to_ours(self, array: Array, shapes: Any) -> dict[Path, Array]:
+    """Our arrays of PyTorch's, given leaves of our shapes."""
+    parts = np.split(array, len(self.paths))
+    return {
+      path: self.layout.to_ours(x, get(shapes, path).shape)
+      for path, x in zip(self.paths, parts, strict=True)
+    }
 
 
 class Names(NamedTuple):
@@ -102,8 +141,8 @@ def _vit(module: models.ViT) -> Iterator[Entry]:
     name, block = f"blocks.{i}", f"block{i}"
     yield from _norm(f"{name}.norm1", block, "norm1")
     for kind, ours, layout in (
-      ("weight", "kernel", FUSED_KERNEL),
-      ("bias", "bias", FUSED_BIAS),
+      ("weight", "kernel", HEADS),
+      ("bias", "bias", FLAT),
     ):
       paths = tuple(
         ("params", block, "attention", part, ours)

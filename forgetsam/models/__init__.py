@@ -1,13 +1,11 @@
 """Image classifiers in Flax Linen, by name."""
 
-from forgetsam.models._features import features
-from forgetsam.models._forward import forward, initialise
-from forgetsam.models._norm import BatchNorm
-from forgetsam.models._positions import resize_positions
+from forgetsam.models._forward import features, forward, initialise
+from forgetsam.models._layers import BatchNorm
 from forgetsam.models._registry import create, names, register
 from forgetsam.models.resnet import ResNet
 from forgetsam.models.small import CNN, MLP
-from forgetsam.models.vit import ViT
+from forgetsam.models.vit import ViT, resize_positions
 
 register("mlp", MLP)
 register("cnn", CNN)

@@ -1,4 +1,4 @@
-"""Checks of models' options, and what their names stand for."""
+"""Checks of models' options, and the activations by name."""
 
 import functools
 import math
@@ -70,11 +70,6 @@ def check_choice(choices: Iterable[str], **options: object) -> None:
       raise ValueError(f"{name}={value!r} is unknown; choose one of {choices}.")
 
 
-def check_activation(activation: str) -> None:
-  """Raises a ValueError that lists the activations if this is not one."""
-  check_choice(ACTIVATIONS, activation=activation)
-
-
 def check_dtype(dtype: DTypeLike) -> None:
   """Raises a ValueError unless `dtype` is, or names, a floating-point type."""
   try:
@@ -91,6 +86,20 @@ def check_dtype(dtype: DTypeLike) -> None:
       f"dtype={dtype!r} would become float32: JAX computes in 64 bits only "
       "where JAX_ENABLE_X64=1 is set."
     )
+
+
+def check_classifier(
+  *,
+  num_classes: int,
+  dropout: float,
+  head_bias: float,
+  dtype: DTypeLike,
+) -> None:
+  """Checks the options that all models have."""
+  check_positive(num_classes=num_classes)
+  check_rate(dropout=dropout)
+  check_finite(head_bias=head_bias)
+  check_dtype(dtype)
 
 
 def _is_number(value: object) -> TypeGuard[float]:

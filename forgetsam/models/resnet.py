@@ -7,18 +7,14 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from forgetsam.models._head import Head
-from forgetsam.models._norm import BatchNorm
+from forgetsam.models._layers import BatchNorm, Head, Images, Logits
 from forgetsam.models._options import (
   check_choice,
-  check_dtype,
-  check_finite,
+  check_classifier,
   check_flag,
   check_positive,
-  check_rate,
   check_widths,
 )
-from forgetsam.models._typing import Images, Logits
 
 # He et al.'s, for the ReLU and the backward pass; not truncated, as PyTorch's.
 _KERNEL_INIT = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
@@ -152,23 +148,20 @@ class ResNet(nn.Module):
 
   def __post_init__(self) -> None:
     """Checks the options."""
-    check_positive(num_classes=self.num_classes, width=self.width)
+    check_classifier(
+      num_classes=self.num_classes,
+      dropout=self.dropout,
+      head_bias=0.0 if self.head_bias is None else self.head_bias,
+      dtype=self.dtype,
+    )
+    check_positive(width=self.width)
     check_widths(stage_sizes=self.stage_sizes)
     check_flag(bottleneck=self.bottleneck, remat=self.remat)
     check_choice(("imagenet", "cifar"), stem=self.stem)
-    check_rate(dropout=self.dropout)
-    if self.head_bias is not None:
-      check_finite(head_bias=self.head_bias)
-    check_dtype(self.dtype)
     super().__post_init__()
 
   @nn.compact
-  def __call__(
-    self,
-    images: Images,
-    *,
-    train: bool = False,
-  ) -> Logits:
+  def __call__(self, images: Images, *, train: bool = False) -> Logits:
     """Computes the logits.
 
     Args:

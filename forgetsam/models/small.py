@@ -6,19 +6,14 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from forgetsam.models._head import Head
-from forgetsam.models._norm import BatchNorm
+from forgetsam.models._layers import BatchNorm, Head, Images, Logits
 from forgetsam.models._options import (
   ACTIVATIONS,
-  check_activation,
-  check_dtype,
-  check_finite,
+  check_choice,
+  check_classifier,
   check_flag,
-  check_positive,
-  check_rate,
   check_widths,
 )
-from forgetsam.models._typing import Images, Logits
 
 
 class MLP(nn.Module):
@@ -42,21 +37,18 @@ class MLP(nn.Module):
 
   def __post_init__(self) -> None:
     """Checks the options."""
-    check_positive(num_classes=self.num_classes)
+    check_classifier(
+      num_classes=self.num_classes,
+      dropout=self.dropout,
+      head_bias=self.head_bias,
+      dtype=self.dtype,
+    )
     check_widths(hidden=self.hidden)
-    check_activation(self.activation)
-    check_rate(dropout=self.dropout)
-    check_finite(head_bias=self.head_bias)
-    check_dtype(self.dtype)
+    check_choice(ACTIVATIONS, activation=self.activation)
     super().__post_init__()
 
   @nn.compact
-  def __call__(
-    self,
-    images: Images,
-    *,
-    train: bool = False,
-  ) -> Logits:
+  def __call__(self, images: Images, *, train: bool = False) -> Logits:
     """Computes the logits.
 
     Args:
@@ -99,21 +91,18 @@ class CNN(nn.Module):
 
   def __post_init__(self) -> None:
     """Checks the options."""
-    check_positive(num_classes=self.num_classes)
+    check_classifier(
+      num_classes=self.num_classes,
+      dropout=self.dropout,
+      head_bias=self.head_bias,
+      dtype=self.dtype,
+    )
     check_widths(widths=self.widths)
     check_flag(batch_norm=self.batch_norm)
-    check_rate(dropout=self.dropout)
-    check_finite(head_bias=self.head_bias)
-    check_dtype(self.dtype)
     super().__post_init__()
 
   @nn.compact
-  def __call__(
-    self,
-    images: Images,
-    *,
-    train: bool = False,
-  ) -> Logits:
+  def __call__(self, images: Images, *, train: bool = False) -> Logits:
     """Computes the logits.
 
     Args:

@@ -1,27 +1,30 @@
 """Vision transformers without a class token."""
 
+import math
+
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from forgetsam.models._head import Head
+from forgetsam._typing import NDArray
+from forgetsam.models._layers import Head, Images, Logits
 from forgetsam.models._options import (
   ACTIVATIONS,
-  check_dtype,
-  check_finite,
+  check_classifier,
   check_flag,
   check_positive,
-  check_rate,
 )
-from forgetsam.models._typing import Images, Logits
+
+Grid = tuple[int, int]
 
 _EPSILON = 1e-6  # of every LayerNorm
 _KERNEL_INIT = nn.initializers.xavier_uniform()
 
 
 class PatchEmbedding(nn.Module):
-  """Cuts the image into square patches and embeds each, with its position.
+  """Embeds square patches of the image, with their positions.
 
   Attributes:
     patch_size: side of a patch, in pixels.
@@ -157,18 +160,20 @@ class ViT(nn.Module):
 
   def __post_init__(self) -> None:
     """Checks the options."""
-    check_positive(
+    check_classifier(
       num_classes=self.num_classes,
+      dropout=self.dropout,
+      head_bias=self.head_bias,
+      dtype=self.dtype,
+    )
+    check_positive(
       patch_size=self.patch_size,
       width=self.width,
       depth=self.depth,
       num_heads=self.num_heads,
       mlp_ratio=self.mlp_ratio,
     )
-    check_rate(dropout=self.dropout)
-    check_finite(head_bias=self.head_bias)
     check_flag(remat=self.remat)
-    check_dtype(self.dtype)
     if self.width % self.num_heads:
       raise ValueError(
         f"num_heads={self.num_heads} must divide width={self.width}."
@@ -176,12 +181,7 @@ class ViT(nn.Module):
     super().__post_init__()
 
   @nn.compact
-  def __call__(
-    self,
-    images: Images,
-    *,
-    train: bool = False,
-  ) -> Logits:
+  def __call__(self, images: Images, *, train: bool = False) -> Logits:
     """Computes the logits.
 
     Args:
@@ -219,3 +219,48 @@ class ViT(nn.Module):
       dtype=self.dtype,
       name="head",
     )(x)
+
+
+def resize_positions(
+  pos_embed: Float[NDArray, "1 tokens features"],
+  grid: Grid,
+  old_grid: Grid | None = None,
+) -> Float[NDArray, "1 new_tokens features"]:
+  """Interpolates position embeddings to another grid of patches.
+
+  Bicubic and antialiased, each feature by itself; what keeps its grid comes
+  back as it is.
+
+  Args:
+    pos_embed: one embedding per patch, row by row, without a class token.
+    grid: rows and columns of patches wanted.
+    old_grid: rows and columns of patches that `pos_embed` is for; None for a
+      square.
+
+  Returns:
+    One embedding per patch of the new grid.
+
+  Raises:
+    ValueError: the number of embeddings is not that of the old grid.
+
+  Example:
+    >>> import numpy as np
+    >>> resize_positions(np.ones((1, 49, 384), np.float32), (12, 12)).shape
+    (1, 144, 384)
+  """
+  _, tokens, features = pos_embed.shape
+  if old_grid is None:
+    side = math.isqrt(tokens)
+    old_grid = (side, side)
+  if math.prod(old_grid) != tokens:
+    raise ValueError(
+      f"pos_embed has {tokens} positions, which old_grid={old_grid} does not; "
+      "pass its rows and columns, and leave out a class token's position."
+    )
+  if grid == old_grid:
+    return pos_embed
+  images = pos_embed.reshape(1, *old_grid, features)
+  images = jax.image.resize(
+    images, (1, *grid, features), method="cubic", antialias=True
+  )
+  return images.reshape(1, math.prod(grid), features)

@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 
 from forgetsam import data
-from forgetsam.data import DataError
-from forgetsam.data._tensorflow import import_tensorflow
+from forgetsam.data import DataError, import_tensorflow
 
 N = 24
 STEPS = {"batch_size": 6, "seed": 3, "num_steps": 8}

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from forgetsam import data
-from forgetsam.data._tensorflow import import_tensorflow
+from forgetsam.data import import_tensorflow
 from forgetsam.data.streaming import _crops
 
 

@@ -228,5 +228,5 @@ def test_held_out_examples_can_have_wrong_labels_too(load):
     data.mislabel(clean, 0.3, num_classes=10, seed=0).labels,
     images.train.labels,
   )
-  with pytest.raises(ValueError, match=r"fraction=1\.5"):
+  with pytest.raises(ValueError, match=r"label_noise=1\.5"):
     data.mislabel(clean, 1.5, num_classes=10, seed=0)

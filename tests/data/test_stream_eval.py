@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from forgetsam import data
-from forgetsam.data._tensorflow import import_tensorflow
+from forgetsam.data import import_tensorflow
 from forgetsam.data.streaming import _decode
 
 N = 11

@@ -12,10 +12,13 @@ import pytest
 from PIL import Image
 
 from forgetsam import data
-from forgetsam.data import DataError
-from forgetsam.data._tensorflow import import_tensorflow
-from forgetsam.data.streaming import _crops, _decode, _records
-from forgetsam.data.streaming._streamed_split import num_lanes
+from forgetsam.data import DataError, import_tensorflow
+from forgetsam.data.streaming import (
+  _crops,
+  _decode,
+  _streamed_split,
+)
+from forgetsam.data.streaming._shuffle import num_lanes
 
 N = 23
 CROP = data.RandomResizedCrop(size=8)
@@ -152,19 +155,19 @@ def test_never_ends_by_default(split):
 def test_a_process_of_64_reads_its_own_records_alone(numbered_set, monkeypatch):
   split = source(numbered_set(512, num_shards=8), shuffle_buffer=512)
   read = []
-  original = _records.serialised
+  original = _streamed_split.serialised
 
-  def counted(*run):
+  def counted(run):
     def note(record):
       read.append(1)
       return record
 
     tf = import_tensorflow()
-    return original(*run).map(lambda r: tf.py_function(note, [r], tf.string))
+    return original(run).map(lambda r: tf.py_function(note, [r], tf.string))
 
   whole = labels(batches(split, 1, batch_size=512))[0]
   assert len(np.unique(whole)) == 512
-  monkeypatch.setattr(_records, "serialised", counted)
+  monkeypatch.setattr(_streamed_split, "serialised", counted)
   for index in (0, 17, 63):
     read.clear()
     part = labels(batches(split, 1, batch_size=512, shard=(index, 64)))[0]
@@ -239,7 +242,7 @@ def test_crops_are_pillows(photo, encode, file_format, channels):
   image = Image.open(io.BytesIO(encoded))
   flips, differences = [], []
   for i in range(12):
-    draws = np.random.RandomState(i).random_sample(41)
+    draws = tf.constant(np.random.RandomState(i).random_sample(41))
     crop = data.RandomResizedCrop(size=40)
     box, flip = _crops.random_box(
       crop, tf.constant(120), tf.constant(150), draws

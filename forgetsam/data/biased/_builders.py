@@ -7,10 +7,11 @@ from typing import Any, ClassVar
 import numpy as np
 import tensorflow_datasets as tfds
 
-from forgetsam.data import _availability
-from forgetsam.data._in_memory import load
-from forgetsam.data._split import ImageData, Split
+from forgetsam.data._errors import DatasetNotFoundError
+from forgetsam.data._search import find_prepared, source_directory
+from forgetsam.data._split import Split
 from forgetsam.data.biased._patch import PATCH_SIZE, draw_places, paste
+from forgetsam.data.files import decode_split
 
 _NUM_CLASSES = 10
 
@@ -27,7 +28,7 @@ always another one's. All four test splits hold the same images in the order of
 
 @dataclasses.dataclass(kw_only=True)
 class BiasConfig(tfds.core.BuilderConfig):
-  """How much the place says.
+  """How often the patch's corner agrees with the label.
 
   Attributes:
     q: fraction of the training examples whose place is the label's.
@@ -42,7 +43,7 @@ class _Biased(
   tfds.core.GeneratorBasedBuilder,
   skip_registration=True,  # type: ignore[call-arg]  # TFDS is untyped
 ):
-  """What the two sets share; `SOURCE` names the set that they are made of."""
+  """Base of both sets; `SOURCE` names the set that they are made of."""
 
   VERSION = tfds.core.Version("1.0.0")
   RELEASE_NOTES: ClassVar[dict[str, str]] = {"1.0.0": "First version."}
@@ -79,14 +80,15 @@ class _Biased(
     self, dl_manager: tfds.download.DownloadManager
   ) -> dict[str, Iterator[tuple[int, dict[str, Any]]]]:
     del dl_manager  # Nothing is downloaded.
-    images = self._source()
+    source = self._source()
+    train, test = (decode_split(source, name) for name in ("train", "test"))
     q = self.builder_config.q
     splits = {
-      "train": (images.train, q),
-      "test": (images.test, q),
-      "test_agree": (images.test, 1.0),
-      "test_random": (images.test, 1 / _NUM_CLASSES),
-      "test_conflict": (images.test, 0.0),
+      "train": (train, q),
+      "test": (test, q),
+      "test_agree": (test, 1.0),
+      "test_random": (test, 1 / _NUM_CLASSES),
+      "test_conflict": (test, 0.0),
     }
     return {
       name: self._generate_examples(
@@ -117,11 +119,16 @@ class _Biased(
         },
       )
 
-  def _source(self) -> ImageData:
+  def _source(self) -> tfds.core.DatasetBuilder:
     """The real images, prepared beside this set or where TFDS looks."""
-    beside = self._data_dir_root
-    elsewhere = _availability.source_directory(self.SOURCE, beside)
-    return load(self.SOURCE, data_dir=elsewhere)
+    directory = source_directory(self.SOURCE, self._data_dir_root)
+    builder = find_prepared(self.SOURCE, directory)
+    if builder is None:
+      raise DatasetNotFoundError(
+        f"{self.name!r} is made of {self.SOURCE!r}, which is not prepared yet;"
+        f" forgetsam.data.load({self.name!r}) prepares both"
+      )
+    return builder
 
 
 class BiasedDigits(_Biased):

@@ -1,21 +1,20 @@
-"""From encoded bytes to the pixels of a crop."""
+"""From encoded bytes to the normalised pixels of a crop."""
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import Any
 
-from forgetsam.data._tensorflow import import_tensorflow
-from forgetsam.data.streaming import _crops
+import numpy as np
 
-if TYPE_CHECKING:
-  import tensorflow as tf
-
-# Pillow's choice, and that of every published evaluation. It costs nothing
-# that could be measured.
-_DCT = "INTEGER_ACCURATE"
+from forgetsam.data._batches import PerChannel, channel_statistics
+from forgetsam.data._tensorflow import tf
+from forgetsam.data.files import DCT, decode, decode_other
+from forgetsam.data.streaming._crops import random_box
+from forgetsam.data.streaming._options import CenterCrop, RandomResizedCrop
 
 
 def training_image(
   encoded: "tf.Tensor",
-  crop: _crops.RandomResizedCrop,
+  crop: RandomResizedCrop,
   draws: "tf.Tensor",
   *,
   channels: int,
@@ -24,27 +23,26 @@ def training_image(
 
   Args:
     encoded: the file's bytes.
-    crop: what to cut out.
-    draws: what the crop is drawn from, as in `_crops.random_box`.
+    crop: size, areas and aspects.
+    draws: random numbers, as in `random_box`.
     channels: 1 or 3.
 
   Returns:
     float32 [size, size, channels], whole numbers from 0 to 255.
   """
-  tf = import_tensorflow()
 
   def from_jpeg() -> "tuple[tf.Tensor, tf.Tensor]":
     shape = tf.io.extract_jpeg_shape(encoded)
-    box, flip = _crops.random_box(crop, shape[0], shape[1], draws)
+    box, flip = random_box(crop, shape[0], shape[1], draws)
     image = tf.io.decode_and_crop_jpeg(
-      encoded, tf.stack(box), channels=channels, dct_method=_DCT
+      encoded, tf.stack(box), channels=channels, dct_method=DCT
     )
     return image, flip
 
   def from_other() -> "tuple[tf.Tensor, tf.Tensor]":
-    image = _decode_other(encoded, channels)
+    image = decode_other(encoded, channels)
     shape = tf.shape(image)
-    box, flip = _crops.random_box(crop, shape[0], shape[1], draws)
+    box, flip = random_box(crop, shape[0], shape[1], draws)
     return tf.image.crop_to_bounding_box(image, *box), flip
 
   image, flip = tf.cond(tf.io.is_jpeg(encoded), from_jpeg, from_other)
@@ -59,7 +57,7 @@ def training_image(
 
 def evaluation_image(
   encoded: "tf.Tensor",
-  crop: _crops.CenterCrop,
+  crop: CenterCrop,
   *,
   channels: int,
 ) -> "tf.Tensor":
@@ -67,15 +65,14 @@ def evaluation_image(
 
   Args:
     encoded: the file's bytes.
-    crop: what to cut out.
+    crop: size and resize.
     channels: 1 or 3.
 
   Returns:
     float32 [size, size, channels], whole numbers from 0 to 255; the whole image
     where `crop.short_side` is None.
   """
-  tf = import_tensorflow()
-  image = _decode(encoded, channels)
+  image = decode(encoded, channels)
   if crop.short_side is None:
     return tf.cast(image, tf.float32)
   shape = tf.shape(image)[:2]
@@ -85,28 +82,27 @@ def evaluation_image(
   return _resize(image, crop.size, shape, resized, corner, crop.method)
 
 
-def check_image(encoded: "tf.Tensor", *, channels: int) -> "tf.Tensor":
-  """Decodes an image to its last pixel; its largest value."""
-  tf = import_tensorflow()
-  return tf.cast(tf.reduce_max(_decode(encoded, channels)), tf.int64)
-
-
-def _decode(encoded: "tf.Tensor", channels: int) -> "tf.Tensor":
-  tf = import_tensorflow()
-  image = tf.cond(
-    tf.io.is_jpeg(encoded),
-    lambda: tf.io.decode_jpeg(encoded, channels=channels, dct_method=_DCT),
-    lambda: _decode_other(encoded, channels),
+def normaliser(
+  mean: PerChannel, std: PerChannel, channels: int
+) -> Callable[[Any], Any]:
+  """Makes the function (pixels / 255 - mean) / std, of float32 [h, w, c]."""
+  mean_, std_ = (
+    np.broadcast_to(numbers, [channels])
+    for numbers in channel_statistics(mean, std, channels)
   )
-  image.set_shape([None, None, channels])
-  return image
+  scale, shift = np.float32(1 / 255) / std_, mean_ / std_
 
+  def normalise(pixels: "tf.Tensor") -> "tf.Tensor":
+    # Row by row: along channels alone, three at a time, it takes four times as
+    # long. Widths are known only where crops have one size.
+    width = pixels.shape[1]
+    if width is None:
+      return pixels * scale - shift
+    rows = tf.reshape(pixels, [-1, width * channels])
+    rows = rows * np.tile(scale, width) - np.tile(shift, width)
+    return tf.reshape(rows, [-1, width, channels])
 
-def _decode_other(encoded: "tf.Tensor", channels: int) -> "tf.Tensor":
-  tf = import_tensorflow()
-  image = tf.io.decode_image(encoded, channels, expand_animations=False)
-  image.set_shape([None, None, channels])
-  return image
+  return normalise
 
 
 def _resize(
@@ -122,7 +118,6 @@ def _resize(
   As Pillow does it, first the rows' direction, then the columns', with whole
   numbers between.
   """
-  tf = import_tensorflow()
   channels = image.shape[-1]
   scale = tf.cast(resized, tf.float32) / tf.cast(shape, tf.float32)
   offset = tf.cast(corner, tf.float32)

@@ -1,19 +1,19 @@
 """From the name of a TFDS set to its splits, read as they are needed."""
 
 import dataclasses
-import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import Int32
 
-from forgetsam.data._availability import manual_files
-from forgetsam.data._normalization import channel_statistics
-from forgetsam.data._prepared import prepared_builder
-from forgetsam.data._sources import Sources
-from forgetsam.data.streaming import _pipeline, _records
-from forgetsam.data.streaming._adapters import Adapter, find_adapter
-from forgetsam.data.streaming._imagenet_r import IMAGENET_R
+from forgetsam.data._batches import Sources, channel_statistics
+from forgetsam.data._prepared import manual_files, prepared_builder
+from forgetsam.data._search import PathLike
+from forgetsam.data.files import Agree, Records, find_records, parser
+from forgetsam.data.streaming._adapters import (
+  IMAGENET_R,
+  Adapter,
+  find_adapter,
+)
 from forgetsam.data.streaming._options import StreamOptions
 from forgetsam.data.streaming._streamed_split import StreamedSplit
 
@@ -21,13 +21,18 @@ if TYPE_CHECKING:
   import tensorflow_datasets as tfds
 
 
+def _in_this_process(function: Any) -> Any:
+  return function()
+
+
 def stream(
   name: str,
   options: StreamOptions,
   *,
-  data_dir: str | os.PathLike[str] | None = None,
+  data_dir: PathLike | None = None,
   validation: float = 0.0,
   train_examples: int | None = None,
+  agree: Agree = _in_this_process,
 ) -> Sources:
   """The splits of a set that is read from disk as it is needed.
 
@@ -41,6 +46,8 @@ def stream(
       examples, in the order in which TFDS shuffled them into files.
     train_examples: number of training examples, the first in that order; None
       takes all that are not held out.
+    agree: with `options.skip_corrupt` and several processes, calls a function
+      in one of them and gives its result to all.
 
   Raises:
     DatasetNotFoundError: where the set is not on this machine.
@@ -49,14 +56,16 @@ def stream(
   if not 0 <= validation < 1:
     raise ValueError(f"validation={validation} must be in [0, 1)")
   _, adapter = find_adapter(name)
-  test = stream_split(name, None, options, data_dir=data_dir)
+  test = stream_split(name, None, options, data_dir=data_dir, agree=agree)
   side = options.train_crop.size
   shape = (side, side, test.image_shape[-1])
   if adapter.train is None:
     return Sources(
       name, test.num_classes, shape, None, None, test, test.left_out
     )
-  whole = stream_split(name, adapter.train, options, data_dir=data_dir)
+  whole = stream_split(
+    name, adapter.train, options, data_dir=data_dir, agree=agree
+  )
   held_out = round(validation * len(whole))
   if validation and not 0 < held_out < len(whole):
     raise ValueError(
@@ -86,7 +95,8 @@ def stream_split(
   split: str | None,
   options: StreamOptions,
   *,
-  data_dir: str | os.PathLike[str] | None = None,
+  data_dir: PathLike | None = None,
+  agree: Agree = _in_this_process,
 ) -> StreamedSplit:
   """One split of a set that is read from disk as it is needed.
 
@@ -95,7 +105,8 @@ def stream_split(
     split: TFDS's name of the split, such as "validation" or "train[:8192]";
       None takes the one that the set is scored on.
     options: what is done to the images.
-    data_dir: the directory that holds prepared sets. None: TFDS's own rules.
+    data_dir: as in `stream`.
+    agree: as in `stream`.
 
   Raises:
     DatasetNotFoundError: where the set is not on this machine.
@@ -117,25 +128,26 @@ def stream_split(
   found = StreamedSplit(
     name=f"Split {split!r} of {builder.info.full_name}",
     records=_find_split(builder, split),
-    parse=_pipeline.parser(
+    parse=parser(
       builder.info.features,
       adapter.label,
-      num_classes=label.num_classes,
-      multi_label=adapter.multi_label,
+      multi_label_classes=label.num_classes if adapter.multi_label else None,
     ),
     image_shape=tuple(image.shape),
     num_classes=label.num_classes,
     multi_label=adapter.multi_label,
-    classes=_subset(label) if adapter.subset else None,
+    classes=np.sort([label.str2int(x) for x in IMAGENET_R]).astype(np.int32)
+    if adapter.subset
+    else None,
     options=options,
   )
-  return found.without_corrupt() if options.skip_corrupt else found
+  return found.without_corrupt(agree) if options.skip_corrupt else found
 
 
 def _find_features(
   info: "tfds.core.DatasetInfo", adapter: Adapter
 ) -> "tuple[tfds.features.Image, tfds.features.ClassLabel]":
-  """The features with the image and with the label, or the labels' kind."""
+  """The image's feature, and that of the label or of one of the labels."""
   import tensorflow_datasets as tfds
 
   is_dict = isinstance(info.features, tfds.features.FeaturesDict)
@@ -158,9 +170,7 @@ def _find_features(
   return image, label
 
 
-def _find_split(
-  builder: "tfds.core.DatasetBuilder", split: str
-) -> _records.Records:
+def _find_split(builder: "tfds.core.DatasetBuilder", split: str) -> Records:
   splits = builder.info.splits
   if split.split("[")[0] not in splits:
     raise ValueError(
@@ -168,7 +178,7 @@ def _find_split(
       f" {', '.join(splits)}. {manual_files(builder.name)}".rstrip()
     )
   try:
-    records = _records.find_records(builder, split)
+    records = find_records(builder, split)
   except (AssertionError, ValueError) as error:
     raise ValueError(
       f"split={split!r} of {builder.info.full_name} cannot be read: {error}"
@@ -176,7 +186,3 @@ def _find_split(
   if not len(records.take):
     raise ValueError(f"split={split!r} of {builder.info.full_name} is empty")
   return records
-
-
-def _subset(label: "tfds.features.ClassLabel") -> Int32[np.ndarray, " c"]:
-  return np.sort([label.str2int(name) for name in IMAGENET_R]).astype(np.int32)

@@ -1,4 +1,4 @@
-"""From `config.evaluation.sets` to what `--job=evaluate` scores."""
+"""From `config.evaluation.sets` to the sets that `--job=evaluate` scores."""
 
 import dataclasses
 import functools
@@ -10,12 +10,14 @@ import jax
 from jax.sharding import Mesh
 from ml_collections import config_dict
 
-import forgetsam as fs
-from forgetsam import data, models
-from forgetsam.experiment.build._crops import build_stream_options
-from forgetsam.experiment.build._images import build_sources
+from forgetsam import data, interop, models
+from forgetsam.experiment.build._images import (
+  build_sources,
+  build_stream_options,
+)
 from forgetsam.experiment.config import ConfigError, refusal
-from forgetsam.training import EvalStep
+from forgetsam.experiment.run import on_main
+from forgetsam.training import EvalStep, make_eval_step
 
 CORRUPTED = ("imagenet2012_corrupted", "cifar10_corrupted")
 
@@ -85,7 +87,7 @@ def adapt_to_sets(
         jax.random.key(0),
       )
       initial = {"params": params, **model_state}
-      adapted[shape] = fs.interop.adapt(variables, initial).variables
+      adapted[shape] = interop.adapt(variables, initial).variables
     except ValueError as error:
       raise ConfigError(
         f"config.evaluation.sets is refused: the model cannot take the images "
@@ -127,7 +129,11 @@ def _open(
     options = dataclasses.replace(options, eval_crop=as_stored)
   try:
     source = data.stream_split(
-      base, split or None, options, data_dir=config.data.dir
+      base,
+      split or None,
+      options,
+      data_dir=config.data.dir,
+      agree=on_main,
     )
   except (OSError, ValueError) as error:
     raise ConfigError(
@@ -151,7 +157,7 @@ def _steps(
   forward: Any, name: str, source: data.BatchSource, mesh: Mesh | None
 ) -> dict[str, EvalStep]:
   def step(classes: Any = None) -> EvalStep:
-    return fs.make_eval_step(
+    return make_eval_step(
       forward, classes=classes, multi_label=source.multi_label, mesh=mesh
     )
 

@@ -9,9 +9,8 @@ from jaxtyping import Int64
 from ml_collections import config_dict
 
 from forgetsam import data
-from forgetsam.experiment.build._crops import build_stream_options
 from forgetsam.experiment.config import ConfigError, refusal
-from forgetsam.experiment.run import process_shard
+from forgetsam.experiment.run import on_main, process_shard
 
 Batches = Iterator[dict[str, jax.Array]]
 
@@ -56,7 +55,7 @@ def build_sources(
 
   Args:
     config: a checked configuration.
-    images: what `build_data` made of it before; None loads or opens the set.
+    images: the set, as `build_data` loads it; None loads or opens it.
     job: whether evaluation images have the size that `--job=evaluate` asks for.
 
   Returns:
@@ -103,9 +102,47 @@ def _streamed(config: config_dict.ConfigDict, job: bool) -> data.Sources:
       data_dir=config.data.dir,
       validation=config.data.validation,
       train_examples=config.data.train_examples,
+      agree=on_main,
     )
   except (OSError, ValueError) as error:
     raise _cannot_load(config, error) from error
+
+
+def build_stream_options(
+  config: config_dict.ConfigDict, *, job: bool = False
+) -> data.StreamOptions:
+  """Normalisation and crops of a set that is read from files.
+
+  Args:
+    config: a checked configuration.
+    job: whether evaluation images have the size that `--job=evaluate` asks for,
+      `config.evaluation.job_image_size` and `job_short_side`; where these are
+      none, that of the evaluations during training.
+
+  Raises:
+    ValueError: the crop is larger than what it is cut from.
+  """
+  options, scored = config.data, config.evaluation
+  size, short_side = scored.image_size, scored.short_side
+  if job:
+    size = scored.job_image_size or size
+    short_side = scored.job_short_side or short_side
+  return data.StreamOptions(
+    mean=options.mean,
+    std=options.std,
+    train_crop=data.RandomResizedCrop(
+      size=options.image_size,
+      area=options.crop_area,
+      aspect=options.crop_aspect,
+      flip=options.flip,
+    ),
+    eval_crop=data.CenterCrop(
+      size=size, short_side=short_side, method=scored.resize_method
+    ),
+    shuffle_buffer=options.shuffle_buffer,
+    threads=options.threads,
+    skip_corrupt=options.skip_corrupt,
+  )
 
 
 def _cannot_load(
@@ -154,7 +191,7 @@ def build_train_batches(
 def build_train_indices(
   config: config_dict.ConfigDict, source: data.BatchSource
 ) -> Callable[[int], Int64[np.ndarray, " b"]]:
-  """Which examples a training step's batch holds."""
+  """Positions of a training step's examples, as a function of the step."""
 
   def indices(step: int) -> Int64[np.ndarray, " b"]:
     return source.train_indices(

@@ -1,6 +1,5 @@
 """A run's training batches, an epoch or a part of it at a time."""
 
-import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
@@ -68,22 +67,13 @@ class RunBatches:
     """Where in the split each step finds its examples."""
     key = seed, num_steps
     if key not in self._positions:
-      # A split whose labels are its positions: the order stays one program's.
-      count = len(self._split)
-      stand_in = dataclasses.replace(
-        self._split,
-        images=np.zeros((count, 1, 1, 1), np.uint8),
-        labels=np.arange(count, dtype=np.int32),
-      )
-      batches = data.train_batches(
-        stand_in,
+      self._positions[key] = data.train_positions(
+        len(self._split),
         batch_size=self._batch_size,
         seed=seed,
+        start_step=0,
         num_steps=num_steps,
-        mean=0.0,
-        std=1.0,
-      )
-      self._positions[key] = np.stack([batch["label"] for batch in batches])
+      ).astype(np.int32)
     return self._positions[key]
 
 

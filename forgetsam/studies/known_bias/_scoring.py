@@ -101,7 +101,5 @@ def _real_images(
       f"config.data.name={base_name!r} has no known bias; the sets that have"
       f" one: {', '.join(sources)}"
     )
-  from forgetsam.data._availability import source_directory
-
   source = sources[base_name]
-  return data.load(source, data_dir=source_directory(source, where))
+  return data.load(source, data_dir=data.source_directory(source, where))

@@ -22,7 +22,7 @@ SKIP = "--config.data.skip_corrupt=true"
 @pytest.fixture
 def corrupt(data_dir: Path, tmp_path: Path) -> list[str]:
   """A folder of the digits whose third training image is corrupt."""
-  from forgetsam.data._tensorflow import import_tensorflow
+  from forgetsam.data import import_tensorflow
 
   tf = import_tensorflow()
   data.load("digits", data_dir=data_dir)

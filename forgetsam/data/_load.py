@@ -1,27 +1,23 @@
 """TFDS sets that fit in memory, decoded once."""
 
-import os
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from forgetsam.data import _subsets
-from forgetsam.data._errors import DataError
-from forgetsam.data._label_noise import mislabel
 from forgetsam.data._prepared import prepared_builder
-from forgetsam.data._split import ImageData, Split
-from forgetsam.data._tensorflow import import_tensorflow
+from forgetsam.data._search import PathLike
+from forgetsam.data._split import ImageData, Split, mislabel
+from forgetsam.data.files import decode_split
 
 if TYPE_CHECKING:
   import tensorflow_datasets as tfds
-
-_DECODE_BATCH = 512
 
 
 def load(
   name: str,
   *,
-  data_dir: str | os.PathLike[str] | None = None,
+  data_dir: PathLike | None = None,
   validation: float = 0.0,
   split_seed: int = 0,
   label_noise: float = 0.0,
@@ -54,11 +50,14 @@ def load(
     DatasetNotFoundError: where the set is not on this machine.
     ValueError: where the set or an argument does not fit.
   """
-  _check_choices(validation, split_seed, label_noise)
+  if split_seed < 0:
+    raise ValueError(f"split_seed={split_seed} must not be negative")
+  if not 0 <= validation < 1:
+    raise ValueError(f"validation={validation} must be in [0, 1)")
   builder = prepared_builder(name, data_dir)
   num_classes, image_shape = _check_features(name, builder.info)
-  full = _decode(builder, "train", image_shape)
-  test = _decode(builder, "test", image_shape)
+  full = decode_split(builder, "train")
+  test = decode_split(builder, "test")
   held_out, train = _hold_out(full, validation, split_seed)
   if train_examples is not None:
     train = _choose(train, train_examples, len(full), split_seed)
@@ -70,7 +69,7 @@ def load(
 
 
 def load_split(
-  name: str, split: str, *, data_dir: str | os.PathLike[str] | None = None
+  name: str, split: str, *, data_dir: PathLike | None = None
 ) -> Split:
   """Decodes another split of a set that `load` can hold, to be scored.
 
@@ -87,24 +86,13 @@ def load_split(
     ValueError: where the set or the split does not fit.
   """
   builder = prepared_builder(name, data_dir)
-  _, image_shape = _check_features(name, builder.info)
+  _check_features(name, builder.info)
   if split not in builder.info.splits:
     raise ValueError(
       f"Data set {name!r} has no split {split!r}; its splits are"
       f" {', '.join(builder.info.splits)}"
     )
-  return _decode(builder, split, image_shape)
-
-
-def _check_choices(
-  validation: float, split_seed: int, label_noise: float
-) -> None:
-  if split_seed < 0:
-    raise ValueError(f"split_seed={split_seed} must not be negative")
-  if not 0 <= validation < 1:
-    raise ValueError(f"validation={validation} must be in [0, 1)")
-  if not 0 <= label_noise <= 1:
-    raise ValueError(f"label_noise={label_noise} must be in [0, 1]")
+  return decode_split(builder, split)
 
 
 def _check_features(
@@ -136,58 +124,6 @@ def _check_features(
       f" splits are {', '.join(info.splits)}"
     )
   return label.num_classes, tuple(image.shape)
-
-
-def _decode(
-  builder: "tfds.core.DatasetBuilder",
-  split: str,
-  image_shape: tuple[int, int, int],
-) -> Split:
-  """Reads a split in the order of its files."""
-  import tensorflow_datasets as tfds
-
-  tf = import_tensorflow()
-  dataset = builder.as_dataset(
-    split,
-    shuffle_files=False,
-    decoders=_only_images_and_labels(builder.info),
-    # One file after the other: the order is then a property of the set.
-    read_config=tfds.ReadConfig(interleave_cycle_length=1, try_autocache=False),
-  )
-  count = builder.info.splits[split].num_examples
-  images = np.empty((count, *image_shape), np.uint8)
-  labels = np.empty(count, np.int32)
-  filled = 0
-  batches = dataset.batch(_DECODE_BATCH).prefetch(tf.data.AUTOTUNE)
-  try:
-    for batch in batches.as_numpy_iterator():
-      here = slice(filled, filled + len(batch["label"]))
-      images[here], labels[here] = batch["image"], batch["label"]
-      filled = here.stop
-  except tf.errors.OpError as error:
-    from forgetsam.data.streaming._corrupt import explain
-
-    raise DataError(explain(builder, split, error)) from error
-  if filled != count or (count and labels.min() < 0):
-    raise ValueError(
-      f"Split {split!r} of {builder.info.full_name} must hold {count} labelled"
-      f" examples; {filled} were read, {np.sum(labels[:filled] < 0)} of them"
-      " without a label. Prepare the set again, or choose another."
-    )
-  return Split(images, labels, np.arange(count))
-
-
-def _only_images_and_labels(
-  info: "tfds.core.DatasetInfo",
-) -> "tfds.decode.PartialDecoding | None":
-  """Leaves other features undecoded; None where they are class labels only."""
-  import tensorflow_datasets as tfds
-
-  # TFDS warns of its own deprecated calls when it decodes in part.
-  others = [f for name, f in info.features.items() if name != "image"]
-  if all(isinstance(f, tfds.features.ClassLabel) for f in others):
-    return None
-  return tfds.decode.PartialDecoding({"image": True, "label": True})
 
 
 def _hold_out(

@@ -1,34 +1,28 @@
-"""Training batches, a function of (split, seed, step) alone."""
+"""Batches of a split in memory, functions of (split, seed, step) alone."""
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int64
 
 from forgetsam.data import _augmentation
-from forgetsam.data._normalization import PerChannel, channel_statistics
+from forgetsam.data._batches import (
+  Batch,
+  Batches,
+  PerChannel,
+  channel_statistics,
+  check_plan,
+  eval_share,
+  pad_batch,
+  steps_per_epoch,
+)
 from forgetsam.data._split import Split
-from forgetsam.data._tensorflow import import_tensorflow
-
-if TYPE_CHECKING:
-  import tensorflow as tf
-
-Batch = dict[str, np.ndarray]
+from forgetsam.data._tensorflow import tf
 
 # Enough for over 100,000 small images a second, and room for the step.
 _THREADS = 2
 _BATCHES_AHEAD = 4
-
-
-def steps_per_epoch(num_examples: int, batch_size: int) -> int:
-  """Steps until each example was seen: ceil(num_examples / batch_size).
-
-  Example:
-    >>> steps_per_epoch(1437, 128)
-    12
-  """
-  return -(-num_examples // batch_size)
 
 
 def train_batches(
@@ -43,7 +37,7 @@ def train_batches(
   flip: bool = False,
   crop_padding: int = 0,
   shard: tuple[int, int] = (0, 1),
-) -> Iterator[Batch]:
+) -> Batches:
   """Shuffled, augmented, normalised batches, from `start_step` on.
 
   Each epoch is a fresh permutation drawn from (seed, epoch); its last batch
@@ -78,7 +72,6 @@ def train_batches(
     raise ValueError(f"crop_padding={crop_padding} must not be negative")
   channels = split.images.shape[-1]
   mean_, std_ = channel_statistics(mean, std, channels)
-  tf = import_tensorflow()
   images = tf.constant(split.images)
   labels = tf.constant(split.labels)
 
@@ -104,27 +97,80 @@ def train_batches(
   return iter(batches.as_numpy_iterator())
 
 
-def train_indices(
-  split: Split, *, batch_size: int, seed: int, step: int
-) -> Int64[np.ndarray, " b"]:
-  """The ids of a training batch's examples, row by row.
+def train_positions(
+  count: int, *, batch_size: int, seed: int, start_step: int, num_steps: int
+) -> Int64[np.ndarray, "steps b"]:
+  """Positions, among `count` examples, that `train_batches` takes at each step.
 
   Args:
-    split: the examples.
+    count: number of examples in the split.
     batch_size: as in `train_batches`.
     seed: as in `train_batches`.
-    step: the batch's step, counted from the start of training.
+    start_step: as in `train_batches`.
+    num_steps: number of steps.
+
+  Returns:
+    One row a step, in the order of the batch's rows.
 
   Raises:
     ValueError: where an argument does not fit.
   """
-  check_plan(len(split), batch_size, seed, step, 1, (0, 1))
-  epoch, step = divmod(step, steps_per_epoch(len(split), batch_size))
-  order = _augmentation.shuffled(
-    len(split), seed=seed, epoch=import_tensorflow().constant(epoch, "int64")
-  )
-  rows = np.arange(step * batch_size, (step + 1) * batch_size)
-  return split.ids[order.numpy()[rows % len(split)]]
+  check_plan(count, batch_size, seed, start_step, num_steps, (0, 1))
+  steps = steps_per_epoch(count, batch_size)
+  first, last = start_step // steps, -(-(start_step + num_steps) // steps)
+  epochs = [
+    _epoch_positions(count, batch_size, seed, tf.constant(epoch, tf.int64))
+    for epoch in range(first, last)
+  ]
+  none = np.zeros((0, batch_size), np.int64)
+  rows = np.concatenate([none, *(epoch.numpy() for epoch in epochs)])
+  done = start_step - first * steps
+  return rows[done : done + num_steps].astype(np.int64)
+
+
+def eval_batches(
+  split: Split,
+  *,
+  batch_size: int,
+  mean: PerChannel,
+  std: PerChannel,
+  shard: tuple[int, int] = (0, 1),
+) -> Batches:
+  """Normalised batches of one size that hold every example once, in order.
+
+  Args:
+    split: the examples.
+    batch_size: rows of every batch, over all shards; it may exceed the split.
+    mean: subtracted from the images scaled to [0, 1]; a number, or one per
+      channel.
+    std: divides them after that; a number, or one per channel.
+    shard: (index, count): yields only the index-th of `count` parts of the
+      split, in as many batches for every index.
+
+  Returns:
+    An iterator over {"image": float32 [b, h, w, c], "label": int32 [b],
+    "mask": float32 [b]}. The mask is 1 for an example and 0 for padding, whose
+    image and label are zeros.
+
+  Raises:
+    ValueError: where an argument does not fit.
+  """
+  rows, start, stop, steps = eval_share(len(split), batch_size, shard)
+  mean_, std_ = channel_statistics(mean, std, split.images.shape[-1])
+
+  def batches() -> Iterator[Batch]:
+    for step in range(steps):
+      here = slice(min(start + step * rows, stop), stop)
+      images = split.images[here][:rows].astype(np.float32)
+      labels = split.labels[here][:rows]
+      batch = {
+        "image": (images / np.float32(255) - mean_) / std_,
+        "label": labels,
+        "mask": np.ones(len(labels), np.float32),
+      }
+      yield pad_batch(batch, rows)
+
+  return batches()
 
 
 def _plan(
@@ -136,18 +182,16 @@ def _plan(
   shard: tuple[int, int],
 ) -> "tf.data.Dataset":
   """Positions and draws of every step's examples, epoch after epoch."""
-  tf = import_tensorflow()
   count = len(split)
-  steps = steps_per_epoch(count, batch_size)
-  first_epoch, first_step = divmod(start_step, steps)
+  first_epoch, first_step = divmod(
+    start_step, steps_per_epoch(count, batch_size)
+  )
   share = batch_size // shard[1]
   mine = slice(shard[0] * share, (shard[0] + 1) * share)
   ids = tf.constant(split.ids)
 
   def epoch_plan(epoch: "tf.Tensor") -> "tf.data.Dataset":
-    order = _augmentation.shuffled(count, seed=seed, epoch=epoch)
-    wrapped = tf.concat([order, order[: steps * batch_size - count]], 0)
-    positions = tf.reshape(wrapped, [steps, batch_size])[:, mine]
+    positions = _epoch_positions(count, batch_size, seed, epoch)[:, mine]
     done = tf.where(epoch == first_epoch, first_step, 0)
     positions = positions[done:]
     draws = _augmentation.draw(
@@ -160,42 +204,11 @@ def _plan(
   return epochs.flat_map(epoch_plan)
 
 
-def check_plan(
-  count: int,
-  batch_size: int,
-  seed: int,
-  start_step: int,
-  num_steps: int | None,
-  shard: tuple[int, int],
-) -> None:
-  """Refuses batches that `count` training examples cannot give.
-
-  Raises:
-    ValueError: names what is refused, and what is allowed.
-  """
-  if not 0 < batch_size <= count:
-    raise ValueError(
-      f"batch_size={batch_size} must be between 1 and the number of training"
-      f" examples, {count}"
-    )
-  if not 0 <= seed < 2**63:
-    raise ValueError(f"seed={seed} must be between 0 and 2**63 - 1")
-  if start_step < 0 or (num_steps is not None and num_steps < 0):
-    raise ValueError(
-      f"start_step={start_step} and num_steps={num_steps} must not be negative"
-    )
-  check_shard(shard, batch_size)
-
-
-def check_shard(shard: tuple[int, int], batch_size: int) -> None:
-  """Refuses a (index, count) that does not divide the batch.
-
-  Raises:
-    ValueError: names what is refused, and what is allowed.
-  """
-  index, count = shard
-  if not 0 <= index < count or batch_size % count:
-    raise ValueError(
-      f"shard={shard} must be (index, count) with 0 <= index < count, and"
-      f" count must divide batch_size={batch_size}"
-    )
+def _epoch_positions(
+  count: int, batch_size: int, seed: int, epoch: "tf.Tensor"
+) -> "tf.Tensor":
+  """An epoch's order, a row a step; the last row wraps into the first."""
+  steps = steps_per_epoch(count, batch_size)
+  order = _augmentation.shuffled(count, seed=seed, epoch=epoch)
+  wrapped = tf.concat([order, order[: steps * batch_size - count]], 0)
+  return tf.reshape(wrapped, [steps, batch_size])

@@ -1,0 +1,133 @@
+"""Sets in memory as sources of batches."""
+
+import dataclasses
+
+import numpy as np
+from jaxtyping import Int64
+
+from forgetsam.data._batches import Batches, PerChannel, Sources
+from forgetsam.data._memory_batches import (
+  eval_batches,
+  train_batches,
+  train_positions,
+)
+from forgetsam.data._split import ImageData, Split
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class MemorySource:
+  """A decoded split and what is done to its images: a `BatchSource`.
+
+  Attributes:
+    split: the examples.
+    num_classes: number of classes K.
+    mean: as in `data.train_batches`.
+    std: as in `data.train_batches`.
+    flip: as in `data.train_batches`.
+    crop_padding: as in `data.train_batches`.
+  """
+
+  split: Split
+  num_classes: int
+  mean: PerChannel
+  std: PerChannel
+  flip: bool = False
+  crop_padding: int = 0
+
+  @property
+  def multi_label(self) -> bool:
+    """False: each example has one label."""
+    return False
+
+  @property
+  def classes(self) -> None:
+    """None: all classes occur."""
+    return None
+
+  @property
+  def eval_shape(self) -> tuple[int, int, int]:
+    """Height, width and channels, as stored."""
+    height, width, channels = self.split.images.shape[1:]
+    return height, width, channels
+
+  def __len__(self) -> int:
+    """The number of examples."""
+    return len(self.split)
+
+  def train_batches(
+    self,
+    *,
+    batch_size: int,
+    seed: int,
+    start_step: int = 0,
+    num_steps: int | None = None,
+    shard: tuple[int, int] = (0, 1),
+  ) -> Batches:
+    """See `BatchSource`."""
+    return train_batches(
+      self.split,
+      batch_size=batch_size,
+      seed=seed,
+      start_step=start_step,
+      num_steps=num_steps,
+      mean=self.mean,
+      std=self.std,
+      flip=self.flip,
+      crop_padding=self.crop_padding,
+      shard=shard,
+    )
+
+  def train_indices(
+    self, *, batch_size: int, seed: int, step: int
+  ) -> Int64[np.ndarray, " b"]:
+    """See `BatchSource`."""
+    [positions] = train_positions(
+      len(self), batch_size=batch_size, seed=seed, start_step=step, num_steps=1
+    )
+    return self.split.ids[positions]
+
+  def eval_batches(
+    self, *, batch_size: int, shard: tuple[int, int] = (0, 1)
+  ) -> Batches:
+    """See `BatchSource`."""
+    return eval_batches(
+      self.split,
+      batch_size=batch_size,
+      mean=self.mean,
+      std=self.std,
+      shard=shard,
+    )
+
+
+def in_memory(
+  images: ImageData,
+  *,
+  mean: PerChannel,
+  std: PerChannel,
+  flip: bool = False,
+  crop_padding: int = 0,
+) -> Sources:
+  """The splits of a loaded set as sources of batches.
+
+  Args:
+    images: a set, as `data.load` gives it.
+    mean: as in `data.train_batches`; of all splits.
+    std: as in `data.train_batches`; of all splits.
+    flip: as in `data.train_batches`.
+    crop_padding: as in `data.train_batches`.
+  """
+
+  def source(split: Split) -> MemorySource:
+    return MemorySource(
+      split, images.num_classes, mean, std, flip, crop_padding
+    )
+
+  held_out = images.validation
+  return Sources(
+    images.name,
+    images.num_classes,
+    images.image_shape,
+    source(images.train),
+    None if held_out is None else source(held_out),
+    source(images.test),
+  )

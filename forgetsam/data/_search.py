@@ -1,0 +1,132 @@
+"""Where sets lie on this machine, found out in a second and offline.
+
+`tfds.load` of a missing set without a network retries for minutes before it
+says so.
+"""
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from forgetsam.data._errors import DatasetNotFoundError
+
+if TYPE_CHECKING:
+  import tensorflow_datasets as tfds
+
+PathLike = str | os.PathLike[str]
+
+# Sets that are built here on first use, and the set that each is made of.
+OWN_SETS = {
+  "digits": None,
+  "biased_digits": "digits",
+  "biased_fashion": "fashion_mnist",
+}
+
+
+def find_prepared(
+  name: str, data_dir: PathLike | None
+) -> "tfds.core.DatasetBuilder | None":
+  """The prepared set's builder, read from its files; None if there is none.
+
+  Raises:
+    DatasetNotFoundError: `name` is no name of a TFDS set.
+  """
+  import tensorflow_datasets as tfds
+  from tensorflow_datasets.core import registered
+
+  base_name(name)
+  for directory in searched(name, data_dir):
+    try:
+      return tfds.core.read_only_builder.builder_from_files(
+        name, data_dir=directory
+      )
+    except registered.DatasetNotFoundError:
+      continue
+  return None
+
+
+def searched(name: str, data_dir: PathLike | None) -> list[PathLike]:
+  """The directories that a set is looked for in, first to last."""
+  from tensorflow_datasets.core.utils import file_utils
+
+  if data_dir is not None:
+    return [os.path.expanduser(data_dir)]
+  directories = file_utils.list_data_dirs()
+  if base_name(name) in OWN_SETS:
+    return [*directories, _user_cache()]
+  return directories
+
+
+def source_directory(source: str, beside: PathLike | None) -> PathLike | None:
+  """The `data_dir` of the set that one of ours is made of.
+
+  Args:
+    source: the other set's name.
+    beside: the `data_dir` of ours.
+
+  Returns:
+    `beside`, if the other set is there or nowhere (it is then to be built
+    there); else None, TFDS's own directories.
+  """
+  found_beside = find_prepared(source, beside) is not None
+  if found_beside or find_prepared(source, None) is None:
+    return beside
+  return None
+
+
+def own_directory(name: str, data_dir: PathLike | None) -> PathLike:
+  """Where our sets are built: `data_dir`, TFDS's default, or a user cache.
+
+  Raises:
+    DatasetNotFoundError: none of them is writable.
+  """
+  import tensorflow_datasets as tfds
+
+  directories: list[PathLike] = (
+    [tfds.core.constants.DATA_DIR, _user_cache()]
+    if data_dir is None
+    else [data_dir]
+  )
+  for directory in directories:
+    if _is_writable(Path(directory).expanduser()):
+      return os.path.expanduser(directory)
+  listed = "".join(f"\n  {directory}" for directory in directories)
+  raise DatasetNotFoundError(
+    f"Data set {name!r} is built on first use, but no files can be written"
+    f" to:{listed}\nPass a directory that can be written to as data_dir."
+  )
+
+
+def base_name(name: str) -> str:
+  """A set's name without configuration and version.
+
+  Raises:
+    DatasetNotFoundError: this is no name of a TFDS set.
+  """
+  from tensorflow_datasets.core import naming
+
+  try:
+    parsed, _ = naming.parse_builder_name_kwargs(name)
+  except ValueError as error:
+    raise DatasetNotFoundError(
+      f"{name!r} is not the name of a TFDS data set. Names look like"
+      " 'fashion_mnist', 'mnist_corrupted/fog' or 'cifar10:3.0.2'."
+    ) from error
+  if parsed.namespace:
+    raise DatasetNotFoundError(
+      f"Data set {name!r}: sets of other collections (the part before the"
+      " colon) are not supported, only TFDS's own."
+    )
+  return str(parsed.name)
+
+
+def _user_cache() -> Path:
+  cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+  return Path(cache).expanduser() / "forgetsam" / "tfds"
+
+
+def _is_writable(path: Path) -> bool:
+  """Whether `path` is, or could be made, a directory that takes files."""
+  while not path.exists() and path != path.parent:
+    path = path.parent
+  return path.is_dir() and os.access(path, os.W_OK | os.X_OK)

@@ -1,0 +1,187 @@
+"""Records that cannot be read and images that cannot be decoded.
+
+They are found before training, on the set alone: an order drawn from (seed,
+epoch) over the examples that are left is as exact, and as independent of
+processes and of where a run resumes, as one over a set that never had others.
+"""
+
+import dataclasses
+import os
+import re
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+from absl import logging
+from jaxtyping import Bool, Int64
+
+from forgetsam.data._batches import Batches
+from forgetsam.data._errors import DataError
+from forgetsam.data._tensorflow import tf
+from forgetsam.data.files._records import Records
+
+# Calls a function in one process, and gives its result to all of them.
+Agree = Callable[[Callable[[], Any]], Any]
+_MOST_NAMED = 20
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Checker:
+  """Finds a split's corrupt examples.
+
+  Attributes:
+    name: the set's and the split's, for messages.
+    records: where the examples are.
+    check: reads a serialised example to its last pixel and gives a number; it
+      fails where the example is no image.
+    threads: examples to decode at once.
+  """
+
+  name: str
+  records: Records
+  check: Callable[[Any], Any]
+  threads: int
+
+  def readable(self) -> Bool[np.ndarray, " n"]:
+    """Tells for each record whether it can be read and decoded.
+
+    A record that cannot be read takes the rest of its file with it: where it
+    ends is not known.
+
+    Raises:
+      DataError: a file is missing.
+    """
+    records, check = self.records, self.check
+    as_written = tf.autograph.experimental.do_not_convert
+    for path in np.unique(records.path):
+      if not tf.io.gfile.exists(path):
+        raise DataError(
+          f"{os.fsdecode(path)} is missing, which the data set consists of"
+        )
+
+    @as_written
+    def read(path: Any, skip: Any, take: Any, row: Any) -> "tf.data.Dataset":
+      contents = tf.data.TFRecordDataset(path).skip(skip).take(take)
+      rows = tf.data.Dataset.range(row, row + take)
+      return tf.data.Dataset.zip(rows, contents.ignore_errors())
+
+    first_row = np.cumsum(records.take) - records.take
+    runs = (records.path, records.skip, records.take, first_row)
+    rows = (
+      tf.data.Dataset.from_tensor_slices(runs)
+      .flat_map(read)
+      .map(
+        as_written(lambda row, contents: (row, check(contents))),
+        num_parallel_calls=self.threads,
+      )
+      .ignore_errors()
+    )
+    good = np.zeros(records.total, bool)
+    for row, _ in rows.as_numpy_iterator():
+      good[row] = True
+    return good
+
+  def sound_records(self, agree: Agree) -> Records:
+    """Leaves out what is corrupt, and logs what that is.
+
+    Args:
+      agree: calls a function in one process and gives its result to all; all
+        must come here in the same order.
+
+    Raises:
+      DataError: nothing is left.
+    """
+    name, count = self.name, self.records.total
+    logging.warning("%s: reading %d examples to find corrupt ones", name, count)
+    bits = agree(lambda: np.packbits(self.readable()))
+    good = np.unpackbits(bits, count=count).astype(bool)
+    if good.all():
+      return self.records
+    if not good.any():
+      raise DataError(f"{name}: all of its {count} examples are corrupt")
+    bad = self.records.origins()[~good]
+    named = ", ".join(str(position) for position in bad[:_MOST_NAMED])
+    logging.warning(
+      "%s: %d of %d examples are corrupt and left out, at positions %s",
+      *(name, len(bad), count),
+      named + (", ..." if len(bad) > _MOST_NAMED else ""),
+    )
+    return self.records.only(good)
+
+  def guard(
+    self,
+    batches: Batches,
+    suspects: Callable[[int], Iterable[Int64[np.ndarray, " n"]]],
+  ) -> Batches:
+    """Passes batches on; where one cannot be made, names the corrupt example.
+
+    Args:
+      batches: TensorFlow's.
+      suspects: of a batch's number, positions in TFDS's split that it may have
+        failed for, in arrays of falling suspicion.
+
+    Raises:
+      DataError: it names the example and its file.
+    """
+    number = 0
+    while True:
+      try:
+        batch = next(batches, None)
+      except tf.errors.OpError as error:
+        for positions in suspects(number):
+          text = self.describe(positions)
+          if text is not None:
+            raise DataError(text) from error
+        text = f"{self.name} cannot be read: {reason(error)}"
+        raise DataError(text) from error
+      if batch is None:
+        return
+      yield batch
+      number += 1
+
+  def describe(self, positions: Int64[np.ndarray, " n"]) -> str | None:
+    """Names the first of these examples that is corrupt; None if none is."""
+    run, _ = self.records.run_of()
+    wanted = np.isin(self.records.origins(), positions)
+    # Only the files that they are in.
+    runs = np.unique(run[wanted])
+    some = Records(*(field[runs] for field in self.records))
+    readable = dataclasses.replace(self, records=some).readable()
+    bad = ~readable & wanted[np.isin(run, runs)]
+    if not bad.any():
+      return None
+    position = some.origins()[bad][0]
+    [i] = np.flatnonzero(
+      (some.origin <= position) & (position < some.origin + some.take)
+    )
+    # TensorFlow gives parts of splits back with their paths as bytes.
+    path, before = os.fsdecode(some.path[i]), int(some.origin[i] - some.skip[i])
+    # Of a file that cannot be read further, the record where that begins.
+    number = min(int(position) - before, _num_readable(path))
+    return (
+      f"{self.name}: example {number + before} cannot be used: record {number} "
+      f"of {path}\n  {self._reason_of(path, number)}\n"
+      "  allowed: the set as it was prepared; or config.data.skip_corrupt=true "
+      "with config.data.stream=true, which leaves such examples out"
+    )
+
+  def _reason_of(self, path: str, number: int) -> str:
+    one = tf.data.TFRecordDataset(path).skip(number).take(1)
+    try:
+      found = list(one.map(self.check).as_numpy_iterator())
+    except tf.errors.OpError as error:
+      return reason(error)
+    return "it is corrupt" if found else "the file ends before it"
+
+
+def reason(error: Exception) -> str:
+  """TensorFlow's message without the names of its graph's operations."""
+  text = str(error).partition("\n")[0]
+  text = re.sub(r"\{\{[^}]*\}\}\s*", "", text)
+  return re.sub(r"\s*\[Op:\w+\].*$", "", text)
+
+
+def _num_readable(path: str) -> int:
+  """Records before the first that cannot be read."""
+  records = tf.data.TFRecordDataset(path).ignore_errors()
+  return sum(1 for _ in records.as_numpy_iterator())

@@ -1,0 +1,91 @@
+"""Whole splits, decoded into memory."""
+
+import os
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from forgetsam.data._errors import DataError
+from forgetsam.data._split import Split
+from forgetsam.data._tensorflow import import_tensorflow, tf
+from forgetsam.data.files._checks import Checker, reason
+from forgetsam.data.files._images import check_image, parser
+from forgetsam.data.files._records import find_records
+
+if TYPE_CHECKING:
+  import tensorflow_datasets as tfds
+
+_DECODE_BATCH = 512
+
+
+def decode_split(builder: "tfds.core.DatasetBuilder", split: str) -> Split:
+  """Decodes a split into memory, in the order of its files.
+
+  Args:
+    builder: of a prepared set of labelled uint8 images of one shape.
+    split: a name among the set's splits.
+
+  Raises:
+    DataError: an example is corrupt; it is named.
+    ValueError: examples are missing or have no label.
+  """
+  import_tensorflow()  # before TFDS does, without this project's settings
+  import tensorflow_datasets as tfds
+
+  dataset = builder.as_dataset(
+    split,
+    shuffle_files=False,
+    decoders=_only_images_and_labels(builder.info),
+    # One file after the other: the order is then a property of the set.
+    read_config=tfds.ReadConfig(interleave_cycle_length=1, try_autocache=False),
+  )
+  count = builder.info.splits[split].num_examples
+  images = np.empty((count, *builder.info.features["image"].shape), np.uint8)
+  labels = np.empty(count, np.int32)
+  filled = 0
+  batches = dataset.batch(_DECODE_BATCH).prefetch(tf.data.AUTOTUNE)
+  try:
+    for batch in batches.as_numpy_iterator():
+      here = slice(filled, filled + len(batch["label"]))
+      images[here], labels[here] = batch["image"], batch["label"]
+      filled = here.stop
+  except tf.errors.OpError as error:
+    raise DataError(_explain(builder, split, error)) from error
+  if filled != count or (count and labels.min() < 0):
+    raise ValueError(
+      f"Split {split!r} of {builder.info.full_name} must hold {count} labelled"
+      f" examples; {filled} were read, {np.sum(labels[:filled] < 0)} of them"
+      " without a label. Prepare the set again, or choose another."
+    )
+  return Split(images, labels, np.arange(count))
+
+
+def _only_images_and_labels(
+  info: "tfds.core.DatasetInfo",
+) -> "tfds.decode.PartialDecoding | None":
+  """Leaves other features undecoded; None where they are class labels only."""
+  import tensorflow_datasets as tfds
+
+  # TFDS warns of its own deprecated calls when it decodes in part.
+  others = [f for name, f in info.features.items() if name != "image"]
+  if all(isinstance(f, tfds.features.ClassLabel) for f in others):
+    return None
+  return tfds.decode.PartialDecoding({"image": True, "label": True})
+
+
+def _explain(
+  builder: "tfds.core.DatasetBuilder", split: str, error: Exception
+) -> str:
+  """Why a split could not be read: the first corrupt example, if any is."""
+  name = f"Split {split!r} of {builder.info.full_name}"
+  features = builder.info.features
+  try:
+    records = find_records(builder, split)
+  except ValueError:  # in another format
+    return f"{name} cannot be read: {reason(error)}"
+  check = check_image(
+    parser(features, "label"), channels=features["image"].shape[-1]
+  )
+  checker = Checker(name, records, check, os.cpu_count() or 1)
+  text = checker.describe(records.origins())
+  return text or f"{name} cannot be read: {reason(error)}"
