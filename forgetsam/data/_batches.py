@@ -45,7 +45,20 @@ class BatchSource(Protocol):
     num_steps: int | None = None,
     shard: tuple[int, int] = (0, 1),
   ) -> Batches:
-    """Shuffled and augmented batches, as `data.train_batches`."""
+    """Shuffled and augmented batches.
+
+    Args:
+      batch_size: examples per step, over all processes.
+      seed: seed of the orders and the augmentation; the run's.
+      start_step: first step to yield, counted from the start of training.
+      num_steps: steps to yield; None never ends.
+      shard: (index, count): yields only the index-th of `count` consecutive
+        parts of each batch, and reads no other examples.
+
+    Returns:
+      An iterator over {"image": float32 [b, h, w, c], "label": int32 [b]}, or
+      float32 [b, K] in multi-label sets, with b the shard's share of the batch.
+    """
 
   def train_indices(
     self, *, batch_size: int, seed: int, step: int

@@ -1,6 +1,7 @@
 """Sets in memory as sources of batches."""
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int64
@@ -54,27 +55,15 @@ class MemorySource:
     """The number of examples."""
     return len(self.split)
 
-  def train_batches(
-    self,
-    *,
-    batch_size: int,
-    seed: int,
-    start_step: int = 0,
-    num_steps: int | None = None,
-    shard: tuple[int, int] = (0, 1),
-  ) -> Batches:
+  def train_batches(self, **plan: Any) -> Batches:
     """See `BatchSource`."""
     return train_batches(
       self.split,
-      batch_size=batch_size,
-      seed=seed,
-      start_step=start_step,
-      num_steps=num_steps,
+      **plan,
       mean=self.mean,
       std=self.std,
       flip=self.flip,
       crop_padding=self.crop_padding,
-      shard=shard,
     )
 
   def train_indices(

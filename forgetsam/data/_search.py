@@ -65,8 +65,7 @@ def source_directory(source: str, beside: PathLike | None) -> PathLike | None:
     beside: the `data_dir` of ours.
 
   Returns:
-    `beside`, if the other set is there or nowhere (it is then to be built
-    there); else None, TFDS's own directories.
+    `beside`, if the other set is there or is yet to be built there; else None.
   """
   found_beside = find_prepared(source, beside) is not None
   if found_beside or find_prepared(source, None) is None:

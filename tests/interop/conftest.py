@@ -1,4 +1,4 @@
-"""What the tests of weights share."""
+"""Random variables for the tests of weights."""
 
 import pytest
 from random_variables import draw_variables

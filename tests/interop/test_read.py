@@ -92,7 +92,7 @@ def test_a_prefix_of_some_names_is_none(state):
 
 
 class _Tensor:
-  """What of `torch.Tensor` the reader uses."""
+  """The part of `torch.Tensor` that the reader uses."""
 
   def __init__(self, array):
     self.array, self.detached = array, False

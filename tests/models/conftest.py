@@ -1,4 +1,4 @@
-"""What the tests of models share."""
+"""Random variables for the tests of models."""
 
 import pytest
 from random_variables import draw_variables

@@ -46,10 +46,7 @@ class Checker:
     """Tells for each record whether it can be read and decoded.
 
     A record that cannot be read takes the rest of its file with it: where it
-    ends is not known.
-
-    Raises:
-      DataError: a file is missing.
+    ends is not known. Raises a DataError where a file is missing.
     """
     records, check = self.records, self.check
     as_written = tf.autograph.experimental.do_not_convert
@@ -82,15 +79,7 @@ class Checker:
     return good
 
   def sound_records(self, agree: Agree) -> Records:
-    """Leaves out what is corrupt, and logs what that is.
-
-    Args:
-      agree: calls a function in one process and gives its result to all; all
-        must come here in the same order.
-
-    Raises:
-      DataError: nothing is left.
-    """
+    """Leaves corrupt examples out, and logs them; DataError if none is left."""
     name, count = self.name, self.records.total
     logging.warning("%s: reading %d examples to find corrupt ones", name, count)
     bits = agree(lambda: np.packbits(self.readable()))
@@ -115,13 +104,8 @@ class Checker:
   ) -> Batches:
     """Passes batches on; where one cannot be made, names the corrupt example.
 
-    Args:
-      batches: TensorFlow's.
-      suspects: of a batch's number, positions in TFDS's split that it may have
-        failed for, in arrays of falling suspicion.
-
-    Raises:
-      DataError: it names the example and its file.
+    `suspects` gives, for a batch's number, positions in TFDS's split that it
+    may have failed for: arrays, most likely ones first.
     """
     number = 0
     while True:

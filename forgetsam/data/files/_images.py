@@ -16,13 +16,10 @@ DCT = "INTEGER_ACCURATE"
 def parser(
   features: Any, label: str, *, multi_label_classes: int | None = None
 ) -> Parse:
-  """Makes a function that takes a serialised example apart.
+  """Makes a function from a serialised example to encoded image and label.
 
-  Args:
-    features: the TFDS set's features.
-    label: name of the feature with the label or labels.
-    multi_label_classes: number of classes K, where the feature holds any number
-      of labels: they become float32 [K], 1 for each that is right.
+  With `multi_label_classes` = K, the feature `label` holds any number of
+  labels, which become float32 [K], 1 for each that is right.
   """
   spec = {name: features.tf_example_spec[name] for name in ("image", label)}
 

@@ -19,11 +19,7 @@ _DECODE_BATCH = 512
 
 
 def decode_split(builder: "tfds.core.DatasetBuilder", split: str) -> Split:
-  """Decodes a split into memory, in the order of its files.
-
-  Args:
-    builder: of a prepared set of labelled uint8 images of one shape.
-    split: a name among the set's splits.
+  """Decodes a split of uint8 images of one shape, in the order of its files.
 
   Raises:
     DataError: an example is corrupt; it is named.

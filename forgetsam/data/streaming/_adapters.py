@@ -63,9 +63,6 @@ def find_adapter(name: str) -> tuple[str, Adapter]:
 
   Sets that are not listed have the features `image` and `label` and the splits
   `train` and `test`, as CIFAR, MNIST and the digits do.
-
-  Raises:
-    ValueError: the name lacks the configuration that says which corruption.
   """
   base = name.split("/")[0].split(":")[0]
   adapter = _ADAPTERS.get(base, Adapter(train="train"))

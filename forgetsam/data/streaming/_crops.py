@@ -29,12 +29,7 @@ def random_box(
 
   Of ten draws of area and aspect, the first that lies within the image. Where
   none does, the largest box in the middle with an aspect that is allowed.
-
-  Args:
-    crop: the areas and aspects allowed.
-    height: the image's, in pixels.
-    width: the image's, in pixels.
-    draws: `NUM_DRAWS` random numbers in [0, 1).
+  `draws` are `NUM_DRAWS` random numbers in [0, 1).
   """
   draws = tf.cast(draws, tf.float64)
   area, log_aspect, row, column = tf.unstack(

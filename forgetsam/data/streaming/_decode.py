@@ -19,16 +19,9 @@ def training_image(
   *,
   channels: int,
 ) -> "tf.Tensor":
-  """A random crop of an encoded image; of a JPEG, no more is decoded.
+  """Decodes a random crop, float32 [size, size, channels], 0 to 255.
 
-  Args:
-    encoded: the file's bytes.
-    crop: size, areas and aspects.
-    draws: random numbers, as in `random_box`.
-    channels: 1 or 3.
-
-  Returns:
-    float32 [size, size, channels], whole numbers from 0 to 255.
+  Of a JPEG, no more than the crop is decoded. `draws` are `random_box`'s.
   """
 
   def from_jpeg() -> "tuple[tf.Tensor, tf.Tensor]":
@@ -61,16 +54,10 @@ def evaluation_image(
   *,
   channels: int,
 ) -> "tf.Tensor":
-  """The middle of an encoded image, after the resize that `crop` describes.
+  """Decodes an image and cuts out its middle, after `crop`'s resize.
 
-  Args:
-    encoded: the file's bytes.
-    crop: size and resize.
-    channels: 1 or 3.
-
-  Returns:
-    float32 [size, size, channels], whole numbers from 0 to 255; the whole image
-    where `crop.short_side` is None.
+  Returns float32 [size, size, channels], whole numbers from 0 to 255; the whole
+  image where `crop.short_side` is None.
   """
   image = decode(encoded, channels)
   if crop.short_side is None:

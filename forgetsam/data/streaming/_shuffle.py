@@ -73,9 +73,6 @@ def shuffled(
     shard: (index, count) of the parts of a batch.
     shuffle_buffer: records in the windows of all lanes together.
     num_draws: random numbers for each example.
-
-  Raises:
-    ValueError: so many shards cannot share a batch.
   """
   index, shards = shard
   lanes = num_lanes(batch_size)

@@ -85,26 +85,13 @@ class StreamedSplit:
     num_steps: int | None = None,
     shard: tuple[int, int] = (0, 1),
   ) -> Batches:
-    """Shuffled random crops, from `start_step` on.
+    """Shuffled random crops, from `start_step` on; see `BatchSource`.
 
     Every epoch is shuffled anew, through a buffer; the end of its last batch
     repeats examples from the epoch's start. The order is drawn from (seed,
     epoch), crops and flips from (seed, epoch, position of the example): a run
     that resumes, or that more or fewer processes share, gets the same batches,
-    bit for bit.
-
-    Args:
-      batch_size: examples per step, over all processes.
-      seed: seed of the orders, crops and flips; the run's.
-      start_step: first step to yield, counted from the start of training. What
-        comes before it in its epoch is read, but not decoded.
-      num_steps: steps to yield; None never ends.
-      shard: (index, count): yields only the index-th of `count` consecutive
-        parts of each batch, and reads no other examples.
-
-    Returns:
-      An iterator over {"image": float32 [b, size, size, channels], "label":
-      int32 [b]}, or float32 [b, K] in multi-label sets.
+    bit for bit. Before `start_step`, its epoch is read, but not decoded.
 
     Raises:
       ValueError: where an argument does not fit.
@@ -139,17 +126,10 @@ class StreamedSplit:
   def eval_batches(
     self, *, batch_size: int, shard: tuple[int, int] = (0, 1)
   ) -> Batches:
-    """Batches of one size that hold every example once, in order.
+    """Every example once, in order; see `BatchSource`.
 
-    Args:
-      batch_size: rows of every batch, over all processes.
-      shard: (index, count): yields only the index-th of `count` parts of the
-        split, and reads no other examples.
-
-    Returns:
-      An iterator over {"image": float32 [b, h, w, channels], "label": int32
-      [b] or float32 [b, K], "mask": float32 [b]}. The mask is 0 for padding,
-      and in multi-label sets for images without a label.
+    The mask is 0 for padding, and in multi-label sets for images without a
+    label.
 
     Raises:
       ValueError: where an argument does not fit; while iterating, for images

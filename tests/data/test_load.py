@@ -1,4 +1,4 @@
-"""What `load` decodes, holds out, keeps and mislabels."""
+"""`load` decodes, holds out, keeps and mislabels."""
 
 import numpy as np
 import pytest
