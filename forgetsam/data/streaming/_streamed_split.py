@@ -200,8 +200,8 @@ class StreamedSplit:
   ) -> Batches:
     """Decodes and batches (..., serialised example), in a fixed order.
 
-    tf.data rather than grain: on the pipeline of `benchmarks/input_pipeline.py`
-    grain gave 490 to 550 images a second where this gives 640 to 740.
+    tf.data rather than grain: from JPEGs of 500x375 pixels to crops of 224, on
+    about one core, it gives 640 to 740 images a second, and grain 490 to 550.
     """
     normalise = _decode.normaliser(
       self.options.mean, self.options.std, self.image_shape[-1]
