@@ -16,7 +16,7 @@ from forgetsam.experiment.config._json import (
   leaves,
 )
 from forgetsam.experiment.config._keys import KEYS, is_model_option
-from forgetsam.experiment.config._process_flags import ProcessFlags
+from forgetsam.experiment.config._process_flags import LAUNCHERS, ProcessFlags
 from forgetsam.experiment.config._recipes import (
   VARIANTS,
   apply_variant,
@@ -27,6 +27,7 @@ from forgetsam.experiment.config._sweep_flags import SweepFlags
 
 __all__ = [
   "KEYS",
+  "LAUNCHERS",
   "VARIANTS",
   "Command",
   "ConfigError",

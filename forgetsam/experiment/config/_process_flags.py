@@ -10,10 +10,10 @@ from absl import flags
 from forgetsam.experiment.config._errors import ConfigError, refusal
 
 # What launchers tell each process: how many there are, and which one it is.
-_LAUNCHERS = (
-  ("OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK"),
-  ("SLURM_STEP_NUM_TASKS", "SLURM_PROCID"),
-)
+LAUNCHERS = {
+  "ompi": ("OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK"),
+  "slurm": ("SLURM_STEP_NUM_TASKS", "SLURM_PROCID"),
+}
 
 
 class ProcessFlags(NamedTuple):
@@ -88,7 +88,7 @@ def _completed(
   given: ProcessFlags, environment: Mapping[str, str]
 ) -> ProcessFlags:
   count, index = given.num_processes, given.process_id
-  for size, rank in _LAUNCHERS:
+  for size, rank in LAUNCHERS.values():
     if count is None and index is None and {size, rank} <= set(environment):
       count, index = int(environment[size]), int(environment[rank])
   for name, value in (("num_processes", count), ("process_id", index)):

@@ -74,7 +74,6 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _about_storage(storage: _StorageError, workdir: Path | None) -> str:
-  place = _place(storage.file, workdir)
   steps = [] if workdir is None else saved_steps(workdir)
   saved = (
     f"its newest checkpoint is of step {steps[-1]}"
@@ -82,22 +81,22 @@ def _about_storage(storage: _StorageError, workdir: Path | None) -> str:
     else "it has no checkpoint yet"
   )
   return (
-    f"{place}: {storage.words}\n  {storage.details}\nWhat was saved "
-    f"before stays as it is; {saved}. Once that is mended, the same "
-    "command goes on from there."
+    f"{_unusable(storage.file, workdir)}: {storage.words}\n"
+    f"  {storage.details}\nWhat was saved before stays as it is; {saved}. Once "
+    "that is mended, the same command goes on from there."
   )
 
 
-def _place(file: str | None, workdir: Path | None) -> str:
+def _unusable(file: str | None, workdir: Path | None) -> str:
   """Names the run's folder, or a file elsewhere."""
   if workdir is None:
     return "the disk cannot be written to"
-  elsewhere = file is not None and not (
-    Path(file).absolute().is_relative_to(workdir.absolute())
+  inside = file is None or Path(file).absolute().is_relative_to(
+    workdir.absolute()
   )
-  if elsewhere:
-    return f"{file} cannot be read or written"
-  return f"--workdir={workdir} cannot be written to"
+  if inside:
+    return f"--workdir={workdir} cannot be written to"
+  return f"{file} cannot be read or written"
 
 
 def _first_line(error: BaseException) -> str:

@@ -7,13 +7,7 @@ It would wait in a shell for tasks that no one started.
 from collections.abc import Mapping
 from typing import Any
 
-from forgetsam.experiment.config import ConfigError, ProcessFlags
-
-# How many processes there are, and which one this is.
-_RANKS = {
-  "ompi": ("OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK"),
-  "slurm": ("SLURM_STEP_NUM_TASKS", "SLURM_PROCID"),
-}
+from forgetsam.experiment.config import LAUNCHERS, ConfigError, ProcessFlags
 
 
 def launch_arguments(
@@ -35,9 +29,9 @@ def launch_arguments(
       "cluster_detection_method": "deactivate",
     }
   method = _detected(environment)
-  if method is None or method not in _RANKS:
+  if method is None or method not in LAUNCHERS:
     return None if method is None else {"cluster_detection_method": method}
-  count, index = _RANKS[method]
+  count, index = LAUNCHERS[method]
   return {
     "coordinator_address": _first_host(method, environment),
     "num_processes": int(environment[count]),

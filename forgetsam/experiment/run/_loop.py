@@ -1,5 +1,6 @@
 """The training loop: steps, and what happens between them."""
 
+import dataclasses
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,6 +26,7 @@ class _Pending(NamedTuple):
   requests: Array | None  # of the processes, to end here
 
 
+@dataclasses.dataclass(frozen=True)
 class Loop:
   """Runs steps, and evaluates, saves, logs and ends between them.
 
@@ -32,23 +34,13 @@ class Loop:
   over, `state.step`, which counts updates, is so much smaller.
   """
 
-  def __init__(
-    self,
-    experiment: Experiment,
-    checkpoints: Checkpoints,
-    reporter: Reporter,
-    means: EpochMeans,
-    clock: Clock,
-    preemption: Preemption,
-    non_finite: NonFiniteSteps,
-  ):
-    self._experiment = experiment
-    self._checkpoints = checkpoints
-    self._reporter = reporter
-    self._means = means
-    self._clock = clock
-    self._preemption = preemption
-    self._non_finite = non_finite
+  experiment: Experiment
+  checkpoints: Checkpoints
+  reporter: Reporter
+  means: EpochMeans
+  clock: Clock
+  preemption: Preemption
+  non_finite: NonFiniteSteps
 
   def run(self, state: TrainState, trace: Path | None) -> TrainState:
     """Runs all steps that are left; the last state is saved.
@@ -57,31 +49,31 @@ class Loop:
       NonFiniteStepError: a step was not finite.
       PreemptedError: the run was asked to end before its last step.
     """
-    experiment = self._experiment
-    start = int(state.step) + self._non_finite.skipped
+    experiment = self.experiment
+    start = int(state.step) + self.non_finite.skipped
     stop = experiment.num_steps
-    self._non_finite.forget_from(start)
+    self.non_finite.forget_from(start)
     profile = _Profile(trace, start, stop)
     batches = experiment.train_batches(start, stop)
     pending: _Pending | None = None
     skipped = jnp.zeros_like(state.step, jnp.float32)
     for step, batch in zip(range(start, stop), batches, strict=True):
       profile.before(step)
-      if not self._non_finite.skips:
+      if not self.non_finite.skips:
         batch["image"] = _nan_after(skipped, batch["image"])
       if step == start:
-        self._reporter.stage("compiling the step", self._clock.session())
+        self.reporter.stage("compiling the step", self.clock.session())
       state, metrics = experiment.train_step(state, batch, experiment.key)
       skipped = metrics["skipped"]
       if step == start:
-        self._clock.first_step()
+        self.clock.first_step()
       # The device works on this step while the host reads the one before.
       if pending is not None:
         self._settle(pending, state)
       probe = self._probe(step + 1, state)
-      pending = _Pending(step, metrics, probe, self._preemption.dispatch())
+      pending = _Pending(step, metrics, probe, self.preemption.dispatch())
       profile.after(step + 1, state)
-      requested = self._preemption.requested
+      requested = self.preemption.requested
       if self._pauses(step + 1):
         self._settle(pending, state)
         pending = None
@@ -90,7 +82,7 @@ class Loop:
         self._settle(pending, state)
         self._save(step + 1, state, None)
       if requested and step + 1 < stop:
-        self._checkpoints.wait()
+        self.checkpoints.wait()
         raise PreemptedError(
           f"Asked to end: step {step + 1} of {stop} is saved. The same command "
           "goes on from there."
@@ -99,85 +91,85 @@ class Loop:
 
   def _probe(self, done: int, state: TrainState) -> dict[str, Array]:
     """Dispatches the probe where it is due."""
-    experiment = self._experiment
+    experiment = self.experiment
     due = done % experiment.intervals.probe == 0
     if experiment.probe is None or not due:
       return {}
     return experiment.probe(state.params, state.model_state)
 
   def _pauses(self, done: int) -> bool:
-    every = self._experiment.intervals
+    every = self.experiment.intervals
     return (
       done % every.evaluate == 0
-      or done == self._experiment.num_steps
+      or done == self.experiment.num_steps
       or (every.checkpoint is not None and done % every.checkpoint == 0)
     )
 
   def _settle(self, pending: _Pending, state: TrainState) -> None:
     """Reads a step's metrics; stops or goes on where it was not finite."""
     step, values = pending.step, jax.device_get(pending.metrics)
-    self._preemption.agree(pending.requests)
+    self.preemption.agree(pending.requests)
     metrics = {name: float(value) for name, value in values.items()}
     if metrics.pop("skipped"):
-      self._non_finite.bad(step, metrics)
-      if not self._non_finite.skips:
+      self.non_finite.bad(step, metrics)
+      if not self.non_finite.skips:
         self._stop_at(step, metrics, state)
-      self._means.skip(step)
-      self._reporter.advance(step + 1)
+      self.means.skip(step)
+      self.reporter.advance(step + 1)
       return
-    self._non_finite.good()
+    self.non_finite.good()
     if pending.probe:
-      self._reporter.probe(step + 1, jax.device_get(pending.probe))
-    self._means.add(step, metrics)
-    self._reporter.advance(step + 1)
-    if self._reporter.due(step + 1):
-      schedules = self._experiment.schedules.items()
-      skipped = self._non_finite.skipped
+      self.reporter.probe(step + 1, jax.device_get(pending.probe))
+    self.means.add(step, metrics)
+    self.reporter.advance(step + 1)
+    if self.reporter.due(step + 1):
+      schedules = self.experiment.schedules.items()
+      skipped = self.non_finite.skipped
       rates = {
         name: float(schedule(step - skipped)) for name, schedule in schedules
       }
-      if self._non_finite.skips:
+      if self.non_finite.skips:
         rates["skipped_steps"] = float(skipped)
-      self._reporter.training(step + 1, {**metrics, **rates})
+      self.reporter.training(step + 1, {**metrics, **rates})
 
   def _stop_at(
     self, step: int, metrics: dict[str, float], state: TrainState
   ) -> None:
     """Saves the state before a non-finite step and ends the run."""
-    if step not in self._checkpoints.steps():
+    if step not in self.checkpoints.steps():
       self._save(step, state, None)
-    self._checkpoints.wait()
-    raise self._non_finite.error(step, metrics)
+    self.checkpoints.wait()
+    raise self.non_finite.error(step, metrics)
 
   def _pause(self, done: int, state: TrainState) -> None:
     """Evaluates where it is time to, and saves."""
-    experiment = self._experiment
+    experiment = self.experiment
     rank = None
     last = done == experiment.num_steps
     evaluates = done % experiment.intervals.evaluate == 0
     if (evaluates or last) and experiment.sources.validation is not None:
       result = experiment.evaluate(state, "validation")
-      self._reporter.evaluation(done, "validation", result)
+      self.reporter.evaluation(done, "validation", result)
       rank = (result["accuracy"], -result["loss"])
     if evaluates and not last and experiment.watch_test:
       result = experiment.evaluate(state, "test")
-      self._reporter.evaluation(done, "test", result)
+      self.reporter.evaluation(done, "test", result)
     self._save(done, state, rank)
 
   def _save(
     self, done: int, state: TrainState, rank: tuple[float, ...] | None
   ) -> None:
-    sources = self._experiment.sources
+    sources = self.experiment.sources
     assert sources.train is not None  # it is what the run trains on
     record = {
-      "wall_seconds": self._clock.wall(),
-      "means": self._means.record(),
-      "non_finite": self._non_finite.record(),
+      "wall_seconds": self.clock.wall(),
+      "means": self.means.record(),
+      "non_finite": self.non_finite.record(),
       "num_classes": sources.num_classes,
       "examples": [len(sources.train), sources.left_out],
       "image_shape": list(sources.image_shape),
     }
-    self._checkpoints.save(state, record, rank, step=done)
+    self.checkpoints.save(state, record, rank, step=done)
 
 
 @jax.jit

@@ -73,7 +73,7 @@ def test_a_set_that_shrinks_between_two_starts_is_refused(
 
   def end_at_five(self: Loop, done: int, *rest: object) -> None:
     save(self, done, *rest)  # type: ignore[arg-type]
-    self._checkpoints.wait()
+    self.checkpoints.wait()
     raise FloatingPointError("cut off")
 
   whole = [f"--config.data.dir={data_dir}"]

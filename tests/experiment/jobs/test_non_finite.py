@@ -158,7 +158,7 @@ def test_skipping_is_training_on_the_other_batches(
   loop_run = Loop.run
 
   def shorter(self: Any, state: Any, trace: Any) -> Any:
-    object.__setattr__(self._experiment, "num_steps", 6)
+    object.__setattr__(self.experiment, "num_steps", 6)
     monkeypatch.setattr(data.MemorySource, "train_batches", without_bad)
     return loop_run(self, state, trace)
 
