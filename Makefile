@@ -15,6 +15,9 @@ PYTEST = $(RUN) -m pytest forgetsam tests notebooks --doctest-modules --nbmake \
 # Two processes, a file of tests at a time; PYTEST_ARGS= runs one after another.
 PYTEST_ARGS ?= -n 2 --dist loadfile
 
+LINT_IMPORTS = $(RUN) -c "from importlinter.cli import lint_imports_command as \
+	lint; lint(['--no-cache', '--no-logo'])"
+
 ifeq ($(origin PYTHON),command line)
 RUN := $(PYTHON)
 else
@@ -51,10 +54,11 @@ test-newest: setup-dev
 	@$(RUN) scripts/newest_python.py
 
 lint: setup-dev
-	@echo "[lint] ruff check, ruff format, mypy"
+	@echo "[lint] ruff check, ruff format, mypy, import-linter"
 	@$(RUN) -m ruff check --quiet .
 	@$(RUN) -m ruff format --quiet --check .
 	@$(RUN) -m mypy
+	@report=$$($(LINT_IMPORTS)) || { echo "$$report"; exit 1; }
 
 setup: $(DEMO_SETUP)
 setup-dev: $(TEST_SETUP)
