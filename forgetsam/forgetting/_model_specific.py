@@ -1,4 +1,4 @@
-"""What a perturbation forgets of the very examples that it came from."""
+"""Forgetting of the very examples that a perturbation came from."""
 
 import functools
 from typing import NamedTuple
@@ -84,7 +84,7 @@ def model_specific_forgetting(
   key: jax.Array,
   loss: Loss | None = None,
 ) -> ModelSpecificForgetting:
-  r"""What a perturbation makes a network forget of its own training examples.
+  r"""Compares forgetting of a perturbation's own and of other examples.
 
   For a micro-batch B of m examples of a set, other examples F of the same set,
   and :math:`\delta = \delta(w; B)`,

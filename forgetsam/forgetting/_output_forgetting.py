@@ -37,7 +37,7 @@ def output_forgetting(
   after_logits: ProbeLogits,
   labels: IntLabels,
 ) -> OutputForgetting:
-  r"""What an offset of the weights removes from the outputs' information.
+  r"""The outputs' information at w minus that at w + delta.
 
   .. math:: F = I_w(X; \hat Y \mid Y) - I_{w + \delta}(X; \hat Y \mid Y)
 

@@ -41,7 +41,7 @@ class InformationEstimates(NamedTuple):
 
 
 class OutputInformation(NamedTuple):
-  """What the outputs tell about the input, given its class and in all.
+  """Information of outputs about the input, given its class and in all.
 
   Attributes:
     conditional: I(X; Yhat | Y).

@@ -23,7 +23,7 @@ from forgetsam.training import confidence_bins
 
 
 class OutputSummary(NamedTuple):
-  """What a network's outputs look like on a probe, an estimate each.
+  """Statistics of a network's outputs on a probe, an estimate each.
 
   Attributes:
     target_logit: the mean logit of the label.
@@ -63,7 +63,7 @@ def output_shift(
   *,
   bins: int = 15,
 ) -> OutputShift:
-  r"""What an offset of the weights does to the outputs' statistics.
+  r"""Compares the outputs' statistics at w and at w + delta.
 
   With z the logits, p their softmax, :math:`\pi` the labels' marginal, and the
   examples binned by confidence :math:`\max_k p_k` in equal intervals, open

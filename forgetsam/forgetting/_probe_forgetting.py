@@ -51,7 +51,7 @@ def probe_forgetting(
   key: jax.Array,
   batch_size: int | None = None,
 ) -> dict[str, ProbeForgetting]:
-  r"""What a perturbation forgets on fixed probes, over random micro-batches.
+  r"""Averages output forgetting on fixed probes over random micro-batches.
 
   .. math:: \frac1R \sum_r I_w(X; \hat Y \mid Y)
      - I_{w + \delta(w; B_r)}(X; \hat Y \mid Y)

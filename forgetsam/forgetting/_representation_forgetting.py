@@ -56,7 +56,7 @@ def representation_forgetting(
   *,
   num_classes: int,
 ) -> RepresentationForgetting:
-  r"""What an offset of the weights removes from the features' information.
+  r"""The features' information at w minus that at w + delta.
 
   .. math:: F = I_w(X; Z \mid Y) - I_{w + \delta}(X; Z \mid Y)
 

@@ -1,4 +1,4 @@
-"""A probe of forgetting that a training loop can ask now and then."""
+"""Forgetting on a fixed probe, measured now and then during training."""
 
 from collections.abc import Callable
 from typing import Any
@@ -22,7 +22,7 @@ _POOL = 8
 def build_probe(
   config: config_dict.ConfigDict, sources: data.Sources, forward: Forward
 ) -> Probe | None:
-  """What common perturbations forget, on fixed examples.
+  """Measures what common perturbations forget on fixed probes.
 
   One micro-batch gives each offset; fixed probes of training and of held-out
   examples (where there are any) give the information before and after it.

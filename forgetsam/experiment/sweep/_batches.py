@@ -46,7 +46,7 @@ class RunBatches:
     return max(n for n in _divisors(steps_per_epoch) if n <= most)
 
   def chunks(self, seed: int, num_steps: int, size: int) -> Iterator[Any]:
-    """What the device loop reads for each `size` steps of a run."""
+    """Yields the inputs of the device loop, `size` steps at a time."""
     if self._gathers:
       positions = self._all_positions(seed, num_steps)
       yield from positions.reshape(-1, size, self._batch_size)

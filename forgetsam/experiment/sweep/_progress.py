@@ -1,4 +1,4 @@
-"""What a user sees while a sweep runs: a bar on a terminal, or lines."""
+"""A sweep's progress: a bar on a terminal, lines elsewhere."""
 
 import sys
 import time

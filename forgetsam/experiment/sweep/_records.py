@@ -23,7 +23,7 @@ TUNE, REPORT = "tune", "report"
 
 @dataclasses.dataclass(frozen=True)
 class Record:
-  """What a finished run leaves.
+  """A finished run's results.
 
   Attributes:
     metrics: "validation/accuracy", "test/loss", ...; empty where it diverged.

@@ -1,4 +1,4 @@
-"""What a sweep ends with: its tables, picture and choices."""
+"""A sweep's tables, picture and choices."""
 
 import importlib.util
 from collections.abc import Mapping, Sequence

@@ -1,6 +1,5 @@
 """Means over seeds, their errors, and paired differences."""
 
-import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -35,10 +34,10 @@ def mean_over_runs(values: Sequence[float]) -> Mean:
     >>> mean_over_runs([1.0, 2.0, 3.0])
     Mean(mean=2.0, standard_error=0.577...)
   """
-  array = np.asarray(values, np.float64)
-  count = len(array)
-  error = float(array.std(ddof=1)) / math.sqrt(count) if count > 1 else None
-  return Mean(float(array.mean()), error)
+  from scipy import stats
+
+  error = float(stats.sem(values)) if len(values) > 1 else None
+  return Mean(float(np.mean(values)), error)
 
 
 def paired_difference(
@@ -62,11 +61,12 @@ def paired_difference(
     >>> round(d.mean, 3), round(d.low, 3), round(d.high, 3)
     (2.0, -0.484, 4.484)
   """
-  from scipy.special import stdtrit
+  from scipy import stats
 
   pairs = list(zip(values, baseline, strict=True))
   mean, error = mean_over_runs([x - y for x, y in pairs])
   if error is None:
     return Difference(mean, None, None)
-  reach = float(stdtrit(len(pairs) - 1, (1 + level) / 2)) * error
+  # stats.t.interval is nan, and ttest_rel warns, where all pairs differ alike.
+  reach = float(stats.t.ppf((1 + level) / 2, len(pairs) - 1)) * error
   return Difference(mean, mean - reach, mean + reach)

@@ -4,17 +4,13 @@ The pieces of `main.py --job=study`: what to train, what to measure of it, and
 statistics that do not mistake a hyper-parameter for a predictor.
 """
 
-from forgetsam.studies.correlation._associations import Query, associate
-from forgetsam.studies.correlation._bootstrap import (
+from forgetsam.studies.correlation._associations import (
   Interval,
+  Query,
+  associate,
   bootstrap_intervals,
   cluster_counts,
   holm,
-)
-from forgetsam.studies.correlation._conditional_independence import (
-  ConditionalIndependence,
-  conditional_independence,
-  permuted_score,
 )
 from forgetsam.studies.correlation._figures import (
   plot_along_training,
@@ -22,7 +18,12 @@ from forgetsam.studies.correlation._figures import (
   plot_networks,
 )
 from forgetsam.studies.correlation._functions import Functions
-from forgetsam.studies.correlation._granulated import granulated_kendall
+from forgetsam.studies.correlation._jiang import (
+  ConditionalIndependence,
+  conditional_independence,
+  granulated_kendall,
+  permuted_score,
+)
 from forgetsam.studies.correlation._measures import Measures
 from forgetsam.studies.correlation._names import LABELS, label
 from forgetsam.studies.correlation._networks import (

@@ -5,17 +5,19 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from forgetsam.studies.correlation._associations import Query, associate
-from forgetsam.studies.correlation._bootstrap import Interval, holm
-from forgetsam.studies.correlation._conditional_independence import (
-  ConditionalIndependence,
-  conditional_independence,
-  permuted_score,
+from forgetsam.studies.correlation._associations import (
+  Interval,
+  Query,
+  associate,
+  holm,
 )
-from forgetsam.studies.correlation._granulated import (
+from forgetsam.studies.correlation._jiang import (
   Axis,
+  ConditionalIndependence,
   combined,
+  conditional_independence,
   granulated_kendall,
+  permuted_score,
 )
 from forgetsam.studies.correlation._names import (
   FORGETTING,

@@ -1,15 +1,12 @@
-"""Rank correlations between the table's columns, with intervals."""
+"""Rank correlations with intervals from resampling whole settings."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+import scipy.stats
+from jaxtyping import Float, Int, Shaped
 
-from forgetsam.studies.correlation._bootstrap import (
-  Interval,
-  bootstrap_intervals,
-)
 from forgetsam.studies.correlation._networks import Networks
 from forgetsam.studies.correlation._rank_correlation import (
   kendall_of_signs,
@@ -18,9 +15,139 @@ from forgetsam.studies.correlation._rank_correlation import (
   spearman_matrix,
 )
 
+Statistic = Callable[[Float[np.ndarray, " n"]], Float[np.ndarray, " k"]]
+
+
+class Interval(NamedTuple):
+  """A statistic with its bootstrap interval.
+
+  Attributes:
+    value: of the data.
+    low: the interval's lower end.
+    high: its upper end.
+    standard_error: the resamples' standard deviation.
+  """
+
+  value: float
+  low: float
+  high: float
+  standard_error: float
+
+
+def cluster_counts(
+  clusters: Shaped[np.ndarray, " n"], resamples: int, seed: int
+) -> Int[np.ndarray, "resamples n"]:
+  """How often each row is in each resample of whole clusters.
+
+  Seeds of one setting are not independent observations: they come or stay
+  away together.
+
+  Args:
+    clusters: the cluster of each row.
+    resamples: how many.
+    seed: of the draws.
+
+  Example:
+    >>> counts = cluster_counts(np.array([0, 0, 1]), resamples=1, seed=0)
+    >>> bool(counts[0, 0] == counts[0, 1])
+    True
+  """
+  names, index = np.unique(clusters, return_inverse=True)
+  rng = np.random.default_rng(seed)
+  drawn = rng.multinomial(
+    len(names), np.full(len(names), 1 / len(names)), size=resamples
+  )
+  return drawn[:, index]
+
+
+def bootstrap_intervals(
+  statistic: Statistic,
+  clusters: Shaped[np.ndarray, " n"],
+  *,
+  resamples: int = 1000,
+  level: float = 0.95,
+  seed: int = 0,
+) -> list[Interval]:
+  """Percentile intervals of several statistics, over clusters.
+
+  Args:
+    statistic: from each row's weight to the statistics; nan where a resample
+      does not define one.
+    clusters: the cluster of each row.
+    resamples: how many.
+    level: the probability that an interval should cover its statistic.
+    seed: of the resamples.
+
+  Returns:
+    An interval for each statistic; nan for one that is not defined in at least
+    half of the resamples.
+
+  Example:
+    >>> x = np.arange(20.0)
+    >>> mean = lambda w: np.array([np.average(x, weights=w)])
+    >>> (interval,) = bootstrap_intervals(mean, np.arange(20))
+    >>> interval.value, bool(interval.low < 9.5 < interval.high)
+    (9.5, True)
+
+  References:
+    Davison and Hinkley, *Bootstrap Methods and their Application*, 1997,
+    sections 3.8 and 5.3.
+  """
+  value = statistic(np.ones(len(clusters)))
+  counts = cluster_counts(clusters, resamples, seed)
+  draws = np.stack([statistic(row.astype(float)) for row in counts])
+  tail = 50 * (1 - level)
+  intervals = []
+  for v, column in zip(value, draws.T, strict=True):
+    defined = column[np.isfinite(column)]
+    if len(defined) < resamples / 2:
+      intervals.append(Interval(float(v), np.nan, np.nan, np.nan))
+      continue
+    low, high = np.percentile(defined, [tail, 100 - tail])
+    error = np.std(defined, ddof=1)
+    intervals.append(Interval(float(v), float(low), float(high), float(error)))
+  return intervals
+
+
+def holm(intervals: Sequence[Interval]) -> list[float]:
+  r"""Holm's adjusted p-values of "the statistic is zero".
+
+  The single p-values are normal, :math:`2 \Phi(-|t| / \mathrm{se})` with the
+  bootstrap's standard error; the j-th smallest of n becomes the largest of
+  :math:`(n - i + 1)\, p_{(i)}` over :math:`i \le j`, at most 1. The chance of
+  any false rejection is then at most the level, whatever the dependence.
+
+  Args:
+    intervals: the family of statistics that are looked at together.
+
+  Returns:
+    Adjusted p-values, in the same order; nan, outside of the family, where the
+    statistic is.
+
+  Example:
+    >>> two = [Interval(1.96, 0, 0, 1.0), Interval(3.0, 0, 0, 1.0)]
+    >>> [round(p, 4) for p in holm(two)]
+    [0.05, 0.0054]
+
+  References:
+    Holm, *A Simple Sequentially Rejective Multiple Test Procedure*, 1979.
+  """
+  size = np.abs([t.value for t in intervals])
+  with np.errstate(divide="ignore", invalid="ignore"):  # no spread at all
+    scores = size / np.array([t.standard_error for t in intervals])
+  single = 2 * scipy.stats.norm.sf(scores)
+  adjusted = np.full(len(single), np.nan)
+  defined = np.flatnonzero(np.isfinite(single))
+  order = defined[np.argsort(single[defined])]
+  factors = np.arange(len(order), 0, -1)
+  adjusted[order] = np.minimum(
+    np.maximum.accumulate(factors * single[order]), 1
+  )
+  return [float(p) for p in adjusted]
+
 
 class Query(NamedTuple):
-  """What to correlate.
+  """Two columns to correlate.
 
   Attributes:
     x: a column.

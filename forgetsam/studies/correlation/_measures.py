@@ -1,6 +1,7 @@
-"""What the study measures of a network: forgetting and sharpness."""
+"""The study's measures of a network: forgetting and sharpness."""
 
 import functools
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -14,23 +15,24 @@ from forgetsam._arrays import tree_norm
 from forgetsam._typing import PyTree
 from forgetsam.forgetting import (
   DeltaFn,
+  OutputInformation,
   ProbeForgetting,
   effect_over_repeats,
   model_specific_forgetting,
   probe_forgetting,
   probe_indices,
 )
-from forgetsam.studies.correlation._flat import (
-  Metrics,
-  informations,
-  with_errors,
+from forgetsam.studies.correlation._functions import (
+  Functions,
+  PerturbedNetwork,
+  perturbed,
 )
-from forgetsam.studies.correlation._functions import Functions
-from forgetsam.studies.correlation._offsets import Probed, probed
 
-# Common probes: the same perturbation for every network.
-PROBE_RHO, PROBE_M = 0.2, 32
-PROBES: dict[str, tuple[str, str]] = {  # ascent signal, perturbation
+Metrics = dict[str, float]
+
+# Common to all: the same perturbation for every network.
+COMMON_RHO, COMMON_M = 0.2, 32
+COMMON: dict[str, tuple[str, str]] = {  # ascent signal, perturbation
   "obf_probe": ("output_bias_forgetting", "sam"),
   "sam_probe": ("loss", "sam"),
   "random_probe": ("loss", "random"),  # the control, of the same length
@@ -102,22 +104,24 @@ class Measures:
     )
 
   def common_forgetting(self, weights: PyTree, share: float = 1.0) -> Metrics:
-    """Of the common probes: one name for each probe, set and information.
+    """Of the common perturbations: a name for each, set and information.
 
     Args:
       weights: the network's.
       share: of the repeats.
     """
     metrics: Metrics = {}
-    for name, (ascent, perturbation) in PROBES.items():
+    for name, (ascent, perturbation) in COMMON.items():
       delta_fn = self._functions.delta_fn(ascent, perturbation)
-      network = probed(weights, PROBE_RHO)
+      network = perturbed(weights, COMMON_RHO)
       repeats = round(share * REPEATS[name])
-      report = self._report(network, delta_fn, PROBE_M, repeats)
-      metrics |= informations(name, {k: v.forgotten for k, v in report.items()})
+      report = self._report(network, delta_fn, COMMON_M, repeats)
+      metrics |= _informations(
+        name, {k: v.forgotten for k, v in report.items()}
+      )
       # What there is to forget, the same for every perturbation.
       before = {k: v.before for k, v in report.items()}
-      metrics |= informations("information", before)
+      metrics |= _informations("information", before)
     return metrics
 
   def own_forgetting(
@@ -129,7 +133,7 @@ class Measures:
     delta_fn = self._functions.delta_fn(
       config.ascent.name, "sam" if name == "none" else name
     )
-    network = probed(weights, rho, config.ascent.gamma)
+    network = perturbed(weights, rho, config.ascent.gamma)
     m = config.micro_batch_size or config.batch_size
     length = effect_over_repeats(
       _offset_length,
@@ -141,16 +145,16 @@ class Measures:
       key=self._key,
     )
     report = self._report(network, delta_fn, m, OWN_REPEATS)
-    metrics = informations("own", {k: v.forgotten for k, v in report.items()})
+    metrics = _informations("own", {k: v.forgotten for k, v in report.items()})
     return metrics | {"own_length": float(length.value)}
 
   def specific_forgetting(self, weights: PyTree, untrained: PyTree) -> Metrics:
-    """The SAM probe's excess on the training micro-batches themselves."""
+    """SAM's excess on the training micro-batches themselves."""
     report = model_specific_forgetting(
       self._functions.logits_fn,
       self._functions.delta_fn("loss", "sam"),
-      probed(weights, PROBE_RHO),
-      probed(untrained, PROBE_RHO),
+      perturbed(weights, COMMON_RHO),
+      perturbed(untrained, COMMON_RHO),
       self._examples["train"],
       self._control,
       m=SPECIFIC_M,
@@ -161,7 +165,7 @@ class Measures:
       "specific_kl": report.trained.kl.excess,
       "specific_kl_untrained": report.untrained.kl.excess,
     }
-    return with_errors(pairs)
+    return _with_errors(pairs)
 
   def sharpness(self, weights: PyTree) -> Metrics:
     """Around the final weights, of the loss on the training labels."""
@@ -188,7 +192,7 @@ class Measures:
       "lambda_max": float(spectrum.largest[0]),
       "lambda_max_bound": float(spectrum.largest_error[0]),
       "worst_case": float(worst.increase),
-    } | with_errors(
+    } | _with_errors(
       {
         "trace": trace,
         "average": average,
@@ -201,7 +205,7 @@ class Measures:
   def fit(self, weights: PyTree) -> Metrics:
     """Loss and accuracy at the end, and the weights' norm."""
     metrics = {"weight_norm": float(tree_norm(weights))}
-    network = probed(weights, 0.0)
+    network = perturbed(weights, 0.0)
     for name in ("train", "test"):
       loss, accuracy = _fit(
         self._functions.logits_fn, network, *self._examples[name]
@@ -211,7 +215,7 @@ class Measures:
     return metrics
 
   def _report(
-    self, network: Probed, delta_fn: DeltaFn, m: int, repeats: int
+    self, network: PerturbedNetwork, delta_fn: DeltaFn, m: int, repeats: int
   ) -> dict[str, ProbeForgetting]:
     return probe_forgetting(
       self._functions.logits_fn,
@@ -229,16 +233,38 @@ def _examples(batch: dict[str, Any], chosen: np.ndarray) -> tuple[Any, Any]:
   return jnp.asarray(batch["image"][chosen]), np.asarray(batch["label"][chosen])
 
 
-def _offset_length(params: Probed, perturbed: Probed, _: Any) -> jax.Array:
+def _offset_length(
+  params: PerturbedNetwork, perturbed: PerturbedNetwork, _: Any
+) -> jax.Array:
   return tree_norm(
-    jax.tree.map(lambda a, b: b - a, params.weights, perturbed.weights)
+    jax.tree.map(lambda a, b: b - a, params.weights, moved.weights)
   )
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def _fit(
-  logits_fn: Any, network: Probed, images: Any, labels: Any
+  logits_fn: Any, network: PerturbedNetwork, images: Any, labels: Any
 ) -> tuple[jax.Array, jax.Array]:
   logits = logits_fn(network, images)
   loss = fs.softmax_cross_entropy()(logits, labels)
   return loss, jnp.mean(jnp.argmax(logits, axis=1) == labels)
+
+
+def _informations(
+  name: str, by_set: Mapping[str, OutputInformation]
+) -> Metrics:
+  """The bias-corrected entropy forms, as `NAME_GIVEN_SET`."""
+  metrics: Metrics = {}
+  for examples, informations in by_set.items():
+    for given, information in informations._asdict().items():
+      key = f"{name}_{given}_{examples}"
+      metrics |= _with_errors({key: information.jackknife})
+  return metrics
+
+
+def _with_errors(estimates: dict[str, Any]) -> Metrics:
+  """Values, and the standard errors as `NAME_se`."""
+  estimates = jax.device_get(estimates)
+  return {name: float(e.value) for name, e in estimates.items()} | {
+    f"{name}_se": float(e.standard_error) for name, e in estimates.items()
+  }

@@ -1,9 +1,11 @@
-"""Which columns are compared, and what readers call them."""
+"""Which columns are compared, and their names for readers."""
 
+# In a column's name "probe" is a perturbation common to all networks; the
+# committed table and records hold these names.
 # The analysis looks at these and no others, so that its tests can be counted.
 FORGETTING = tuple(
-  f"{probe}_{given}_{examples}"
-  for probe in ("obf_probe", "sam_probe", "own")
+  f"{perturbation}_{given}_{examples}"
+  for perturbation in ("obf_probe", "sam_probe", "own")
   for given in ("unconditional", "conditional")
   for examples in ("train", "held_out")
 )
@@ -29,7 +31,7 @@ TRIVIAL = (
 )
 MEASURES = FORGETTING + CONTROLS + SHARPNESS + TRIVIAL
 TARGETS = ("test_accuracy", "test_loss", "accuracy_gap")
-# What any predictor has to add to.
+# These any predictor has to add to.
 GIVEN = ("train_loss", "own_length")
 # The same, and what there was to forget: forgetting is a difference from it.
 GIVEN_ALL = (
@@ -50,7 +52,7 @@ SHORT = (
 )
 
 _INFORMATION = {"unconditional": "I(X;Ŷ)", "conditional": "I(X;Ŷ|Y)"}
-_PROBES = {
+_PERTURBATIONS = {
   "obf_probe": "OBF probe",
   "sam_probe": "SAM probe",
   "random_probe": "random probe",
@@ -60,8 +62,8 @@ _PROBES = {
 _SETS = {"train": "train", "held_out": "held out", "test": "test"}
 
 LABELS = {
-  f"{probe}_{given}_{examples}": f"{a}, {b}, {c}"
-  for probe, a in _PROBES.items()
+  f"{perturbation}_{given}_{examples}": f"{a}, {b}, {c}"
+  for perturbation, a in _PERTURBATIONS.items()
   for given, b in _INFORMATION.items()
   for examples, c in _SETS.items()
 } | {
@@ -83,7 +85,7 @@ LABELS = {
 
 
 def label(name: str) -> str:
-  """What readers call a column; an epoch after @ stays.
+  """A column's name for readers; an epoch after @ stays.
 
   Example:
     >>> label("lambda_max"), label("own_conditional_test@3")

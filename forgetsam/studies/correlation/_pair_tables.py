@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from forgetsam.studies.correlation._bootstrap import Interval
+from forgetsam.studies.correlation._associations import Interval
 from forgetsam.studies.correlation._figures import new_figure
 from forgetsam.studies.correlation._names import label
 

@@ -1,4 +1,4 @@
-"""What a study's file asks for: arms, and the networks of each."""
+"""From a study's file to its arms, and the networks of each."""
 
 import dataclasses
 import runpy

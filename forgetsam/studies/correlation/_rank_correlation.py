@@ -50,6 +50,8 @@ def kendall_of_signs(
   weights: Weights | None = None,
 ) -> Matrix:
   """`kendall_matrix` of what `order_signs` returns, for repeated use."""
+  # scipy's kendalltau takes one pair of columns, and no weights: the bootstrap
+  # and the partial coefficients need all pairs, thousands of times.
   weighted = signs
   if weights is not None:
     left, right = np.triu_indices(num_rows, k=1)
@@ -71,6 +73,7 @@ def spearman_matrix(columns: Columns) -> Matrix:
     >>> round(float(spearman_matrix(x)[0, 1]), 4)
     1.0
   """
+  # scipy's spearmanr warns of constant columns, which resamples may have.
   ranks = scipy.stats.rankdata(columns, axis=0)
   centred = ranks - ranks.mean(axis=0)
   return _normalized(centred.T @ centred)

@@ -9,7 +9,7 @@ import numpy as np
 
 from forgetsam.experiment.tables import markdown_table
 from forgetsam.studies.correlation._arm_tables import ArmTables, arm_tables
-from forgetsam.studies.correlation._bootstrap import Interval
+from forgetsam.studies.correlation._associations import Interval
 from forgetsam.studies.correlation._figures import (
   plot_along_training,
   plot_associations,

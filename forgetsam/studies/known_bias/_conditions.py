@@ -1,4 +1,4 @@
-"""What is run, and how a radius is chosen without the unbiased splits."""
+"""The runs, and the choice of a radius without the unbiased splits."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -44,7 +44,7 @@ class Condition:
 
   @property
   def family(self) -> tuple[str, int]:
-    """What a radius is chosen for."""
+    """A radius is chosen for each."""
     return self.method, self.micro_batch_size
 
   def config(

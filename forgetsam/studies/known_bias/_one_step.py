@@ -1,4 +1,4 @@
-"""What one perturbation forgets, and what the step from there learns."""
+"""One training step: its perturbation forgets, its descent learns."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple

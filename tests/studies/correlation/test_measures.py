@@ -21,10 +21,10 @@ from forgetsam.forgetting import (
   probe_forgetting,
 )
 from forgetsam.studies.correlation import Functions, Measures, _measures
-from forgetsam.studies.correlation._offsets import (
-  probed,
-  probed_logits,
-  probed_offset_fn,
+from forgetsam.studies.correlation._functions import (
+  network_logits,
+  perturbed,
+  traced_offset_fn,
 )
 
 
@@ -56,11 +56,11 @@ OBF = fs.output_bias_forgetting
   ],
 )
 def test_offsets_are_those_of_fixed_numbers(ascent, name, signal, perturbation):
-  delta_fn = probed_offset_fn(
+  delta_fn = traced_offset_fn(
     forward, LOSS, ascent=ascent, perturbation=name, activation="softmax"
   )
   found = jax.jit(delta_fn)(
-    probed(WEIGHTS, 0.3, 0.4), IMAGES, LABELS, micro_batch=2
+    perturbed(WEIGHTS, 0.3, 0.4), IMAGES, LABELS, micro_batch=2
   )
   plain = offset_fn(lambda w, x: forward(w, {}, x, train=0, key=0)[0], signal,
                     perturbation)  # fmt: skip
@@ -74,7 +74,7 @@ def test_offsets_are_those_of_fixed_numbers(ascent, name, signal, perturbation):
 
 
 def test_radii_and_gammas_share_one_program():
-  delta_fn = probed_offset_fn(
+  delta_fn = traced_offset_fn(
     forward, LOSS, ascent="output_bias_forgetting", perturbation="sam",
     activation="softmax",
   )  # fmt: skip
@@ -85,8 +85,8 @@ def test_radii_and_gammas_share_one_program():
     traces.append(1)
     return tree_norm(delta_fn(network, IMAGES, LABELS).weights)
 
-  assert float(length(probed(WEIGHTS, 0.3, 0.0))) == pytest.approx(0.3)
-  assert float(length(probed(WEIGHTS, 0.5, 1.0))) == pytest.approx(0.5)
+  assert float(length(perturbed(WEIGHTS, 0.3, 0.0))) == pytest.approx(0.3)
+  assert float(length(perturbed(WEIGHTS, 0.5, 1.0))) == pytest.approx(0.5)
   assert len(traces) == 1
 
 
@@ -202,13 +202,13 @@ def test_specific_forgetting_is_the_excess_with_its_control(measured):
   measures, _, weights, functions = measured
   untrained = jax.tree.map(lambda w: 0.5 * w, weights)
   found = measures.specific_forgetting(weights, untrained)
-  logits_fn = probed_logits(functions.forward)
-  delta_fn = probed_offset_fn(
+  logits_fn = network_logits(functions.forward)
+  delta_fn = traced_offset_fn(
     functions.forward, LOSS, ascent="loss", perturbation="sam",
     activation="softmax",
   )  # fmt: skip
   report = model_specific_forgetting(
-    logits_fn, delta_fn, probed(weights, 0.2), probed(untrained, 0.2),
+    logits_fn, delta_fn, perturbed(weights, 0.2), perturbed(untrained, 0.2),
     measures._examples["train"], measures._control,
     m=32, repeats=2, key=jax.random.key(2024),
   )  # fmt: skip
