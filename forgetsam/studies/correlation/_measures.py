@@ -233,9 +233,7 @@ def _examples(batch: dict[str, Any], chosen: np.ndarray) -> tuple[Any, Any]:
   return jnp.asarray(batch["image"][chosen]), np.asarray(batch["label"][chosen])
 
 
-def _offset_length(
-  params: PerturbedNetwork, perturbed: PerturbedNetwork, _: Any
-) -> jax.Array:
+def _offset_length(params: Any, moved: Any, _: Any) -> jax.Array:
   return tree_norm(
     jax.tree.map(lambda a, b: b - a, params.weights, moved.weights)
   )
