@@ -49,15 +49,7 @@ class Strata(NamedTuple):
 
 
 def strata(labels: IntLabels, num_classes: int) -> Strata:
-  """Divides a probe by class.
-
-  Args:
-    labels: class indices in [0, num_classes).
-    num_classes: number of classes.
-
-  Raises:
-    ValueError: labels that are known before tracing lie outside the range.
-  """
+  """Divides a probe by class; refuses known labels outside of the range."""
   if not isinstance(labels, jax.core.Tracer):
     known = np.asarray(labels)
     if known.size == 0 or known.min() < 0 or known.max() >= num_classes:

@@ -12,7 +12,7 @@ from forgetsam.sharpness._dataset_loss import (
   gradient_norm,
 )
 from forgetsam.sharpness._density import SpectralDensity, spectral_density
-from forgetsam.sharpness._eigenvalues import Eigenvalues, extreme_eigenvalues
+from forgetsam.sharpness._lanczos import Eigenvalues, extreme_eigenvalues
 from forgetsam.sharpness._layer_groups import layer_groups, restrict
 from forgetsam.sharpness._m_sharpness import m_sharpness
 from forgetsam.sharpness._plots import plot_loss_surface, plot_spectral_density

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from forgetsam._arrays import add_delta
-from forgetsam._checks import check_rho
+from forgetsam._checks import check_number, check_rho
 from forgetsam._estimate import Estimate, estimate_mean
 from forgetsam._typing import PyTree
 from forgetsam.sharpness._dataset_loss import DatasetLoss
@@ -64,10 +64,7 @@ def average_sharpness(
     and Generalization*, ICML 2023 (there with Gaussian offsets).
   """
   check_rho("rho", rho)
-  if num_samples < 2:
-    raise ValueError(
-      f"num_samples={num_samples} must be at least 2, for a standard error"
-    )
+  check_number("num_samples", num_samples, low=2)
   center = loss.value(params)
   increases = []
   for k in jax.random.split(key, num_samples):

@@ -84,10 +84,7 @@ def spectral_density(
     via Hessian Eigenvalue Density*, ICML 2019; Ubaru, Chen and Saad, *Fast
     Estimation of tr(f(A)) via Stochastic Lanczos Quadrature*, 2017.
   """
-  if num_samples < 2:
-    raise ValueError(
-      f"num_samples={num_samples} must be at least 2, for a standard error"
-    )
+  check_number("num_samples", num_samples, low=2)
   check_number("num_steps", num_steps, low=1)
   check_number("num_points", num_points, low=1)
   if bandwidth is not None and not bandwidth > 0:

@@ -32,17 +32,10 @@ def run_algorithm(
   like: PyTree,
   key: jax.Array,
 ) -> Result:
-  """Runs an algorithm on a flat matrix-vector product.
+  """Runs an algorithm of a flat product and a flat vector of zeros.
 
-  Everything is in at least float32 and the highest matmul precision. Under
-  `jit` the algorithm is traced, loops and all.
-
-  Args:
-    algorithm: a function of the product and of a flat vector of zeros, for its
-      shape and dtype.
-    matvec: a linear map between trees like `like`.
-    like: a tree of the matrix's dimension.
-    key: of the algorithm; it or like is traced where the call is under `jit`.
+  In at least float32 and the highest matmul precision; traced, loops and all,
+  where `like` or the algorithm's key is.
   """
   leaves = jax.tree.leaves((like, key))
   wide = jax.tree.map(lambda x: jnp.zeros_like(at_least_float32(x)), like)

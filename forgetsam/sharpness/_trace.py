@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 from matfree import stochtrace
 
+from forgetsam._checks import check_number
 from forgetsam._estimate import Estimate, estimate_mean
 from forgetsam._typing import PyTree
 from forgetsam.sharpness._host_loop import FlatMatVec, MatVec, run_algorithm
@@ -43,7 +44,7 @@ def hutchinson_trace(
     Hutchinson, *A Stochastic Estimator of the Trace of the Influence Matrix
     for Laplacian Smoothing Splines*, 1990.
   """
-  _check_samples(num_samples)
+  check_number("num_samples", num_samples, low=2)
   quadratic_form = stochtrace.monte_carlo_trace()
 
   def algorithm(product: FlatMatVec, zeros: Array) -> Array:
@@ -98,7 +99,7 @@ def xtrace(
     Epperly, Tropp and Webber, *XTrace: Making the Most of Every Sample in
     Stochastic Trace Estimation*, 2024.
   """
-  _check_samples(num_samples)
+  check_number("num_samples", num_samples, low=2)
   terms = stochtrace.leave_one_out_xtrace()
 
   def algorithm(product: FlatMatVec, zeros: Array) -> Array:
@@ -112,10 +113,3 @@ def xtrace(
     )
 
   return estimate_mean(run_algorithm(algorithm, matvec, like, key))
-
-
-def _check_samples(num_samples: int) -> None:
-  if num_samples < 2:
-    raise ValueError(
-      f"num_samples={num_samples} must be at least 2, for a standard error"
-    )

@@ -10,12 +10,7 @@ _MEAN, _RUN = "#0b4f8a", "#b8b8b8"
 
 
 def draw_comparison(path: Path, tables: dict[str, list[Row]]) -> None:
-  """Writes a PNG with a panel for each metric.
-
-  Args:
-    path: the file.
-    tables: the rows of each metric, by the label of its axis.
-  """
+  """Writes a PNG with a panel for each metric, by its axis label."""
   from matplotlib.figure import Figure
 
   count = len(next(iter(tables.values())))

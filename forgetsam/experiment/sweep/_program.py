@@ -18,10 +18,6 @@ Numbers = dict[str, Any]
 class Program:
   """Start, steps and evaluation of all runs that differ in numbers only.
 
-  Args:
-    parts: a configuration of this shape.
-    sources: its data; only sizes are read.
-
   Attributes:
     start: `numbers -> state`.
     advance: `(numbers, state, resident, xs) -> (state, metrics)`: as many

@@ -40,11 +40,7 @@ def perturbed(
 
 
 def network_logits(forward: Callable[..., Any]) -> LogitsFn:
-  """A model's logits of a `PerturbedNetwork` and images.
-
-  Args:
-    forward: as `fs.models.forward` makes it, of a model without state.
-  """
+  """The logits of a `PerturbedNetwork`, of a model without state."""
 
   def logits_fn(network: PerturbedNetwork, images: Any) -> jax.Array:
     return forward(network.weights, {}, images, train=False, key=None)[0]
@@ -61,17 +57,6 @@ def traced_offset_fn(
   activation: str,
 ) -> DeltaFn:
   r"""As `offset_fn`, with radius and gamma from the `PerturbedNetwork`.
-
-  Args:
-    forward: as `fs.models.forward` makes it, of a model without state.
-    loss: what `ascent="loss"` ascends.
-    ascent: "loss" or "output_bias_forgetting".
-    perturbation: "sam", "asam" or "random".
-    activation: of the outputs, for output bias forgetting.
-
-  Returns:
-    `delta_fn(network, images, labels, *, micro_batch=0)`: an offset of the
-    weights, and zeros for the two numbers.
 
   Example:
     >>> def forward(params, model_state, images, *, train, key):
