@@ -53,7 +53,7 @@ def calibration_error(bin_confidence: Any, bin_correct: Any, count: Any) -> Any:
     A number in [0, 1]; bins without examples add nothing.
 
   Example:
-    >>> float(calibration_error(jnp.array([0.0, 1.8]), jnp.array([0, 1]), 2))
-    0.4
+    >>> float(calibration_error(jnp.array([0.0, 1.5]), jnp.array([0, 1]), 2))
+    0.25
   """
   return abs(bin_correct - bin_confidence).sum() / count
