@@ -11,7 +11,7 @@ fi
 
 # The versions that the project is tested with come first. Running each is the
 # only sure test: a version manager's shim exists for Pythons that it lacks.
-for python in python3.11 python3.12 python3; do
+for python in python3.11 python3.12 python3.13 python3; do
   if "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
     >/dev/null 2>&1; then
     echo "[setup] creating $venv with $("$python" --version)"
