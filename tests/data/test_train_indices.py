@@ -24,6 +24,18 @@ def test_of_a_split_in_memory(numbered_split, batch_size):
     np.testing.assert_array_equal(found, batch["label"])
 
 
+@pytest.mark.parametrize(("start", "count"), [(0, 12), (3, 4), (7, 0)])
+def test_of_many_steps(numbered_split, start, count):
+  options = {"seed": 3, "start_step": start, "num_steps": count}
+  found = data.train_positions(N, batch_size=5, **options)
+  batches = data.train_batches(
+    numbered_split(N), batch_size=5, mean=0.0, std=1.0, **options
+  )
+  assert found.shape == (count, 5)
+  for row, batch in zip(found, batches, strict=True):
+    np.testing.assert_array_equal(row, batch["label"])
+
+
 @pytest.mark.parametrize("batch_size", [5, 6])
 def test_of_a_streamed_split(numbered_set, batch_size):
   directory = numbered_set(N + 8, num_shards=4)
