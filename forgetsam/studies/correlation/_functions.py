@@ -119,7 +119,7 @@ class Functions:
 
   @functools.cache  # noqa: B019  # as long as the study
   def delta_fn(self, ascent: str, perturbation: str) -> DeltaFn:
-    """An offset of `PerturbedNetwork`s, the same object every time."""
+    """An offset of each `PerturbedNetwork`, the same object every time."""
     return traced_offset_fn(
       self.forward,
       self.loss,
