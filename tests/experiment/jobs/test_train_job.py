@@ -216,9 +216,10 @@ def test_a_non_finite_step_stops_with_its_number_and_the_state_before_it(
 def test_best_is_by_validation_and_may_be_an_earlier_step(
   arguments: Arguments, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-  evaluate = Experiment.evaluate
+  evaluate, splits = Experiment.evaluate, []
 
   def falling(self: Any, variables: Any, split: str) -> dict[str, float]:
+    splits.append(split)
     found = evaluate(self, variables, split)
     if split == "validation":
       found |= {"loss": 1.0, "accuracy": 1.0 / int(variables.step)}
@@ -226,6 +227,8 @@ def test_best_is_by_validation_and_may_be_an_earlier_step(
 
   monkeypatch.setattr(Experiment, "evaluate", falling)
   assert run(arguments("obf")) == 0
+  # The loop scores validation alone; the last and the best state end with test.
+  assert splits == [*["validation"] * 3, "test", "test"]
   summary = read(tmp_path / "run" / "summary.json")
   assert summary["best/step"] == 5
   assert summary["best/test/loss"] != summary["test/loss"]
