@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from forgetsam.experiment.figures import add_grid, add_legend, new_figure
 from forgetsam.experiment.sweep._comparison import Row
 
 # One dark and one light tone: the picture reads the same in grey.
@@ -11,23 +12,15 @@ _MEAN, _RUN = "#0b4f8a", "#b8b8b8"
 
 def draw_comparison(path: Path, tables: dict[str, list[Row]]) -> None:
   """Writes a PNG with a panel for each metric, by its axis label."""
-  from matplotlib.figure import Figure
-
   count = len(next(iter(tables.values())))
-  figure = Figure(figsize=(4.6 * len(tables), 1.3 + 0.42 * count), dpi=150)
+  figure = new_figure(4.6 * len(tables), 1.3 + 0.42 * count)
   panels = figure.subplots(1, len(tables), sharey=True, squeeze=False)[0]
   for axis, (label, rows) in zip(panels, tables.items(), strict=True):
     _draw_panel(axis, label, rows)
   panels[0].set_ylabel("variant")
   # Rows from the top, as in the table; the axis is shared.
   panels[0].set_ylim(count - 0.5, -0.5)
-  figure.legend(
-    *panels[0].get_legend_handles_labels(),
-    loc="outside upper center",
-    ncols=3,
-    frameon=False,
-  )
-  figure.set_layout_engine("constrained")
+  add_legend(figure, panels[0], ncols=3)
   figure.savefig(path)
 
 
@@ -56,9 +49,8 @@ def _draw_panel(axis: Any, label: str, rows: list[Row]) -> None:
         label="mean ± standard error" if y == 0 else None,
       )
     if row.diverged:
-      text = f"{row.diverged} of {len(row.values)} diverged"
       axis.annotate(
-        text,
+        f"{row.diverged} of {len(row.values)} diverged",
         (0.98, y),
         xycoords=("axes fraction", "data"),
         ha="right",
@@ -75,5 +67,4 @@ def _draw_panel(axis: Any, label: str, rows: list[Row]) -> None:
     )
   axis.set_yticks(range(len(rows)), [row.variant for row in rows])
   axis.set_xlabel(label)
-  axis.grid(axis="x", color="#e4e4e4")
-  axis.set_axisbelow(True)
+  add_grid(axis, "x")

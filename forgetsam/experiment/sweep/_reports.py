@@ -1,6 +1,5 @@
 """A sweep's tables, picture and choices."""
 
-import importlib.util
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -48,11 +47,8 @@ def report_comparison(workdir: Path, finished: Finished, seeds: range) -> None:
   (workdir / "comparison.csv").write_text(comparison_csv(dict(tables)))
   (workdir / "runs.csv").write_text(_runs_csv(finished, seeds))
   print(f"\n{text}")
-  if importlib.util.find_spec("matplotlib") is None:
-    print("No picture: matplotlib is not installed (pip install matplotlib).")
-  else:
-    panels = {titles[metric]: rows for metric, rows in tables.items()}
-    draw_comparison(workdir / "comparison.png", panels)
+  panels = {titles[metric]: rows for metric, rows in tables.items()}
+  draw_comparison(workdir / "comparison.png", panels)
   print(f"Files: {workdir}/comparison.md, .csv, .png; runs.csv")
 
 

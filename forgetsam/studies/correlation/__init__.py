@@ -15,6 +15,7 @@ from forgetsam.studies.correlation._associations import (
 from forgetsam.studies.correlation._figures import (
   plot_along_training,
   plot_associations,
+  plot_forgetting_and_sharpness,
   plot_networks,
 )
 from forgetsam.studies.correlation._functions import Functions
@@ -33,9 +34,6 @@ from forgetsam.studies.correlation._networks import (
   collect_networks,
   read_networks,
   write_networks,
-)
-from forgetsam.studies.correlation._pair_tables import (
-  plot_forgetting_and_sharpness,
 )
 from forgetsam.studies.correlation._plan import Arm, plan_study
 from forgetsam.studies.correlation._rank_correlation import (

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from forgetsam.experiment.figures import add_grid, add_legend, new_figure
 from forgetsam.studies.correlation._associations import Interval
 from forgetsam.studies.correlation._names import label
 from forgetsam.studies.correlation._networks import Networks
@@ -23,7 +24,6 @@ _MARKS = {
   "asam": ("D", "#7a7a7a"),
   "random": ("P", "#b8b8b8"),
 }
-_ERRORS = {"capsize": 2, "linewidth": 1.2, "markersize": 5}
 
 
 def plot_networks(
@@ -42,7 +42,7 @@ def plot_networks(
   """
   columns = min(3, len(measures))
   rows = -(-len(measures) // columns)
-  figure = new_figure((3.3 * columns, 2.7 * rows + 0.5))
+  figure = new_figure(3.3 * columns, 2.7 * rows + 0.5)
   panels = figure.subplots(rows, columns, sharey=True, squeeze=False)
   for panel, measure in zip(panels.flat, measures, strict=False):
     for method, (marker, color) in _MARKS.items():
@@ -65,19 +65,12 @@ def plot_networks(
       )
     _fit_axes(panel, networks[measure], networks[target])
     panel.set_xlabel(label(measure), fontsize=9)
-    panel.grid(color="#e4e4e4")
-    panel.set_axisbelow(True)
+    add_grid(panel)
   for panel in panels.flat[len(measures) :]:
     panel.set_visible(False)
   for row in panels:
     row[0].set_ylabel(label(target), fontsize=9)
-  figure.legend(
-    *panels[0, 0].get_legend_handles_labels(),
-    loc="outside upper center",
-    ncols=6,
-    frameon=False,
-  )
-  figure.set_layout_engine("constrained")
+  add_legend(figure, panels[0, 0], ncols=6)
   return figure
 
 
@@ -97,7 +90,7 @@ def plot_associations(
     The figure.
   """
   looks = [("o", "#0b4f8a"), ("s", "#c8701a"), ("^", "#7a7a7a")]
-  figure = new_figure((7.2, 0.9 + 0.3 * len(measures)))
+  figure = new_figure(7.2, 0.9 + 0.3 * len(measures))
   axis = figure.subplots()
   offsets = np.linspace(-0.22, 0.22, len(series))
   for (name, intervals), (marker, color), offset in zip(
@@ -108,6 +101,7 @@ def plot_associations(
       [i + offset for i in range(len(measures))],
       intervals,
       horizontal=True,
+      linestyle="none",
       marker=marker,
       color=color,
       label=name,
@@ -117,10 +111,8 @@ def plot_associations(
   axis.set_ylim(len(measures) - 0.5, -0.5)
   axis.set_xlim(-1, 1)
   axis.set_xlabel(axis_label)
-  axis.grid(axis="x", color="#e4e4e4")
-  axis.set_axisbelow(True)
-  figure.legend(loc="outside upper center", ncols=3, frameon=False)
-  figure.set_layout_engine("constrained")
+  add_grid(axis, "x")
+  add_legend(figure, axis, ncols=3)
   return figure
 
 
@@ -139,7 +131,7 @@ def plot_along_training(
   Returns:
     The figure.
   """
-  figure = new_figure((6.4, 3.6))
+  figure = new_figure(6.4, 3.6)
   axis = figure.subplots()
   looks = zip("os^D", ("-", "--", "-.", ":"), strict=True)
   colors = ("#0b4f8a", "#c8701a", "#5d9bd1", "#7a7a7a")
@@ -163,10 +155,51 @@ def plot_along_training(
   axis.set_ylim(-1, 1)
   axis.set_xlabel("epoch at which forgetting is measured")
   axis.set_ylabel(axis_label)
-  axis.grid(color="#e4e4e4")
-  axis.set_axisbelow(True)
-  figure.legend(loc="outside upper center", ncols=2, frameon=False)
-  figure.set_layout_engine("constrained")
+  add_grid(axis)
+  add_legend(figure, axis, ncols=2)
+  return figure
+
+
+def plot_forgetting_and_sharpness(
+  forgetting: Sequence[str],
+  sharpness: Sequence[str],
+  tables: Mapping[str, Sequence[Interval]],
+) -> "Figure":
+  """Tables of rank correlations, dark where they are strong.
+
+  Args:
+    forgetting: the lines.
+    sharpness: the columns.
+    tables: title -> intervals, line after line; those that cover zero are put
+      in brackets.
+
+  Returns:
+    The figure.
+  """
+  figure = new_figure(2.6 + 3.3 * len(tables), 1.9 + 0.3 * len(forgetting))
+  panels = figure.subplots(1, len(tables), sharey=True, squeeze=False)[0]
+  shape = len(forgetting), len(sharpness)
+  image: Any = None
+  for panel, (title, intervals) in zip(panels, tables.items(), strict=True):
+    values = np.array([t.value for t in intervals]).reshape(shape)
+    # Strength as tone and the sign in the number: it reads in grey.
+    image = panel.imshow(
+      np.abs(values), cmap="Greys", vmin=0, vmax=1, aspect="auto"
+    )
+    for index, interval in enumerate(intervals):
+      i, j = divmod(index, len(sharpness))
+      text = f"{interval.value:+.2f}".replace("0.", ".")
+      if interval.low <= 0 <= interval.high:
+        text = f"({text})"
+      color = "white" if abs(interval.value) > 0.55 else "black"
+      panel.text(j, i, text, ha="center", va="center", fontsize=7, color=color)
+    panel.set_title(title, fontsize=9)
+    names = [label(s) for s in sharpness]
+    look = {"rotation": 40, "ha": "right", "fontsize": 7}
+    panel.set_xticks(range(len(names)), names, **look)
+    names = [label(f) for f in forgetting]
+    panel.set_yticks(range(len(names)), names, fontsize=8)
+  figure.colorbar(image, ax=list(panels), label="|Kendall's τ|", shrink=0.8)
   return figure
 
 
@@ -193,18 +226,8 @@ def _fit_axes(axis: Any, x: np.ndarray, y: np.ndarray) -> None:
     if not inside.all() and margin > 0:
       set_limits(values[inside].min() - margin, values[inside].max() + margin)
   if outside.any():
-    axis.annotate(
-      f"{outside.sum()} outside",
-      (0.03, 0.03),
-      xycoords="axes fraction",
-      fontsize=8,
-    )
-
-
-def new_figure(size: tuple[float, float]) -> "Figure":
-  from matplotlib.figure import Figure
-
-  return Figure(figsize=size, dpi=150)
+    text, corner = f"{outside.sum()} outside", (0.03, 0.03)
+    axis.annotate(text, corner, xycoords="axes fraction", fontsize=8)
 
 
 def _draw_intervals(
@@ -213,16 +236,10 @@ def _draw_intervals(
   intervals: Sequence[Interval],
   *,
   horizontal: bool,
-  linestyle: str = "none",
   **look: Any,
 ) -> None:
   values = np.array([t.value for t in intervals])
   errors = np.abs(np.array([[t.low, t.high] for t in intervals]).T - values)
-  if horizontal:
-    axis.errorbar(
-      values, positions, xerr=errors, linestyle=linestyle, **_ERRORS, **look
-    )
-  else:
-    axis.errorbar(
-      positions, values, yerr=errors, linestyle=linestyle, **_ERRORS, **look
-    )
+  x, y = (values, positions) if horizontal else (positions, values)
+  look |= {"xerr" if horizontal else "yerr": errors}
+  axis.errorbar(x, y, capsize=2, linewidth=1.2, markersize=5, **look)

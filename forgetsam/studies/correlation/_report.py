@@ -1,6 +1,5 @@
 """The report: what the table says, arm by arm, as Markdown and plots."""
 
-import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +12,7 @@ from forgetsam.studies.correlation._associations import Interval
 from forgetsam.studies.correlation._figures import (
   plot_along_training,
   plot_associations,
+  plot_forgetting_and_sharpness,
   plot_networks,
   save_figures,
 )
@@ -30,9 +30,6 @@ from forgetsam.studies.correlation._networks import (
   choose,
   collect_networks,
   write_networks,
-)
-from forgetsam.studies.correlation._pair_tables import (
-  plot_forgetting_and_sharpness,
 )
 from forgetsam.studies.correlation._plan import Arm
 
@@ -89,11 +86,11 @@ def report_arm(
     resamples: of each bootstrap.
 
   Returns:
-    Markdown, and figures by name: none where matplotlib is not installed.
+    Markdown, and figures by name.
   """
   finished = choose(networks, ~networks["diverged"].astype(bool))
   tables = arm_tables(finished, resamples=resamples)
-  parts = [
+  text = [
     _header(networks),
     _methods(finished),
     _accuracy_table(tables),
@@ -105,10 +102,7 @@ def report_arm(
     ),
     _along_table(tables),
   ]
-  if importlib.util.find_spec("matplotlib") is None:
-    print("No pictures: matplotlib is not installed (pip install matplotlib).")
-    return "\n".join(parts), {}
-  return "\n".join(parts), _figures(finished, tables)
+  return "\n".join(text), _figures(finished, tables)
 
 
 def _figures(networks: Networks, tables: ArmTables) -> "dict[str, Figure]":

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from forgetsam.experiment.figures import add_grid, add_legend, new_figure
 from forgetsam.studies.known_bias._tables import (
   Groups,
   Key,
@@ -32,10 +33,7 @@ _ROWS = {
 
 
 def draw_curves(
-  path: Path,
-  groups: Groups,
-  plain: Key,
-  chosen: Sequence[Key],
+  path: Path, groups: Groups, plain: Key, chosen: Sequence[Key]
 ) -> None:
   """Every metric over rho, a column for each method; writes a PNG.
 
@@ -47,9 +45,7 @@ def draw_curves(
     plain: the key of plain training's runs.
     chosen: the conditions that the protocol chose, marked by a ring.
   """
-  from matplotlib.figure import Figure
-
-  figure = Figure(figsize=(10, 8.2), dpi=80, layout="constrained")
+  figure = new_figure(10, 8.2, dpi=80)
   axes = figure.subplots(len(_ROWS), len(_NAMES), sharey="row", sharex="col")
   for row, (metric, label) in zip(axes, _ROWS.items(), strict=True):
     row[0].set_ylabel(label)
@@ -59,12 +55,7 @@ def draw_curves(
     axis.set_title(name)
   for axis in axes[-1]:
     axis.set_xlabel(r"radius $\rho$ (norm of the offset)")
-  figure.legend(
-    *axes[0, 0].get_legend_handles_labels(),
-    loc="outside upper center",
-    ncols=4,
-    frameon=False,
-  )
+  add_legend(figure, axes[0, 0], ncols=4)
   figure.savefig(path)
 
 
@@ -82,15 +73,12 @@ def _draw_panel(
     low, high = base.mean - base.standard_error, base.mean + base.standard_error
     axis.axhspan(low, high, color="#b8b8b8", alpha=0.5, linewidth=0)
   for m, style in M_STYLES.items():
-    keys = sorted(k for k in groups if k[:2] == (method, m))
-    points = [
-      (k, cell(groups[k], metric, None).mean)
-      for k in keys
-      if not collapsed(groups[k])
-    ]
-    finite = [(k, mean) for k, mean in points if mean is not None]
-    for key in keys:
-      if metric == "test_random/accuracy" and collapsed(groups[key]):
+    finite = []
+    for key in sorted(k for k in groups if k[:2] == (method, m)):
+      mean = cell(groups[key], metric, None).mean
+      if mean is not None and not collapsed(groups[key]):
+        finite.append((key, mean))
+      elif metric == "test_random/accuracy":
         axis.annotate(
           f"m = {m}\ncollapses",
           (key[3], 0.04),
@@ -117,8 +105,7 @@ def _draw_panel(
   ticks = sorted({k[3] for k in groups if k[0] == method})
   axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
   axis.minorticks_off()
-  axis.grid(color="#e4e4e4")
-  axis.set_axisbelow(True)
+  add_grid(axis)
 
 
 METHOD_STYLES: Mapping[str, Mapping[str, Any]] = {
@@ -131,10 +118,7 @@ METHOD_STYLES: Mapping[str, Mapping[str, Any]] = {
 
 
 def draw_steps(
-  path: Path,
-  effects: Sequence[Mapping[str, Any]],
-  groups: Groups,
-  m: int,
+  path: Path, effects: Sequence[Mapping[str, Any]], groups: Groups, m: int
 ) -> None:
   """One-step effects against the ratio after training; writes a PNG.
 
@@ -144,10 +128,8 @@ def draw_steps(
     groups: the runs of the curve.
     m: the micro-batch size to show, beside plain training.
   """
-  from matplotlib.figure import Figure
-
   epochs = sorted({effect["epoch"] for effect in effects})
-  figure = Figure(figsize=(10, 5.4), dpi=80, layout="constrained")
+  figure = new_figure(10, 5.4, dpi=80)
   axes = figure.subplots(2, len(epochs), sharey="row", squeeze=False)
   labels = {
     "forgotten_balance": (
@@ -165,29 +147,17 @@ def draw_steps(
         if effect["epoch"] == epoch and shown:
           _draw_effect(axis, effect, name, groups)
       axis.axhline(0, color="black", linewidth=0.8)
-      axis.grid(color="#e4e4e4")
-      axis.set_axisbelow(True)
+      add_grid(axis)
   for axis, epoch in zip(axes[0], epochs, strict=True):
     axis.set_title(f"plain network, epoch {epoch}")
   for axis in axes[1]:
     axis.set_xlabel("patch/content influence\nafter training with it")
-  handles, names = axes[0, 0].get_legend_handles_labels()
-  unique = dict(zip(names, handles, strict=True))
-  figure.legend(
-    unique.values(),
-    unique.keys(),
-    loc="outside upper center",
-    ncols=5,
-    frameon=False,
-  )
+  add_legend(figure, axes[0, 0], ncols=5)
   figure.savefig(path)
 
 
 def _draw_effect(
-  axis: Any,
-  effect: Mapping[str, Any],
-  name: str,
-  groups: Groups,
+  axis: Any, effect: Mapping[str, Any], name: str, groups: Groups
 ) -> None:
   key = key_of(effect)
   trained = cell(groups[key], "influence/ratio", None).mean
