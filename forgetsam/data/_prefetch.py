@@ -41,20 +41,16 @@ def _prefetch(
   sharding: NamedSharding | None,
   size: int,
 ) -> Iterator[dict[str, jax.Array]]:
+  def put(array: np.ndarray) -> Any:
+    if sharding is None:
+      return jax.device_put(array)
+    # In one process the same as device_put; in several, each gives its part.
+    return jax.make_array_from_process_local_data(sharding, array)
+
   waiting: collections.deque[dict[str, jax.Array]] = collections.deque()
   while True:
     for batch in itertools.islice(iterator, size - len(waiting)):
-      waiting.append(_put(batch, sharding))
+      waiting.append({name: put(array) for name, array in batch.items()})
     if not waiting:
       return
     yield waiting.popleft()
-
-
-def _put(batch: dict[str, Any], sharding: NamedSharding | None) -> Any:
-  if sharding is None:
-    return jax.device_put(batch)
-  # In one process the same as device_put; in several, each gives its part.
-  return {
-    name: jax.make_array_from_process_local_data(sharding, array)
-    for name, array in batch.items()
-  }

@@ -52,10 +52,21 @@ def check_available(name: str, data_dir: PathLike | None = None) -> None:
   base = base_name(name)
   if base in OWN_SETS:
     own_directory(base, data_dir)
-    _check_source(base, data_dir)
+    source = OWN_SETS[base]
+    if source is not None:
+      try:
+        check_available(source, source_directory(source, data_dir))
+      except DatasetNotFoundError as error:
+        raise DatasetNotFoundError(
+          f"Data set {base!r} is made of {source!r}. {error}"
+        ) from error
     return
   places = "".join(f"\n  {place}" for place in searched(base, data_dir))
-  known = _known_names()
+  import tensorflow_datasets as tfds
+
+  _register_own_sets()
+  # Community sets are listed on a server.
+  known = tfds.list_builders(with_community_datasets=False)
   if base not in known:
     close = difflib.get_close_matches(base, known, n=4, cutoff=0.7)
     hint = f" Did you mean {' or '.join(map(repr, close))}?" if close else ""
@@ -88,11 +99,7 @@ def manual_files(name: str) -> str:
 def prepared_builder(
   name: str, data_dir: PathLike | None
 ) -> "tfds.core.DatasetBuilder":
-  """Finds a prepared set, or builds it where that needs no network.
-
-  Raises:
-    DatasetNotFoundError: as `check_available`.
-  """
+  """Finds a prepared set, or builds it where that needs no network."""
   builder = find_prepared(name, data_dir)
   if builder is None:
     check_available(name, data_dir)
@@ -139,28 +146,6 @@ def _build(name: str, data_dir: PathLike | None) -> None:
     # two processes the second cannot, and finds the first one's complete set.
     if not builder.data_path.exists():
       raise
-
-
-def _check_source(name: str, data_dir: PathLike | None) -> None:
-  """Raises where the set that `name` is made of is not there."""
-  source = OWN_SETS[name]
-  if source is None:
-    return
-  try:
-    check_available(source, source_directory(source, data_dir))
-  except DatasetNotFoundError as error:
-    raise DatasetNotFoundError(
-      f"Data set {name!r} is made of {source!r}. {error}"
-    ) from error
-
-
-def _known_names() -> list[str]:
-  """Every set that TFDS can prepare, those of this project included."""
-  import tensorflow_datasets as tfds
-
-  _register_own_sets()
-  # Community sets are listed on a server.
-  return list(tfds.list_builders(with_community_datasets=False))
 
 
 def _register_own_sets() -> None:

@@ -26,11 +26,7 @@ OWN_SETS = {
 def find_prepared(
   name: str, data_dir: PathLike | None
 ) -> "tfds.core.DatasetBuilder | None":
-  """The prepared set's builder, read from its files; None if there is none.
-
-  Raises:
-    DatasetNotFoundError: `name` is no name of a TFDS set.
-  """
+  """The prepared set's builder, read from its files; None if there is none."""
   import tensorflow_datasets as tfds
   from tensorflow_datasets.core import registered
 
@@ -74,11 +70,7 @@ def source_directory(source: str, beside: PathLike | None) -> PathLike | None:
 
 
 def own_directory(name: str, data_dir: PathLike | None) -> PathLike:
-  """Where our sets are built: `data_dir`, TFDS's default, or a user cache.
-
-  Raises:
-    DatasetNotFoundError: none of them is writable.
-  """
+  """Where our sets are built: `data_dir`, TFDS's default, or a user cache."""
   import tensorflow_datasets as tfds
 
   directories: list[PathLike] = (
@@ -97,11 +89,7 @@ def own_directory(name: str, data_dir: PathLike | None) -> PathLike:
 
 
 def base_name(name: str) -> str:
-  """A set's name without configuration and version.
-
-  Raises:
-    DatasetNotFoundError: this is no name of a TFDS set.
-  """
+  """A set's name without configuration and version."""
   from tensorflow_datasets.core import naming
 
   try:

@@ -42,15 +42,8 @@ def stratified(
   """Chooses `count` examples with the classes in proportion.
 
   A class of n_k among n examples gets count * n_k / n of them, rounded by the
-  largest remainders (the lower class first where they tie).
-
-  Args:
-    labels: class of each example.
-    count: how many to choose, 0 to n.
-    keys: a random number for each example; the smallest of a class are taken.
-
-  Returns:
-    The chosen positions, ascending.
+  largest remainders (the lower class first where they tie): those with the
+  smallest keys. Positions are ascending.
   """
   classes, sizes = np.unique(labels, return_counts=True)
   quotas, remainders = np.divmod(count * sizes, len(labels))

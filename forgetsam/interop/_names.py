@@ -15,15 +15,10 @@ Path = tuple[str, ...]
 
 
 class Layout(NamedTuple):
-  """A rearrangement of one array, and its inverse.
-
-  Attributes:
-    to_torch: from our array to PyTorch's.
-    to_ours: from PyTorch's array and our shape to our array.
-  """
+  """A rearrangement of one array, and its inverse."""
 
   to_torch: Callable[[Array], Array]
-  to_ours: Callable[[Array, Shape], Array]
+  to_ours: Callable[[Array, Shape], Array]  # of PyTorch's array and our shape
 
 
 # Position embeddings, vectors.
@@ -45,17 +40,11 @@ HEADS = Layout(
 
 
 class Entry(NamedTuple):
-  """One array of a PyTorch state, which joins one or three of ours.
+  """One array of a PyTorch state, which joins one or three of ours."""
 
-  Attributes:
-    name: its name in timm, torchvision and the paper's official code.
-    paths: our arrays', collection first.
-    layout: of each of ours before they are joined along the first axis.
-  """
-
-  name: str
-  paths: tuple[Path, ...]
-  layout: Layout
+  name: str  # in timm, torchvision and the paper's official code
+  paths: tuple[Path, ...]  # our arrays', collection first
+  layout: Layout  # of each of ours before they are joined along the first axis
 
   def to_torch(self, variables: Any) -> Array:
     """PyTorch's array of our variables."""
@@ -72,37 +61,19 @@ class Entry(NamedTuple):
 
 
 class Names(NamedTuple):
-  """A model's arrays by their PyTorch names.
+  """A model's arrays by their PyTorch names."""
 
-  Attributes:
-    entries: all arrays but the counters.
-    counters: names of the counts of batches that each BatchNorm has seen, which
-      nothing reads where its momentum is a number, as it is here.
-    head: prefix of the head's names.
-    stem: name of the kernel that reads the image.
-    positions: name of the position embeddings, where there are any.
-  """
-
-  entries: tuple[Entry, ...]
+  entries: tuple[Entry, ...]  # all arrays but the counters
+  # Of the batches that each BatchNorm has seen, which nothing reads where its
+  # momentum is a number, as it is here.
   counters: tuple[str, ...]
-  head: str
-  stem: str
-  positions: str | None
+  head: str  # prefix of the head's names
+  stem: str  # name of the kernel that reads the image
+  positions: str | None  # name of the position embeddings
 
 
 def torch_names(name: str, module: nn.Module) -> Names:
-  """The arrays of a registered model.
-
-  Args:
-    name: the model's name, for the error's message.
-    module: the model.
-
-  Returns:
-    Its arrays by their PyTorch names.
-
-  Raises:
-    ValueError: the model is neither a ViT nor a ResNet.
-  """
+  """The arrays of a registered ViT or ResNet."""
   if isinstance(module, models.ViT):
     entries = tuple(_vit(module))
     return Names(entries, (), "head", "patch_embed.proj.weight", "pos_embed")

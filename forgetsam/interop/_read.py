@@ -19,22 +19,9 @@ _PREFIXES = ("module.", "_orig_mod.")
 
 
 def read_state(source: Mapping[str, Any] | str | Path) -> Arrays:
-  """The arrays of a PyTorch state, without what training wrapped it in.
-
-  Args:
-    source: a dictionary, or the path of a file of it.
-
-  Returns:
-    The arrays by name, floating-point ones in float32.
-
-  Raises:
-    ImportError: a .pth file, and PyTorch is not installed.
-    ValueError: the file is missing, of an unknown kind, damaged, or wants to
-      run code; or an entry is no array.
-  """
+  """Reads a PyTorch state, without what training wrapped it in, in float32."""
   state = source if isinstance(source, Mapping) else _read_file(source)
-  state = _unwrap(state)
-  return {name: _array(name, value) for name, value in state.items()}
+  return {name: _array(name, value) for name, value in _unwrap(state).items()}
 
 
 def _read_file(source: str | Path) -> Mapping[str, Any]:

@@ -108,14 +108,9 @@ def _moments(
 class Head(nn.Module):
   """A dense layer whose logits are float32, whatever it computes in.
 
-  Attributes:
-    num_classes: number of logits.
-    bias: initial value of the bias. With a sigmoid per class, a negative one
-      starts the probabilities near the classes' frequencies: about -log K.
-      None draws it uniformly within 1 / sqrt(features), as PyTorch's linear
-      layers do.
-    kernel_init: initialiser of the kernel.
-    dtype: type of the computation.
+  With a sigmoid per class, a negative initial `bias` starts the probabilities
+  near the classes' frequencies: about -log K. None draws it uniformly within
+  1 / sqrt(features), as PyTorch's linear layers do.
   """
 
   num_classes: int

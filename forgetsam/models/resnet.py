@@ -29,19 +29,12 @@ class ConvNorm(nn.Module):
 
   Padding is the same on both sides, as in PyTorch; JAX's "SAME" pads on one
   side only where the stride is 2.
-
-  Attributes:
-    width: number of output channels.
-    kernel_size: side of the kernel, in pixels; odd.
-    stride: step between two outputs, in pixels.
-    zero_scale: whether BatchNorm's scale starts at zero instead of one.
-    dtype: type of the computation.
   """
 
   width: int
-  kernel_size: int
+  kernel_size: int  # odd
   stride: int = 1
-  zero_scale: bool = False
+  zero_scale: bool = False  # BatchNorm's scale starts at zero, not one
   dtype: DTypeLike = "float32"
 
   @nn.compact
@@ -69,18 +62,12 @@ class ResidualBlock(nn.Module):
   """Two or three convolutions beside a shortcut, which is linear.
 
   The last convolution's BatchNorm starts at a scale of zero: at first, every
-  block passes its (resized) input on.
-
-  Attributes:
-    width: number of channels inside the block.
-    stride: the block's step, taken by its first 3x3 convolution.
-    bottleneck: whether the block is 1x1, 3x3, 1x1 with four times as many
-      channels at its end, instead of 3x3, 3x3.
-    dtype: type of the computation.
+  block passes its (resized) input on. A bottleneck is 1x1, 3x3, 1x1 with four
+  times as many channels at its end, instead of 3x3, 3x3.
   """
 
-  width: int
-  stride: int
+  width: int  # inside the block
+  stride: int  # of its first 3x3 convolution
   bottleneck: bool
   dtype: DTypeLike = "float32"
 
@@ -162,15 +149,10 @@ class ResNet(nn.Module):
 
   @nn.compact
   def __call__(self, images: Images, *, train: bool = False) -> Logits:
-    """Computes the logits.
+    """Computes the logits of normalised images.
 
-    Args:
-      images: normalised images.
-      train: whether BatchNorm takes and records the batch's statistics, and
-        dropout is on; it then needs the key "dropout".
-
-    Returns:
-      One logit per image and class.
+    With `train`, BatchNorm takes and records the batch's statistics, and
+    dropout is on, which needs the key "dropout".
     """
     kernel_size, stride = (7, 2) if self.stem == "imagenet" else (3, 1)
     x = nn.relu(

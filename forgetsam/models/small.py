@@ -49,15 +49,7 @@ class MLP(nn.Module):
 
   @nn.compact
   def __call__(self, images: Images, *, train: bool = False) -> Logits:
-    """Computes the logits.
-
-    Args:
-      images: normalised images.
-      train: whether dropout is on; it then needs the key "dropout".
-
-    Returns:
-      One logit per image and class.
-    """
+    """Computes the logits; `train` turns on dropout (with key "dropout")."""
     x = jnp.reshape(images, (images.shape[0], -1))
     for width in self.hidden:
       x = nn.Dense(width, dtype=self.dtype)(x)
@@ -103,15 +95,10 @@ class CNN(nn.Module):
 
   @nn.compact
   def __call__(self, images: Images, *, train: bool = False) -> Logits:
-    """Computes the logits.
+    """Computes the logits of normalised images.
 
-    Args:
-      images: normalised images.
-      train: whether BatchNorm takes and records the batch's statistics, and
-        dropout is on; it then needs the key "dropout".
-
-    Returns:
-      One logit per image and class.
+    With `train`, BatchNorm takes and records the batch's statistics, and
+    dropout is on, which needs the key "dropout".
     """
     x = images
     for width in self.widths:

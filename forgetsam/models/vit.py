@@ -24,13 +24,7 @@ _KERNEL_INIT = nn.initializers.xavier_uniform()
 
 
 class PatchEmbedding(nn.Module):
-  """Embeds square patches of the image, with their positions.
-
-  Attributes:
-    patch_size: side of a patch, in pixels.
-    width: size of a token.
-    dtype: type of the computation.
-  """
+  """Embeds square patches of the image, with their positions."""
 
   patch_size: int
   width: int
@@ -38,18 +32,7 @@ class PatchEmbedding(nn.Module):
 
   @nn.compact
   def __call__(self, images: Images) -> Float[Array, "batch tokens features"]:
-    """Embeds a batch of images.
-
-    Args:
-      images: normalised images, of the size that the model was initialised
-        with.
-
-    Returns:
-      One token per patch, row by row.
-
-    Raises:
-      ValueError: the patches do not tile the image.
-    """
+    """Makes one token per patch, row by row."""
     batch, height, width, _ = images.shape
     if height % self.patch_size or width % self.patch_size:
       raise ValueError(
@@ -79,13 +62,8 @@ class EncoderBlock(nn.Module):
   """Self-attention, then a two-layer perceptron, each on normalised tokens.
 
   Queries, keys and values are initialised separately: as one joint kernel,
-  they would have another fan-out and smaller entries.
-
-  Attributes:
-    num_heads: number of attention heads, which divides the token's size.
-    mlp_width: size of the perceptron's hidden layer.
-    dropout: rate after the attention, the hidden layer and the perceptron.
-    dtype: type of the computation.
+  they would have another fan-out and smaller entries. Dropout follows the
+  attention, the hidden layer and the perceptron.
   """
 
   num_heads: int
@@ -182,18 +160,10 @@ class ViT(nn.Module):
 
   @nn.compact
   def __call__(self, images: Images, *, train: bool = False) -> Logits:
-    """Computes the logits.
+    """Computes the logits; `train` turns on dropout (with key "dropout").
 
-    Args:
-      images: normalised images, of the size that the model was initialised
-        with.
-      train: whether dropout is on; it then needs the key "dropout".
-
-    Returns:
-      One logit per image and class.
-
-    Raises:
-      ValueError: the patches do not tile the image.
+    Images must have the size that the model was initialised with, and patches
+    that tile them; else a ValueError is raised.
     """
     x = PatchEmbedding(
       self.patch_size, self.width, dtype=self.dtype, name="embedding"

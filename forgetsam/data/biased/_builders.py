@@ -28,15 +28,10 @@ always another one's. All four test splits hold the same images in the order of
 
 @dataclasses.dataclass(kw_only=True)
 class BiasConfig(tfds.core.BuilderConfig):
-  """How often the patch's corner agrees with the label.
+  """How often the patch's place agrees with the label."""
 
-  Attributes:
-    q: fraction of the training examples whose place is the label's.
-    seed: of all places.
-  """
-
-  q: float
-  seed: int = 0
+  q: float  # fraction of the training examples whose place is the label's
+  seed: int = 0  # of all places
 
 
 class _Biased(

@@ -19,28 +19,16 @@ _SEVERITIES = (1, 2, 3, 4, 5)
 
 @dataclasses.dataclass(frozen=True)
 class Adapter:
-  """How to read one TFDS set.
+  """How to read one TFDS set."""
 
-  Attributes:
-    train: split to train on, or None.
-    test: split to test on.
-    label: the feature that holds the label.
-    multi_label: whether an image has any number of labels, all of them right.
-    resize: whether evaluation resizes and crops. Images that were corrupted at
-      their final size are taken as they are.
-    default_config: the TFDS configuration, unless the name has one.
-    needs_config: whether the name must have one.
-    subset: whether the images show `IMAGENET_R`'s classes only.
-  """
-
-  train: str | None = None
-  test: str = "test"
-  label: str = "label"
-  multi_label: bool = False
-  resize: bool = True
-  default_config: str | None = None
-  needs_config: bool = False
-  subset: bool = False
+  train: str | None = None  # the split to train on
+  test: str = "test"  # the split to test on
+  label: str = "label"  # the feature that holds the label
+  multi_label: bool = False  # any number of labels, all of them right
+  resize: bool = True  # not where images were corrupted at their final size
+  default_config: str | None = None  # unless the name has one
+  needs_config: bool = False  # the name must have one
+  subset: bool = False  # the images show `IMAGENET_R`'s classes only
 
 
 _ADAPTERS = {

@@ -31,10 +31,6 @@ def num_lanes(batch_size: int) -> int:
 
   They divide the batch, and are divided by what divides both it and 16: a power
   of two, as numbers of processes are.
-
-  Example:
-    >>> num_lanes(64), num_lanes(1000), num_lanes(1024), num_lanes(4096)
-    (16, 8, 128, 512)
   """
   most = min(batch_size // _ROWS_OF_A_LANE, _MOST_LANES)
   lanes = math.gcd(batch_size, _FEW_LANES)
@@ -62,17 +58,9 @@ def shuffled(
   position. A lane reads its range's files in a random order, several at once
   where lanes are few, and permutes windows of consecutive records. At the
   epoch's end it begins its range again, as far as its part of the last batch
-  needs.
+  needs. All lanes' windows together hold `shuffle_buffer` records.
 
-  Args:
-    records: where the examples are.
-    read: gives the dataset of a run's examples, or of anything in their stead.
-    batch_size: examples per step, of all shards.
-    seed: seed of the orders.
-    start_step: first step, counted from the start of training.
-    shard: (index, count) of the parts of a batch.
-    shuffle_buffer: records in the windows of all lanes together.
-    num_draws: random numbers for each example.
+  `read` gives the dataset of a run's examples, or of anything in their stead.
   """
   index, shards = shard
   lanes = num_lanes(batch_size)

@@ -113,14 +113,8 @@ def build_stream_options(
 ) -> data.StreamOptions:
   """Normalisation and crops of a set that is read from files.
 
-  Args:
-    config: a checked configuration.
-    job: whether evaluation images have the size that `--job=evaluate` asks for,
-      `config.evaluation.job_image_size` and `job_short_side`; where these are
-      none, that of the evaluations during training.
-
-  Raises:
-    ValueError: the crop is larger than what it is cut from.
+  With `job`, evaluation images have the size that `--job=evaluate` asks for;
+  where it asks for none, that of the evaluations during training.
   """
   options, scored = config.data, config.evaluation
   size, short_side = scored.image_size, scored.short_side
@@ -192,13 +186,9 @@ def build_train_indices(
   config: config_dict.ConfigDict, source: data.BatchSource
 ) -> Callable[[int], Int64[np.ndarray, " b"]]:
   """Positions of a training step's examples, as a function of the step."""
-
-  def indices(step: int) -> Int64[np.ndarray, " b"]:
-    return source.train_indices(
-      batch_size=config.batch_size, seed=config.seed, step=step
-    )
-
-  return indices
+  return lambda step: source.train_indices(
+    batch_size=config.batch_size, seed=config.seed, step=step
+  )
 
 
 def build_eval_batches(

@@ -16,11 +16,7 @@ Offset = tuple[AscentSignal, optax.GradientTransformation]
 
 
 def build_common_offsets(config: config_dict.ConfigDict) -> dict[str, Offset]:
-  """SAM, OBF and a random direction of fixed radii, to compare networks by.
-
-  Returns:
-    Ascent signal and perturbation, by name.
-  """
+  """SAM, OBF and a random direction of fixed radii, to compare networks by."""
   loss, options = fs.loss_ascent(build_loss(config)), config.forgetting
   bias = fs.output_bias_forgetting(
     lam=config.ascent.lam,

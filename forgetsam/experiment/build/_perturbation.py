@@ -71,16 +71,7 @@ def build_rho(
 def build_perturbation(
   config: config_dict.ConfigDict, rho: optax.Schedule, seed: Seed
 ) -> optax.GradientTransformation | None:
-  """Maps ascent gradients to offsets; None where training is plain.
-
-  Args:
-    config: a checked configuration.
-    rho: the radius, a schedule of the step.
-    seed: what a random perturbation draws from.
-
-  Returns:
-    The perturbation of a step that perturbs, with its steps and its layers.
-  """
+  """Maps ascent gradients to offsets; None where training is plain."""
   options = config.perturbation
   if options.name == "none":
     return None

@@ -25,16 +25,8 @@ def build_probe(
   """Measures what common perturbations forget on fixed probes.
 
   One micro-batch gives each offset; fixed probes of training and of held-out
-  examples (where there are any) give the information before and after it.
-
-  Args:
-    config: a checked configuration.
-    sources: the run's data.
-    forward: the model.
-
-  Returns:
-    `(params, model_state) -> scalars`, jitted: "sam/train/conditional", in
-    nats, and so on; None where `config.probe.perturbations` is empty.
+  examples (where there are any) give the information before and after it, in
+  nats: "sam/train/conditional", and so on. None where nothing is to be logged.
   """
   names = [n for n in config.probe.perturbations.split(",") if n]
   if not names:

@@ -50,11 +50,7 @@ def define_process_flags(values: flags.FlagValues) -> None:
 def read_process_flags(
   values: flags.FlagValues, environment: Mapping[str, str] = os.environ
 ) -> ProcessFlags:
-  """Reads which process this is; a launcher may complete the flags.
-
-  Raises:
-    ConfigError: the flags are incomplete or contradict each other.
-  """
+  """Reads which process this is; a launcher may complete the flags."""
   fields: Any = [values[name].value for name in ProcessFlags._fields]
   given = ProcessFlags(*fields)
   if given.coordinator is None:

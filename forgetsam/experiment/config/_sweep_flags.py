@@ -41,11 +41,7 @@ def define_sweep_flags(values: flags.FlagValues) -> None:
 
 
 def read_sweep_flags(values: flags.FlagValues) -> SweepFlags | None:
-  """Reads the sweep's flags; None where another job runs.
-
-  Raises:
-    ConfigError: they are given to another job, or do not go together.
-  """
+  """Reads the sweep's flags; None where another job runs."""
   if values.job != "sweep":
     for name in SweepFlags._fields:
       if values[name].present:
