@@ -23,7 +23,9 @@ from forgetsam.forgetting._offsets import (
 )
 from forgetsam.forgetting._output_forgetting import (
   OutputForgetting,
+  ProbeForgetting,
   output_forgetting,
+  probe_forgetting,
 )
 from forgetsam.forgetting._output_information import (
   InformationEstimates,
@@ -35,18 +37,12 @@ from forgetsam.forgetting._output_shift import (
   OutputSummary,
   output_shift,
 )
-from forgetsam.forgetting._probe_forgetting import (
-  ProbeForgetting,
-  probe_forgetting,
-)
 from forgetsam.forgetting._representation import (
+  RepresentationForgetting,
   RepresentationInformation,
   feature_scale,
-  representation_information,
-)
-from forgetsam.forgetting._representation_forgetting import (
-  RepresentationForgetting,
   representation_forgetting,
+  representation_information,
 )
 
 __all__ = [

@@ -8,8 +8,9 @@ import jax
 import jax.numpy as jnp
 
 from forgetsam._arrays import add_delta
+from forgetsam._checks import check_count
+from forgetsam._estimate import estimate_mean
 from forgetsam._typing import PyTree
-from forgetsam.forgetting._jackknife import over_repeats
 from forgetsam.forgetting._offsets import DeltaFn, Examples
 
 EffectFn = Callable[[PyTree, PyTree, Any], PyTree]
@@ -72,13 +73,17 @@ def effect_over_repeats(
     >>> round(float(length.value), 4)
     0.5
   """
-  check_repeats(repeats)
-  _check_size("m", m, examples)
+  check_count("repeats", repeats)
+  if not 1 <= m <= len(examples[1]):
+    raise ValueError(
+      f"m={m} must be at least 1 and at most the number of examples, "
+      f"{len(examples[1])}"
+    )
   draws = [
     _one_repeat(effect_fn, delta_fn, m, params, examples, context, key, index)
     for index in range(repeats)
   ]
-  return over_repeats(jax.tree.map(lambda *xs: jnp.stack(xs), *draws))
+  return over_repeats(stack(draws))
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
@@ -98,21 +103,18 @@ def _one_repeat(
 
 
 def draw(examples: Examples, size: int, key: jax.Array) -> Examples:
-  """Examples without replacement."""
+  """Draws examples without replacement."""
   images, labels = examples
   indices = jax.random.choice(key, len(labels), (size,), replace=False)
   return jnp.asarray(images)[indices], jnp.asarray(labels)[indices]
 
 
-def check_repeats(repeats: int) -> None:
-  """Raises a `ValueError` where there is nothing to average."""
-  if repeats < 1:
-    raise ValueError(f"repeats={repeats} must be at least 1")
+def stack(draws: list[Any]) -> Any:
+  """A list of trees to a tree of `[repeats, ...]` arrays."""
+  return jax.tree.map(lambda *xs: jnp.stack(xs), *draws)
 
 
-def _check_size(name: str, size: int, examples: Examples) -> None:
-  if not 1 <= size <= len(examples[1]):
-    raise ValueError(
-      f"{name}={size} must be at least 1 and at most the number of examples, "
-      f"{len(examples[1])}"
-    )
+@jax.jit
+def over_repeats(draws: Any) -> Any:
+  """A tree of `[repeats, ...]` arrays to `Estimate`s of their means."""
+  return jax.tree.map(estimate_mean, draws)

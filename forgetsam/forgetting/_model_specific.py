@@ -7,16 +7,12 @@ import jax
 import jax.numpy as jnp
 
 from forgetsam._arrays import add_delta
+from forgetsam._checks import check_count
 from forgetsam._estimate import Estimate
 from forgetsam._losses import softmax_cross_entropy
 from forgetsam._typing import Loss, PyTree
-from forgetsam.forgetting._effect import check_repeats, draw
-from forgetsam.forgetting._jackknife import over_repeats
-from forgetsam.forgetting._offsets import (
-  DeltaFn,
-  Examples,
-  LogitsFn,
-)
+from forgetsam.forgetting._effect import draw, over_repeats, stack
+from forgetsam.forgetting._offsets import DeltaFn, Examples, LogitsFn
 
 
 class OriginEffect(NamedTuple):
@@ -164,7 +160,7 @@ def model_specific_forgetting(
   References:
     Ours: the paper's estimators are not known to us.
   """
-  check_repeats(repeats)
+  check_count("repeats", repeats)
   for name, (_, labels) in (("train", train), ("held_out", held_out)):
     if not 2 <= 2 * m <= len(labels):
       raise ValueError(
@@ -176,17 +172,13 @@ def model_specific_forgetting(
   def report(weights: PyTree) -> NetworkForgetting:
     by_origin = []
     for origin, examples in enumerate((train, held_out)):
-      own_key = jax.random.fold_in(key, origin)
-      draws = [
-        _own_and_fresh(
-          logits_fn, delta_fn, loss, m, weights, examples, own_key,
-          origin * repeats + r,
-        )
-        for r in range(repeats)
-      ]  # fmt: skip
-      by_origin.append(jax.tree.map(lambda *xs: jnp.stack(xs), *draws))
-    kl, rise = (_compare(*(d[i] for d in by_origin)) for i in (0, 1))
-    return NetworkForgetting(kl, rise)
+      one_draw = functools.partial(
+        _own_and_fresh, logits_fn, delta_fn, loss, m, weights, examples,
+        jax.random.fold_in(key, origin),
+      )  # fmt: skip
+      first = origin * repeats
+      by_origin.append(stack([one_draw(first + r) for r in range(repeats)]))
+    return NetworkForgetting(*map(_compare, *by_origin))
 
   return ModelSpecificForgetting(report(params), report(untrained_params))
 
@@ -223,7 +215,6 @@ def _own_and_fresh(
 
 
 def _compare(train: OwnAndFresh, held_out: OwnAndFresh) -> SpecificForgetting:
-  """All differences, of `[repeats]` arrays."""
   first, second = _effect(*train), _effect(*held_out)
   # The two origins' draws are independent: their variances add up.
   excess = Estimate(

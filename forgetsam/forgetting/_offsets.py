@@ -9,6 +9,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Int
 
+from forgetsam._checks import check_count
 from forgetsam._typing import AscentSignal, NDArray, PyTree
 from forgetsam.forgetting._jackknife import IntLabels
 
@@ -128,8 +129,7 @@ def batched(
   """
   if batch_size is None:
     return network(params, images)
-  if batch_size < 1:
-    raise ValueError(f"batch_size={batch_size} must be at least 1, or None")
+  check_count("batch_size", batch_size, ", or None")
   starts = range(0, len(images), batch_size)
   return jnp.concatenate(
     [network(params, images[i : i + batch_size]) for i in starts]

@@ -1,6 +1,5 @@
 """How much information about the input a network's outputs expose."""
 
-import functools
 from typing import NamedTuple
 
 import jax
@@ -53,11 +52,12 @@ class OutputInformation(NamedTuple):
 
 
 class InformationTerms(NamedTuple):
-  """One information's statistics before standard errors are taken."""
-
   plug_in: Terms
   jackknife: Terms
   variance: Terms
+
+
+BothTerms = tuple[InformationTerms, InformationTerms]
 
 
 def output_information(
@@ -136,20 +136,19 @@ def output_information(
     jackknife estimate of variance*, 1981.
   """
   groups = strata(labels, probabilities.shape[1])
-  terms = information_terms(probabilities, groups)
-  return estimates(terms, groups, num_classes=probabilities.shape[1])
+  return estimates(information_terms(probabilities, groups), groups)
 
 
 @jax.jit
 def information_terms(
   probabilities: Probabilities, groups: Strata
-) -> tuple[InformationTerms, InformationTerms]:
-  """The conditional and the unconditional information's terms."""
+) -> BothTerms:
+  """The terms of the conditional and of the unconditional information."""
   p = jnp.asarray(probabilities, jnp.float32)
   own_mean = groups.means(p)
   mean = jnp.broadcast_to(jnp.mean(p, axis=0), p.shape)
   shift = -(p - own_mean) / (groups.count - 1)[:, None]
-  lost_entropy = -_centre(jnp.sum(entr(p), axis=1), groups)
+  lost_entropy = -groups.centred(jnp.sum(entr(p), axis=1))
   lost_entropy = lost_entropy / (groups.count - 1)
 
   def entropy_form(
@@ -182,7 +181,7 @@ def _variance_terms(
   """The variance forms: within classes, and over all examples."""
   n, weight = groups.count, groups.weight
   deviation = jnp.sum((p - own_mean) ** 2, axis=1)
-  within = n / (n - 1) * groups.means(deviation[:, None])[:, 0]
+  within = n / (n - 1) * groups.means(deviation)
   # The class's variance without this example, less the class's variance.
   change = (within - n / (n - 1) * deviation) / (n - 2)
   conditional = Terms(jnp.mean(within), weight * change)
@@ -191,21 +190,16 @@ def _variance_terms(
   excess = jnp.mean(weight * within / n)
   shift = -weight[:, None] * (p - own_mean) / (n - 1)[:, None]
   square = jnp.sum((p - mean) ** 2, axis=1)
-  move = -weight * _centre(square, groups) / (n - 1)
+  move = -weight * groups.centred(square) / (n - 1)
   move = move - jnp.sum(shift**2, axis=1)
   move = move + weight**2 * ((within + change) / (n - 1) - within / n)
   return conditional, Terms(spread + excess, move)
 
 
-@functools.partial(jax.jit, static_argnames="num_classes")
-def estimates(
-  terms: tuple[InformationTerms, InformationTerms],
-  groups: Strata,
-  *,
-  num_classes: int,
-) -> OutputInformation:
+@jax.jit
+def estimates(terms: BothTerms, groups: Strata) -> OutputInformation:
   """Standard errors and bias bounds for both informations' terms."""
-  n = len(groups.count)
+  n, num_classes = groups.one_hot.shape
   bounds = (
     jnp.mean(jnp.log1p((num_classes - 1) / groups.count)),
     jnp.log1p((num_classes - 1) / jnp.asarray(n, jnp.float32)),
@@ -222,12 +216,8 @@ def estimates(
   return OutputInformation(conditional, unconditional)
 
 
-def _centre(x: Array, groups: Strata) -> Array:
-  return x - groups.means(x[:, None])[:, 0]
-
-
 def _kl_terms(p: Array, q: Array) -> Array:
-  """p log(p / q), zero where p is."""
+  """p log(p / q), zero where p is; `rel_entr` subtracts logs, and cancels."""
   inside = p > 0
   ratio = jnp.where(inside, p, 1) / jnp.where(inside, q, 1)
   return jnp.where(inside, p * jnp.log(ratio), 0)

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from forgetsam._checks import check_count
 from forgetsam._estimate import Estimate
 from forgetsam._typing import NDArray
 from forgetsam.forgetting._jackknife import (
@@ -16,7 +17,6 @@ from forgetsam.forgetting._jackknife import (
   jackknife,
   mean_terms,
   strata,
-  subtract,
 )
 from forgetsam.forgetting._output_information import softmax
 from forgetsam.training import confidence_bins
@@ -118,12 +118,11 @@ def output_shift(
     Guo et al., *On Calibration of Modern Neural Networks*, ICML 2017, eq. (3),
     for the calibration error.
   """
-  if bins < 1:
-    raise ValueError(f"bins={bins} must be at least 1")
+  check_count("bins", bins)
   groups = strata(labels, before_logits.shape[1])
   before = _terms(jnp.asarray(before_logits), groups, bins)
   after = _terms(jnp.asarray(after_logits), groups, bins)
-  change = [subtract(a, b) for a, b in zip(after, before, strict=True)]
+  change = jax.tree.map(jnp.subtract, after, before)
   return OutputShift(
     *(
       OutputSummary(*(jackknife(t, groups) for t in terms))
@@ -142,14 +141,9 @@ def _terms(logits: Array, groups: Strata, bins: int) -> list[Terms]:
   confidence = jnp.max(p, axis=1)
   right = jnp.argmax(z, axis=1) == jnp.argmax(target, axis=1)
   right = right.astype(jnp.float32)
-  per_example = [
-    target_logit,
-    others,
-    confidence,
-    right,
-    _calibration_gaps(confidence, right, bins),
-    _prior_log_ratios(p, target),
-  ]
+  gaps = _calibration_gaps(confidence, right, bins)
+  ratios = _prior_log_ratios(p, target)
+  per_example = [target_logit, others, confidence, right, gaps, ratios]
   return [mean_terms(x, groups) for x in per_example]
 
 

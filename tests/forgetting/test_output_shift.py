@@ -130,5 +130,5 @@ def test_a_constant_moves_the_logits_alone():
 
 
 def test_impossible_bins_are_refused():
-  with pytest.raises(ValueError, match="bins=0 must be at least 1"):
+  with pytest.raises(ValueError, match=r"bins=0 .* at least 1"):
     output_shift(jnp.zeros((2, 2)), jnp.zeros((2, 2)), jnp.arange(2), bins=0)
