@@ -5,20 +5,27 @@ function of the weights; `restrict` makes it one of a group of layers.
 """
 
 from forgetsam._estimate import Estimate
-from forgetsam.sharpness._average_case import average_sharpness
+from forgetsam.sharpness._balls import (
+  WorstCase,
+  average_sharpness,
+  worst_case_sharpness,
+)
 from forgetsam.sharpness._dataset_loss import (
   DatasetLoss,
   dataset_loss,
   gradient_norm,
 )
-from forgetsam.sharpness._density import SpectralDensity, spectral_density
-from forgetsam.sharpness._lanczos import Eigenvalues, extreme_eigenvalues
 from forgetsam.sharpness._layer_groups import layer_groups, restrict
 from forgetsam.sharpness._m_sharpness import m_sharpness
 from forgetsam.sharpness._plots import plot_loss_surface, plot_spectral_density
+from forgetsam.sharpness._spectrum import (
+  Eigenvalues,
+  SpectralDensity,
+  extreme_eigenvalues,
+  spectral_density,
+)
 from forgetsam.sharpness._surface import loss_surface, orthonormal
 from forgetsam.sharpness._trace import hutchinson_trace, xtrace
-from forgetsam.sharpness._worst_case import WorstCase, worst_case_sharpness
 
 __all__ = [
   "DatasetLoss",

@@ -1,7 +1,7 @@
 """One batch's contribution to a dataset's loss and derivatives, compiled."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -17,14 +17,7 @@ Batch = dict[str, Any]
 
 
 class BatchFunctions(NamedTuple):
-  """Sums over a batch's unmasked examples, jitted.
-
-  Attributes:
-    value: `(batch, model_state, params) -> loss`.
-    value_and_gradient: `(batch, model_state, params) -> (loss, gradient)`.
-    hessian: `(batch, model_state, params, v) -> H v`.
-    gauss_newton: `(batch, model_state, params, v) -> G v`.
-  """
+  """Sums over unmasked examples; of (batch, model_state, [params, maybe v])."""
 
   value: Callable[..., Any]
   value_and_gradient: Callable[..., Any]
@@ -37,8 +30,6 @@ class BatchFunctions(NamedTuple):
 def batch_functions(
   forward: Forward, loss: Loss, mesh: Mesh | None
 ) -> BatchFunctions:
-  """Builds the programs for one model, loss and mesh."""
-
   def logits_fn(batch: Batch, model_state: PyTree, params: PyTree) -> Array:
     logits, _ = forward(
       params, model_state, batch["image"], train=False, key=None
@@ -69,22 +60,17 @@ def batch_functions(
     gradient = jax.grad(lambda z: total(z, batch))
     return pullback(jax.jvp(gradient, (logits,), (tangent,))[1])[0]
 
-  compiled = functools.partial(_compile, mesh=mesh)
+  gradient = jax.value_and_grad(value, argnums=2)
   return BatchFunctions(
-    compiled(value, trees=1),
-    compiled(jax.value_and_grad(value, argnums=2), trees=1),
-    compiled(hessian, trees=2),
-    compiled(gauss_newton, trees=2),
+    *(_compile(f, mesh) for f in (value, gradient, hessian, gauss_newton))
   )
 
 
 def _compile(
-  function: Callable[..., Any], *, trees: int, mesh: Mesh | None
+  function: Callable[..., Any], mesh: Mesh | None
 ) -> Callable[..., Any]:
-  """Jits a function of a batch, a model state and trees like params."""
-
-  def exact(batch: Batch, model_state: PyTree, *arguments: PyTree) -> Any:
-    wide = jax.tree.map(at_least_float32, arguments)
+  def exact(batch: Batch, model_state: PyTree, trees: Sequence[PyTree]) -> Any:
+    wide = jax.tree.map(at_least_float32, trees)
     with jax.default_matmul_precision("highest"):
       return function(batch, model_state, *wide)
 
@@ -93,6 +79,6 @@ def _compile(
   whole = replicated(mesh)
   return jax.jit(
     exact,
-    in_shardings=(split_batch(mesh), whole, *[whole] * trees),
+    in_shardings=(split_batch(mesh), whole, whole),
     out_shardings=whole,
   )

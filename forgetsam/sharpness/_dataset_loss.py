@@ -1,5 +1,6 @@
 """A dataset's mean loss as a function of the weights, and its derivatives."""
 
+import functools
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
@@ -96,11 +97,13 @@ def dataset_loss(
     2002.
   """
   check_mesh(mesh)
-  counts, placed = [], []
+  placed, counts = [], []
   for batch in batches:
     check_batch(batch, mesh)
-    counts.append(_num_examples(batch))
-    placed.append(_prepare(batch, mesh))
+    clean = _blank_padding(batch)
+    counts.append(int(clean["mask"].sum()))
+    sharding = None if mesh is None else split_batch(mesh)
+    placed.append(jax.device_put(clean, sharding))
   _check_all(counts, placed)
   functions = batch_functions(
     forward,  # type: ignore[arg-type]  # mypy: no promise of __hash__
@@ -152,29 +155,24 @@ def _mean_over(
       with jax.disable_jit(False):
         if mesh is not None:
           trees = _alone(jax.device_put(trees, replicated(mesh)))
-        total = finish(function(batches[0], model_state, *trees))
-        for batch in batches[1:]:
-          term = finish(function(batch, model_state, *trees))
-          total = finish(_add(total, term))
+        terms = (finish(function(b, model_state, trees)) for b in batches)
+        total = functools.reduce(lambda x, y: finish(_add(x, y)), terms)
         return _divide(total, count)
 
     return over_batches
 
   return DatasetLoss(
-    value=mean(functions.value),
-    value_and_gradient=mean(functions.value_and_gradient),
-    hessian_vector_product=mean(functions.hessian),
-    gauss_newton_vector_product=mean(functions.gauss_newton),
+    mean(functions.value),
+    mean(functions.value_and_gradient),
+    mean(functions.hessian),
+    mean(functions.gauss_newton),
     num_examples=count,
     parts=(),
   )
 
 
 def _alone(result: Any) -> Any:
-  """The result, once it is there where devices are a CPU's threads.
-
-  XLA's collectives between them hang when programs pile up.
-  """
+  """Waits on CPUs, where XLA's collectives hang when programs pile up."""
   if jax.default_backend() == "cpu":
     jax.block_until_ready(result)
   return result
@@ -190,22 +188,15 @@ def _divide(tree: PyTree, count: int | Array) -> PyTree:
   return jax.tree.map(lambda x: x / count, tree)
 
 
-def _num_examples(batch: Batch) -> int:
-  mask = batch.get("mask")
-  if mask is None:
-    return len(batch["label"])
-  if np.shape(mask) != (len(batch["label"]),):
-    raise ValueError(
-      f'batch["mask"] has shape {np.shape(mask)}: it must be one number per '
-      f"example, ({len(batch['label'])},)"
-    )
-  return int(np.sum(np.asarray(mask).astype(bool)))
-
-
-def _prepare(batch: Batch, mesh: Mesh | None) -> Batch:
+def _blank_padding(batch: Batch) -> Batch:
   """Zeros in the padding, where a nan would survive into the gradient."""
   size = len(batch["label"])
   mask = np.asarray(batch.get("mask", np.ones(size))).astype(bool)
+  if mask.shape != (size,):
+    raise ValueError(
+      f'batch["mask"] has shape {mask.shape}: it must be one number per '
+      f"example, ({size},)"
+    )
 
   def blank(x: Array | np.ndarray) -> Array | np.ndarray:
     if mask.all():
@@ -213,12 +204,8 @@ def _prepare(batch: Batch, mesh: Mesh | None) -> Batch:
     keep = mask.reshape(size, *[1] * (np.ndim(x) - 1))
     return np.where(keep, x, np.zeros_like(x))
 
-  clean = {
-    "image": jax.tree.map(blank, batch["image"]),
-    "label": blank(batch["label"]),
-    "mask": mask,
-  }
-  return jax.device_put(clean, None if mesh is None else split_batch(mesh))
+  images = jax.tree.map(blank, batch["image"])
+  return {"image": images, "label": blank(batch["label"]), "mask": mask}
 
 
 def _check_all(counts: list[int], batches: list[Batch]) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from forgetsam._checks import check_count
 from forgetsam._typing import PyTree
 from forgetsam.sharpness._dataset_loss import DatasetLoss
 
@@ -30,8 +31,7 @@ def layer_groups(params: PyTree, depth: int = 1) -> dict[str, PyTree]:
     >>> layer_groups(params)["head"]
     {'body': {'kernel': False}, 'head': True}
   """
-  if depth < 1:
-    raise ValueError(f"depth={depth} must be at least 1")
+  check_count("depth", depth)
 
   def name(path: tuple) -> str:
     return jax.tree_util.keystr(path[:depth], simple=True, separator="/")

@@ -6,8 +6,8 @@ from forgetsam._arrays import add_delta
 from forgetsam._checks import check_rho
 from forgetsam._estimate import Estimate, estimate_mean
 from forgetsam._typing import PyTree
+from forgetsam.sharpness._balls import ascent_offset
 from forgetsam.sharpness._dataset_loss import DatasetLoss
-from forgetsam.sharpness._offsets import ascent_offset
 
 
 def m_sharpness(

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Array, Float
 
-from forgetsam.sharpness._density import SpectralDensity
+from forgetsam.sharpness._spectrum import SpectralDensity
 
 # One dark and one light tone: the picture reads the same in grey.
 _LINE, _BAND = "#0b4f8a", "#a9c4dc"

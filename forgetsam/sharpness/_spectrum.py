@@ -1,4 +1,4 @@
-"""Lanczos' tridiagonalisation, and the ends of a matrix's spectrum."""
+"""A matrix's spectrum by Lanczos' iteration: its ends, and its density."""
 
 from typing import NamedTuple
 
@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 from matfree import decomp
 
+from forgetsam._checks import check_number
 from forgetsam._typing import PyTree
 from forgetsam.sharpness._host_loop import FlatMatVec, MatVec, run_algorithm
 
@@ -77,30 +78,128 @@ def extreme_eigenvalues(
   """
   if not 1 <= top <= num_steps:
     raise ValueError(f"top={top} must be between 1 and num_steps={num_steps}")
-  values, _, residuals = ritz_values(matvec, like, key, num_steps)
+  values, _, residuals = _ritz_values(matvec, like, key, num_steps)
   down = jnp.argsort(jnp.where(jnp.isnan(values), jnp.inf, -values))[:top]
   low = jnp.argmin(jnp.where(jnp.isnan(values), jnp.inf, values))
   return Eigenvalues(values[down], residuals[down], values[low], residuals[low])
 
 
-class RitzValues(NamedTuple):
-  """Approximate eigenvalues from a Krylov space.
+class SpectralDensity(NamedTuple):
+  """A smoothed density of eigenvalues that integrates to 1.
 
   Attributes:
-    values: ascending; nan for steps after the Krylov space was exhausted.
-    weights: squared first entries of the eigenvectors: Gauss quadrature's.
-    residuals: :math:`\\lVert A u - \\theta u \\rVert` of each Ritz vector u;
-      an eigenvalue lies within this distance.
+    grid: eigenvalues at which the density is given.
+    density: per unit of eigenvalue.
+    standard_error: of the density, over the random vectors.
+    nodes: the quadrature's eigenvalues, for each random vector.
+    weights: their shares of the spectrum, which add up to 1 for each vector.
   """
 
+  grid: Float[Array, " points"]
+  density: Float[Array, " points"]
+  standard_error: Float[Array, " points"]
+  nodes: Float[Array, "samples steps"]
+  weights: Float[Array, "samples steps"]
+
+
+def spectral_density(
+  matvec: MatVec,
+  like: PyTree,
+  key: jax.Array,
+  *,
+  num_steps: int = 50,
+  num_samples: int = 10,
+  num_points: int = 1001,
+  bandwidth: float | None = None,
+) -> SpectralDensity:
+  r"""The density of eigenvalues, by stochastic Lanczos quadrature.
+
+  Lanczos' iteration from a random vector v gives nodes :math:`\theta_j` and
+  weights :math:`\tau_j` with :math:`\sum_j \tau_j f(\theta_j) \approx v^\top
+  f(A) v / v^\top v`; with f a Gaussian and the mean over vectors,
+
+  .. math:: \phi(t) = \frac1d \sum_{i=1}^d \mathcal N(t; \lambda_i, \sigma^2)
+     \approx \frac1n \sum_{k=1}^n \sum_j \tau_j^{(k)}
+       \mathcal N(t; \theta_j^{(k)}, \sigma^2).
+
+  Args:
+    matvec: `v -> A v` on trees like `like`.
+    like: a tree of A's dimension d, such as params.
+    key: of the vectors.
+    num_steps: Lanczos steps, of which each vector takes so many products.
+    num_samples: n, random vectors, at least 2.
+    num_points: of the grid, which spans all nodes and three bandwidths more.
+    bandwidth: :math:`\sigma`, in units of eigenvalues; `None` takes one per
+      cent of the nodes' range (and 1 for a single eigenvalue at zero).
+
+  Returns:
+    The density with its standard error, and the quadrature itself: the share
+    of eigenvalues below zero, for example, is
+    `jnp.sum(weights * (nodes < 0)) / num_samples`, to within what num_steps
+    resolve.
+
+  Raises:
+    ValueError: num_samples is below 2, num_steps or num_points below 1, or
+      bandwidth is not above 0.
+
+  Example:
+    >>> diagonal = jnp.array([0.0, 0.0, 0.0, 4.0])
+    >>> density = spectral_density(
+    ...   lambda v: diagonal * v, diagonal, jax.random.key(0),
+    ...   num_steps=2, num_samples=100,
+    ... )
+    >>> round(float(jnp.trapezoid(density.density, density.grid)), 2)
+    1.0
+
+  References:
+    Ghorbani, Krishnan and Xiao, *An Investigation into Neural Net Optimization
+    via Hessian Eigenvalue Density*, ICML 2019; Ubaru, Chen and Saad, *Fast
+    Estimation of tr(f(A)) via Stochastic Lanczos Quadrature*, 2017.
+  """
+  check_number("num_samples", num_samples, low=2)
+  check_number("num_steps", num_steps, low=1)
+  check_number("num_points", num_points, low=1)
+  if bandwidth is not None and not bandwidth > 0:
+    raise ValueError(f"bandwidth={bandwidth} must be above 0")
+  runs = [
+    _ritz_values(matvec, like, k, num_steps)
+    for k in jax.random.split(key, num_samples)
+  ]
+  weights = jnp.stack([run.weights for run in runs])
+  # Steps after the Krylov space was exhausted weigh nothing, wherever they are.
+  nodes = jnp.stack([run.values for run in runs])
+  fill = jnp.nanmin(nodes, axis=1, keepdims=True)
+  nodes = jnp.where(weights == 0, fill, nodes)
+  low, high = jnp.nanmin(nodes), jnp.nanmax(nodes)
+  sigma = _default_bandwidth(low, high) if bandwidth is None else bandwidth
+  grid = jnp.linspace(low - 3 * sigma, high + 3 * sigma, num_points)
+  kernel = jax.scipy.stats.norm.pdf(grid[:, None, None], nodes, sigma)
+  samples = jnp.sum(weights * kernel, axis=-1)
+  return SpectralDensity(
+    grid,
+    samples.mean(axis=1),
+    samples.std(axis=1, ddof=1) / jnp.sqrt(num_samples),
+    nodes,
+    weights,
+  )
+
+
+def _default_bandwidth(low: Array, high: Array) -> Array:
+  spread = jnp.where(high > low, high - low, jnp.maximum(jnp.abs(high), 100.0))
+  return spread / 100
+
+
+class _RitzValues(NamedTuple):
+  """Approximate eigenvalues; nan after the Krylov space was exhausted."""
+
   values: Float[Array, " steps"]
-  weights: Float[Array, " steps"]
-  residuals: Float[Array, " steps"]
+  weights: Float[Array, " steps"]  # Gauss quadrature's
+  residuals: Float[Array, " steps"]  # an eigenvalue lies within this distance
 
 
-def ritz_values(
+def _ritz_values(
   matvec: MatVec, like: PyTree, key: jax.Array, num_steps: int
-) -> RitzValues:
+) -> _RitzValues:
   """Eigenvalues of the matrix's restriction to a random Krylov space."""
 
   def algorithm(product: FlatMatVec, zeros: Array) -> tuple[Array, Array]:
@@ -121,7 +220,7 @@ def ritz_values(
 @jax.jit
 def _decompose(
   diagonal: Float[Array, " steps"], lengths: Float[Array, " steps"]
-) -> RitzValues:
+) -> _RitzValues:
   """Eigenvalues of the tridiagonal matrix, up to where its space ends.
 
   A residual that is zero to rounding (of the zero matrix, or one of low rank)
@@ -142,7 +241,7 @@ def _decompose(
   residuals = jnp.where(goes_on[-1], jnp.abs(lengths[-1] * vectors[-1]), 0.0)
   largest = jnp.max(jnp.where(belongs, jnp.abs(values), 0.0))
   residuals = jnp.maximum(residuals, jnp.finfo(values.dtype).eps * largest)
-  return RitzValues(
+  return _RitzValues(
     jnp.where(belongs, values, jnp.nan),
     jnp.where(belongs, vectors[0] ** 2, 0.0),
     jnp.where(belongs, residuals, jnp.nan),
