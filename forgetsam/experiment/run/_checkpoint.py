@@ -1,7 +1,6 @@
 """Checkpoints that notice damage: saved by orbax, verified leaf by leaf.
 
-Process 0 alone reads and writes files, and sends the others what it read. The
-files are the same for any number of processes and devices.
+Their files are the same for any number of processes and devices.
 """
 
 import logging
@@ -13,7 +12,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
-from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from forgetsam.experiment.run._checksums import (
   add_checksum,
@@ -22,11 +20,10 @@ from forgetsam.experiment.run._checksums import (
   to_host,
   verify_record,
 )
+from forgetsam.experiment.run._manager import Rank, best_first, open_manager
 from forgetsam.experiment.run._processes import from_main, on_main
 from forgetsam.experiment.run._workdir import CheckpointError
 from forgetsam.training import TrainState
-
-Rank = tuple[float, ...]
 
 
 class Variables(NamedTuple):
@@ -41,13 +38,11 @@ class Variables(NamedTuple):
 class Checkpoints:
   """A run's checkpoints: the latest ones and the best.
 
-  A checkpoint is the state, and a record of what else the run needs to go on,
-  as JSON. The record carries a SHA-256 of every leaf and of itself: orbax
-  restores a flipped bit without a word, and does not fall back where a file is
-  cut short.
-
-  With several processes all of them call every method, in the same order, and
-  an error of process 0 is raised in each.
+  A checkpoint is the state, and a JSON record of what else the run needs to
+  resume. The record carries a SHA-256 of every leaf and of itself: orbax
+  restores a flipped bit silently, and does not fall back where a file is cut
+  short. Several processes call every method in the same order; an error of
+  process 0 is raised in each.
 
   Args:
     folder: where the checkpoints lie, one folder a step.
@@ -64,19 +59,7 @@ class Checkpoints:
   def _open(self, keep: int, read_only: bool) -> None:
     if not read_only:  # orbax does not, with several processes
       self._folder.mkdir(parents=True, exist_ok=True)
-    latest = preservation_policy.LatestN(keep)
-    self._manager = ocp.CheckpointManager(
-      self._folder,
-      options=ocp.CheckpointManagerOptions(
-        preservation_policy=preservation_policy.AnyPreservationPolicy(
-          [latest, _Best(self._ranks)]
-        ),
-        # orbax's own `read_only` warns of what it implies, three times.
-        create=False,
-        cleanup_tmp_directories=not read_only,
-        multiprocessing_options=_without_barriers(),
-      ),
-    )
+    self._manager = open_manager(self._folder, keep, self._ranks, read_only)
     for step in self._steps():
       args = ocp.args.Composite(record=ocp.args.JsonRestore())
       try:
@@ -103,7 +86,7 @@ class Checkpoints:
 
   def best_steps(self) -> list[int]:
     """The steps with a validation result, best first."""
-    return on_main(lambda: _by_rank(self._ranks, self._steps()))
+    return on_main(lambda: best_first(self._ranks, self._steps()))
 
   def save(
     self,
@@ -130,22 +113,13 @@ class Checkpoints:
   ) -> None:
     if rank is not None:
       self._ranks[step] = rank
+    sha256 = {name: leaf_checksums(tree) for name, tree in host.items()}
+    record = add_checksum({**record, "rank": rank, "sha256": sha256})
+    items = {name: ocp.args.StandardSave(tree) for name, tree in host.items()}
     # Without `force` orbax skips a step that exists, and says nothing.
     self._manager.save(
       step,
-      args=ocp.args.Composite(
-        variables=ocp.args.StandardSave(host["variables"]),
-        training=ocp.args.StandardSave(host["training"]),
-        record=ocp.args.JsonSave(
-          add_checksum(
-            {
-              **record,
-              "rank": rank,
-              "sha256": {k: leaf_checksums(v) for k, v in host.items()},
-            }
-          )
-        ),
-      ),
+      args=ocp.args.Composite(**items, record=ocp.args.JsonSave(record)),
       force=True,
     )
 
@@ -212,7 +186,7 @@ class Checkpoints:
   def _first_whole(
     self, steps: Sequence[int], target: Any = None
   ) -> tuple["_Restored | None", list[int]]:
-    """The first checkpoint that passes verification, and the damaged before."""
+    """The first that passes verification, and the damaged ones before it."""
     damaged: list[int] = []
     reason: Exception | None = None
     for step in steps:
@@ -221,11 +195,8 @@ class Checkpoints:
       except Exception as error:  # orbax and tensorstore raise many kinds
         reason = error
         damaged.append(step)
-        logging.warning(
-          "Checkpoint %s is damaged and not used: %s",
-          self._folder / str(step),
-          str(error).partition("\n")[0],
-        )
+        file, line = self._folder / str(step), str(error).partition("\n")[0]
+        logging.warning("Checkpoint %s is damaged and not used: %s", file, line)
     if damaged:
       raise CheckpointError(
         f"every checkpoint in {self._folder} is damaged: {damaged}; start in "
@@ -240,14 +211,13 @@ class Checkpoints:
       name: ocp.args.StandardRestore(target and target[name]) for name in names
     }
     restored = self._manager.restore(
-      step,
-      args=ocp.args.Composite(**items, record=ocp.args.JsonRestore()),
+      step, args=ocp.args.Composite(**items, record=ocp.args.JsonRestore())
     )
     record = verify_record(restored["record"])
     expected = record.pop("sha256")
     arrays = {name: restored[name] for name in names}
-    for name in names:
-      found = leaf_checksums(arrays[name])
+    for name, tree in arrays.items():
+      found = leaf_checksums(tree)
       for path in expected[name] | found:
         if expected[name].get(path) != found.get(path):
           raise CheckpointError(f"{name}{path} differs from its checksum")
@@ -269,31 +239,6 @@ class _Restored(NamedTuple):
   record: dict[str, Any]
 
 
-class _Best(preservation_policy.PreservationPolicy):
-  """Preserves the checkpoint of the highest rank.
-
-  Own code: orbax's BestN ranks by a metrics file of each checkpoint, which has
-  no checksum and which the runs of earlier versions lack; of equals it keeps
-  the later one.
-  """
-
-  def __init__(self, ranks: dict[int, Rank]):
-    self._ranks = ranks
-
-  def should_preserve(
-    self, checkpoints: Sequence[Any], *, context: Any
-  ) -> Sequence[bool]:
-    del context
-    ranked = _by_rank(self._ranks, [info.step for info in checkpoints])
-    return [info.step in ranked[:1] for info in checkpoints]
-
-
-def _by_rank(ranks: Mapping[int, Rank], steps: Sequence[int]) -> list[int]:
-  """The ranked steps, best first; of equals the earlier one is better."""
-  ranked = [step for step in steps if step in ranks]
-  return sorted(ranked, key=lambda step: (ranks[step], -step), reverse=True)
-
-
 def _parts(state: TrainState) -> dict[str, Any]:
   """Separates what models need from what only training needs."""
   return {
@@ -304,12 +249,3 @@ def _parts(state: TrainState) -> dict[str, Any]:
       "perturb_state": state.perturb_state,
     },
   }
-
-
-def _without_barriers() -> ocp.options.MultiprocessingOptions:
-  """Keeps orbax in this process from waiting for the others."""
-  if jax.process_count() == 1:
-    return ocp.options.MultiprocessingOptions()
-  return ocp.options.MultiprocessingOptions(
-    primary_host=0, active_processes={0}, barrier_sync_key_prefix="forgetsam"
-  )

@@ -137,17 +137,28 @@ class Reporter:
 
 
 def _training_columns(values: Mapping[str, float]) -> str:
-  columns = [f"loss {values['train/loss']:.4f}"]
+  columns = [f"loss {_loss(values['train/loss'])}"]
   if "train/accuracy" in values:
     columns.append(f"accuracy {values['train/accuracy']:.3f}")
   if "train/perturbed_loss" in values:
-    columns.append(f"perturbed {values['train/perturbed_loss']:.4f}")
+    columns.append(f"perturbed {_loss(values['train/perturbed_loss'])}")
   if skipped := values.get("train/skipped_steps"):
     columns.append(f"skipped {skipped:.0f}")
   if "steps_per_second" in values:
-    left = tqdm.format_interval(values["seconds_left"])
-    columns += [f"{values['steps_per_second']:5.4g} steps/s", f"{left} left"]
+    rate, left = values["steps_per_second"], values["seconds_left"]
+    shown = f"{rate:.2g}" if rate < 1 else tqdm.format_sizeof(rate)
+    columns += [f"{shown:>5}/s", f"{_duration(left)} left"]
   return "  ".join(columns)
+
+
+def _loss(value: float) -> str:
+  return f"{value:6.4f}" if value < 10 else f"{value:6.4g}"
+
+
+def _duration(seconds: float) -> str:
+  if seconds >= 3600:
+    return f"{seconds / 3600:.1f} h"
+  return tqdm.format_interval(seconds)
 
 
 def print_summary(workdir: Path, summary: Mapping[str, Any]) -> None:

@@ -268,7 +268,7 @@ def test_log_lines_hold_pace_and_rates(
   ]
   for line in training:
     assert len(line) < 90
-    for name in ("loss ", "accuracy ", "perturbed ", " steps/s"):
+    for name in ("loss ", "accuracy ", "perturbed ", "/s"):
       assert name in line
   assert len({line.index("perturbed") for line in training}) == 1
   # The rest is in TensorBoard's files.
