@@ -152,12 +152,14 @@ def _training_columns(values: Mapping[str, float]) -> str:
 
 
 def _loss(value: float) -> str:
+  if value >= 1e4:
+    return f"{value:.2g}"
   return f"{value:6.4f}" if value < 10 else f"{value:6.4g}"
 
 
 def _duration(seconds: float) -> str:
   if seconds >= 3600:
-    return f"{seconds / 3600:.1f} h"
+    return f"{seconds / 3600:.1f}h"
   return tqdm.format_interval(seconds)
 
 
