@@ -30,20 +30,17 @@ class RunBatches:
     self._augment = {"flip": options.flip, "crop_padding": options.crop_padding}
     self._gathers = not any(self._augment.values())
     self._positions: dict[tuple[int, int], np.ndarray] = {}
-    self.resident = self._load() if self._gathers else {}
-
-  def _load(self) -> dict[str, Array]:
-    """The whole split on the device."""
-    (batch,) = data.eval_batches(
-      self._split, batch_size=len(self._split), **self._normal
-    )
-    return {name: jnp.asarray(batch[name]) for name in ("image", "label")}
+    self.resident: dict[str, Array] = {}
+    if self._gathers:
+      (batch,) = data.eval_batches(split, batch_size=len(split), **self._normal)
+      self.resident = {k: jnp.asarray(batch[k]) for k in ("image", "label")}
 
   def steps_at_once(self, steps_per_epoch: int) -> int:
     """The largest part of an epoch that fits, of those that divide it."""
     one = 4 * self._split.images[0].size * self._batch_size
     most = steps_per_epoch if self._gathers else max(1, _MOST_BYTES // one)
-    return max(n for n in _divisors(steps_per_epoch) if n <= most)
+    parts = range(1, min(most, steps_per_epoch) + 1)
+    return max(n for n in parts if steps_per_epoch % n == 0)
 
   def chunks(self, seed: int, num_steps: int, size: int) -> Iterator[Any]:
     """Yields the inputs of the device loop, `size` steps at a time."""
@@ -82,7 +79,3 @@ def read_batch(resident: dict[str, Array], x: Any) -> dict[str, Array]:
   if not resident:
     return dict(x)
   return {name: array[x] for name, array in resident.items()}
-
-
-def _divisors(count: int) -> list[int]:
-  return [n for n in range(1, count + 1) if count % n == 0]

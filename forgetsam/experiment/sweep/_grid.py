@@ -12,8 +12,6 @@ _ALLOWED = (
   "KEY=VALUE,VALUE;KEY=VALUE,..., such as "
   "'perturbation.rho=0.05,0.1;optimizer.weight_decay=0,1e-4'"
 )
-# A grid compares settings on one data set; seeds have their own flag.
-_NOT_TUNED = {key for key, row in KEYS.items() if not row.tuned}
 
 
 def parse_grid(text: str) -> dict[str, tuple[str, ...]]:
@@ -42,7 +40,7 @@ def parse_grid(text: str) -> dict[str, tuple[str, ...]]:
       raise ConfigError(refusal("--grid", part, _ALLOWED))
     if key in grid:
       raise ConfigError(refusal("--grid", part, f"config.{key} once"))
-    if key in _NOT_TUNED:
+    if key in KEYS and not KEYS[key].tuned:
       allowed = "keys of the method; data and evaluation stay as they are"
       if key == "seed":
         allowed = "keys of the method; --seeds and --first_seed choose seeds"

@@ -41,13 +41,16 @@ class Trial:
   @property
   def label(self) -> str:
     """The tuned keys as a user reads them; empty where there are none."""
-    return ", ".join(f"{key}={value}" for key, value in self.values.items())
+    return self._joined(", ")
 
   @property
   def folder(self) -> str:
     """The trial's place among the records."""
-    name = ",".join(f"{key}={value}" for key, value in self.values.items())
-    return f"{self.variant}/{urllib.parse.quote(name, safe='=,() ')}".strip("/")
+    name = urllib.parse.quote(self._joined(","), safe="=,() ")
+    return f"{self.variant}/{name}".strip("/")
+
+  def _joined(self, comma: str) -> str:
+    return comma.join(f"{key}={value}" for key, value in self.values.items())
 
   def with_seed(self, seed: int) -> config_dict.ConfigDict:
     """The configuration of one run."""
@@ -75,34 +78,27 @@ def plan_trials(
     ConfigError: a variant, key or value is unknown, a setting would override
       what the command line sets, or two settings are the same.
   """
-  return [
-    trial
-    for variant, several in variants.items()
-    for trial in _trials_of(file, overrides, variant, several)
-  ]
+  trials: dict[str, Trial] = {}
+  for variant, several in variants.items():
+    for setting in several:
+      trial = _trial(file, overrides, variant, setting)
+      if trial.folder in trials:
+        raise ConfigError(refusal("--grid", trial.label, "each setting once"))
+      trials[trial.folder] = trial
+  return list(trials.values())
 
 
-def _trials_of(
-  file: str,
-  overrides: Sequence[str],
-  variant: str,
-  several: Iterable[Setting],
-) -> list[Trial]:
-  trials: list[Trial] = []
-  for setting in several:
-    config = load_config_file(f"{file}:{variant}")
-    apply_overrides(config, overrides)
-    _refuse_overridden(setting, overrides)
-    apply_overrides(
-      config, [f"--config.{key}={value}" for key, value in setting.items()]
-    )
-    found = leaves(config)
-    trial = Trial(variant, {key: found[key] for key in setting}, config)
-    _refuse_unread(trial)
-    if trial.folder in [other.folder for other in trials]:
-      raise ConfigError(refusal("--grid", trial.label, "each setting once"))
-    trials.append(trial)
-  return trials
+def _trial(
+  file: str, overrides: Sequence[str], variant: str, setting: Setting
+) -> Trial:
+  config = load_config_file(f"{file}:{variant}")
+  apply_overrides(config, overrides)
+  _refuse_overridden(setting, overrides)
+  apply_overrides(config, [f"--config.{k}={v}" for k, v in setting.items()])
+  found = leaves(config)
+  trial = Trial(variant, {key: found[key] for key in setting}, config)
+  _refuse_unread(trial)
+  return trial
 
 
 def _refuse_overridden(setting: Setting, overrides: Sequence[str]) -> None:

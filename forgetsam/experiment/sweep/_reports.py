@@ -11,12 +11,12 @@ from forgetsam.experiment.sweep._comparison import (
   compare,
   comparison_csv,
   comparison_markdown,
+  draw_comparison,
   mean_of,
   show_mean,
   show_runs,
 )
 from forgetsam.experiment.sweep._plan import Trial
-from forgetsam.experiment.sweep._plot import draw_comparison
 from forgetsam.experiment.sweep._records import Record
 from forgetsam.experiment.tables import csv_text, markdown_table
 

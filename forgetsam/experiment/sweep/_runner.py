@@ -16,8 +16,7 @@ from forgetsam.experiment.build import build_data, build_sources
 from forgetsam.experiment.config import config_to_dict
 from forgetsam.experiment.evaluation import evaluate
 from forgetsam.experiment.sweep._batches import RunBatches
-from forgetsam.experiment.sweep._hyper_parameters import take_apart
-from forgetsam.experiment.sweep._program import Program
+from forgetsam.experiment.sweep._program import Program, take_apart
 
 
 class Outcome(NamedTuple):

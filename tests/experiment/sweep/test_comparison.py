@@ -12,8 +12,8 @@ from forgetsam.experiment.sweep import compare
 from forgetsam.experiment.sweep._comparison import (
   comparison_csv,
   comparison_markdown,
+  draw_comparison,
 )
-from forgetsam.experiment.sweep._plot import draw_comparison
 
 # Differences obf - plain: 2, 4, 3 points; their mean 3, error 1 / sqrt(3), and
 # t of 2 degrees of freedom at 97.5 % is 4.302653.

@@ -16,8 +16,7 @@ from forgetsam.experiment.build import build_experiment, build_sources
 from forgetsam.experiment.jobs.train import train
 from forgetsam.experiment.sweep import Runner
 from forgetsam.experiment.sweep._batches import RunBatches
-from forgetsam.experiment.sweep._hyper_parameters import take_apart
-from forgetsam.experiment.sweep._program import Program
+from forgetsam.experiment.sweep._program import Program, take_apart
 
 CNN = {"model__name": "cnn", "model__widths": (4,), "model__hidden": None}
 SGD = {"optimizer__name": "sgdw", "optimizer__clip": None}

@@ -6,7 +6,7 @@ import pytest
 from sweep_runs import tiny_config
 
 from forgetsam.experiment.config import KEYS, config_from_dict, config_to_dict
-from forgetsam.experiment.sweep._hyper_parameters import (
+from forgetsam.experiment.sweep._program import (
   TRACED,
   put_together,
   take_apart,
