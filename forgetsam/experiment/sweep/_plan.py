@@ -60,9 +60,7 @@ class Trial:
 
 
 def plan_trials(
-  file: str,
-  overrides: Sequence[str],
-  variants: Mapping[str, Iterable[Setting]],
+  file: str, overrides: Sequence[str], variants: Mapping[str, Iterable[Setting]]
 ) -> list[Trial]:
   """Builds the configurations of a sweep.
 

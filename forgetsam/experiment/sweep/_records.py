@@ -18,7 +18,6 @@ from forgetsam.experiment.sweep._plan import Trial
 from forgetsam.experiment.sweep._runner import Outcome
 
 MANIFEST = "sweep.json"
-TUNE, REPORT = "tune", "report"
 
 
 @dataclasses.dataclass(frozen=True)

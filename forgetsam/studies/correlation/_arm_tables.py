@@ -1,7 +1,6 @@
 """Every number of one arm's report."""
 
 import dataclasses
-from collections.abc import Sequence
 
 import numpy as np
 
@@ -20,6 +19,7 @@ from forgetsam.studies.correlation._jiang import (
   permuted_score,
 )
 from forgetsam.studies.correlation._names import (
+  ALONG,
   FORGETTING,
   GIVEN,
   GIVEN_ALL,
@@ -31,74 +31,42 @@ from forgetsam.studies.correlation._names import (
 from forgetsam.studies.correlation._networks import AXES, Networks, choose
 from forgetsam.studies.correlation._rank_correlation import kendall_matrix
 
-_ALONG = (
-  "obf_probe_unconditional_train",
-  "obf_probe_conditional_train",
-  "sam_probe_unconditional_train",
-  "sam_probe_conditional_train",
-)
-
-
 Key = tuple[str, tuple[str, ...]]  # a target or a table, and the controls
 
 
 @dataclasses.dataclass(frozen=True)
 class TargetTables:
-  """Of each of `MEASURES`, in order, with one target.
-
-  Attributes:
-    tau: Kendall's tau-b.
-    spearman: Spearman's rho.
-    given_loss: tau given the training loss.
-    given_radius: tau given the radius of the network's own perturbation.
-    given_both: tau given both.
-    given_all: tau given both and the information before any perturbation.
-    holm: adjusted p-values of `given_both`.
-    granulated: Jiang et al.'s psi and Psi.
-    independence: their K.
-  """
+  """Of each of `MEASURES`, in order, with one target."""
 
   tau: list[Interval]
   spearman: list[Interval]
   given_loss: list[Interval]
   given_radius: list[Interval]
   given_both: list[Interval]
-  given_all: list[Interval]
-  holm: list[float]
+  given_all: list[Interval]  # both, and the information before
+  holm: list[float]  # p-values of `given_both`
   granulated: list[dict[str, float]]
   independence: list[ConditionalIndependence]
 
 
 @dataclasses.dataclass(frozen=True)
 class ArmTables:
-  """One arm's numbers.
-
-  Attributes:
-    targets: by target.
-    families: method -> tau of `SHORT` with test accuracy.
-    thirds: the same in the thirds with low, middle and high training loss.
-    sharpness: tau of each of `FORGETTING` with each of `SHARPNESS`.
-    sharpness_given_both: the same given training loss and radius.
-    epochs: when forgetting was measured.
-    along: measure -> tau with the final test accuracy at each epoch.
-    chance: K of a permuted measure.
-    ceiling: tau between the test accuracies of two seeds; nan for one.
-  """
+  """One arm's numbers; tau is with test accuracy where no target is named."""
 
   targets: dict[str, TargetTables]
-  families: dict[str, list[Interval]]
-  thirds: dict[str, list[Interval]]
-  sharpness: list[Interval]
+  families: dict[str, list[Interval]]  # method -> tau of `SHORT`
+  thirds: dict[str, list[Interval]]  # the same by training loss
+  sharpness: list[Interval]  # of each of `FORGETTING` with each of `SHARPNESS`
   sharpness_given_both: list[Interval]
   epochs: list[int]
-  along: dict[str, list[Interval]]
-  chance: float
-  ceiling: float
+  along: dict[str, list[Interval]]  # measure -> tau at each epoch
+  chance: float  # K of a permuted measure
+  ceiling: float  # tau between two seeds' test accuracies; nan for one seed
 
 
 def arm_tables(networks: Networks, *, resamples: int = 1000) -> ArmTables:
   """Computes everything from an arm's rows that did not diverge."""
-  epochs = measured_epochs(networks)
+  epochs = _measured_epochs(networks)
   queries: dict[Key, list[Query]] = {
     (target, given): [Query(m, target, given) for m in MEASURES]
     for target in TARGETS
@@ -108,8 +76,9 @@ def arm_tables(networks: Networks, *, resamples: int = 1000) -> ArmTables:
     queries["sharpness", given] = [
       Query(f, s, given) for f in FORGETTING for s in SHARPNESS
     ]
-  for name in _ALONG:
-    queries[name, ()] = [Query(q, "test_accuracy") for q in _at(name, epochs)]
+  for name in ALONG:
+    columns = [*(f"{name}@{epoch}" for epoch in epochs), name]
+    queries[name, ()] = [Query(c, "test_accuracy") for c in columns]
   flat = [query for several in queries.values() for query in several]
   found = iter(associate(networks, flat, resamples=resamples))
   intervals = {key: [next(found) for _ in v] for key, v in queries.items()}
@@ -120,8 +89,8 @@ def arm_tables(networks: Networks, *, resamples: int = 1000) -> ArmTables:
     _thirds(networks, resamples),
     intervals["sharpness", ()],
     intervals["sharpness", GIVEN],
-    [*epochs, _last_epoch(networks)],
-    {name: intervals[name, ()] for name in _ALONG},
+    [*epochs, int(networks["epochs"].max())],
+    {name: intervals[name, ()] for name in ALONG},
     permuted_score(
       networks[MEASURES[0]], networks["test_accuracy"], axes, permutations=5
     ),
@@ -129,19 +98,11 @@ def arm_tables(networks: Networks, *, resamples: int = 1000) -> ArmTables:
   )
 
 
-def measured_epochs(networks: Networks) -> list[int]:
-  """The epochs along training at which forgetting was measured."""
-  names = [n.partition("@") for n in networks]
-  return sorted({int(epoch) for name, _, epoch in names if name == _ALONG[0]
-                 and epoch})  # fmt: skip
-
-
-def _at(name: str, epochs: Sequence[int]) -> list[str]:
-  return [f"{name}@{epoch}" for epoch in epochs] + [name]
-
-
-def _last_epoch(networks: Networks) -> int:
-  return int(networks["epochs"].max())
+def _measured_epochs(networks: Networks) -> list[int]:
+  start = f"{ALONG[0]}@"
+  return sorted(
+    int(name.removeprefix(start)) for name in networks if name.startswith(start)
+  )
 
 
 def _target(
@@ -188,13 +149,13 @@ def _families(networks: Networks, resamples: int) -> dict[str, list[Interval]]:
 def _thirds(networks: Networks, resamples: int) -> dict[str, list[Interval]]:
   """A control that does not take the effect of the loss for monotone."""
   loss = networks["train_loss"]
-  place = np.searchsorted(np.quantile(loss, [1 / 3, 2 / 3]), loss, side="left")
-  texts = {}
+  third = np.searchsorted(np.quantile(loss, [1 / 3, 2 / 3]), loss, side="left")
+  found = {}
   for i, name in enumerate(("low", "middle", "high")):
-    own = loss[place == i]
+    own = loss[third == i]
     label = f"{name}, {own.min():.2f} to {own.max():.2f}"
-    texts[label] = _short(choose(networks, place == i), resamples)
-  return texts
+    found[label] = _short(choose(networks, third == i), resamples)
+  return found
 
 
 def _short(networks: Networks, resamples: int) -> list[Interval]:

@@ -204,7 +204,7 @@ def plot_forgetting_and_sharpness(
 
 
 def save_figures(folder: Path, figures: "Mapping[str, Figure]") -> None:
-  """Writes each figure as `NAME.png`, with few colours, to be small."""
+  """Writes each figure as `NAME.png`, in few colours, for a small file."""
   from PIL import Image  # matplotlib needs it, too
 
   for name, figure in figures.items():

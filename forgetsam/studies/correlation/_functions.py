@@ -10,42 +10,40 @@ from ml_collections import config_dict
 
 import forgetsam as fs
 from forgetsam import models
-from forgetsam._typing import AscentSignal, Loss, PyTree
+from forgetsam._typing import Loss, PyTree
 from forgetsam.experiment.build import build_model
 from forgetsam.forgetting import DeltaFn, LogitsFn, offset_fn
 
+_PERTURBATIONS: dict[str, Callable[[Any], Any]] = {
+  "sam": fs.sam,
+  "asam": fs.asam,
+  "random": lambda rho: fs.random_perturbation(rho, seed=0),
+}
+
 
 class PerturbedNetwork(NamedTuple):
-  """A network, and the numbers of the perturbation that it is measured by.
+  """A network's weights, and the numbers of its perturbation.
 
   The estimators take it for the network's parameters: one compiled program
   serves every radius and gamma.
-
-  Attributes:
-    weights: the network's parameters.
-    rho: the perturbation's radius.
-    gamma: output bias forgetting's gamma; others do not read it.
   """
 
   weights: PyTree
   rho: jax.Array
-  gamma: jax.Array
+  gamma: jax.Array  # of output bias forgetting; others do not read it
 
 
 def perturbed(
   weights: PyTree, rho: float, gamma: float = 1.0
 ) -> PerturbedNetwork:
-  """A network with a perturbation's numbers."""
   return PerturbedNetwork(weights, jnp.float32(rho), jnp.float32(gamma))
 
 
 def network_logits(forward: Callable[..., Any]) -> LogitsFn:
   """The logits of a `PerturbedNetwork`, of a model without state."""
-
-  def logits_fn(network: PerturbedNetwork, images: Any) -> jax.Array:
-    return forward(network.weights, {}, images, train=False, key=None)[0]
-
-  return logits_fn
+  return lambda network, images: forward(
+    network.weights, {}, images, train=False, key=None
+  )[0]
 
 
 def traced_offset_fn(
@@ -56,20 +54,7 @@ def traced_offset_fn(
   perturbation: str,
   activation: str,
 ) -> DeltaFn:
-  r"""As `offset_fn`, with radius and gamma from the `PerturbedNetwork`.
-
-  Example:
-    >>> def forward(params, model_state, images, *, train, key):
-    ...   return images @ params, model_state
-    >>> delta_fn = traced_offset_fn(
-    ...   forward, fs.softmax_cross_entropy(), ascent="loss",
-    ...   perturbation="sam", activation="softmax",
-    ... )
-    >>> network = perturbed(jnp.zeros((2, 3)), rho=0.5)
-    >>> delta = delta_fn(network, jnp.eye(2), jnp.array([0, 1]))
-    >>> float(jnp.linalg.norm(delta.weights)), float(delta.rho)
-    (0.5, 0.0)
-  """
+  """As `offset_fn`, with radius and gamma from the `PerturbedNetwork`."""
 
   def logits_fn(weights: PyTree, images: Any) -> jax.Array:
     return forward(weights, {}, images, train=False, key=None)[0]
@@ -77,30 +62,19 @@ def traced_offset_fn(
   def delta_fn(
     params: PerturbedNetwork, images: Any, labels: Any, *, micro_batch: Any = 0
   ) -> PerturbedNetwork:
+    signal = fs.loss_ascent(loss)
+    if ascent != "loss":
+      signal = fs.output_bias_forgetting(
+        gamma=params.gamma, activation=activation
+      )
     inner = offset_fn(
-      logits_fn,
-      _signal(ascent, loss, params.gamma, activation),
-      _perturbation(perturbation, params.rho),
+      logits_fn, signal, _PERTURBATIONS[perturbation](params.rho)
     )
     delta = inner(params.weights, images, labels, micro_batch=micro_batch)
     zero = jnp.zeros_like(params.rho)
     return PerturbedNetwork(delta, zero, zero)
 
   return delta_fn
-
-
-def _signal(
-  ascent: str, loss: Loss, gamma: jax.Array, activation: str
-) -> AscentSignal:
-  if ascent == "loss":
-    return fs.loss_ascent(loss)
-  return fs.output_bias_forgetting(gamma=gamma, activation=activation)
-
-
-def _perturbation(name: str, rho: jax.Array) -> Any:
-  if name == "sam":
-    return fs.sam(rho)
-  return fs.asam(rho) if name == "asam" else fs.random_perturbation(rho, 0)
 
 
 class Functions:

@@ -93,10 +93,7 @@ class ConditionalIndependence(NamedTuple):
 
 
 def conditional_independence(
-  measure: Column,
-  target: Column,
-  axes: Mapping[str, Axis],
-  max_given: int = 2,
+  measure: Column, target: Column, axes: Mapping[str, Axis], max_given: int = 2
 ) -> ConditionalIndependence:
   r"""How much a measure's order tells of the target's, given hyper-parameters.
 

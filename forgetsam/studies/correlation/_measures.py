@@ -41,7 +41,6 @@ COMMON: dict[str, tuple[str, str]] = {  # ascent signal, perturbation
 REPEATS = {"obf_probe": 40, "sam_probe": 60, "random_probe": 4}
 OWN_REPEATS = 40
 PER_CLASS = 40
-SETS = ("train", "held_out", "test")
 SPECIFIC_M, SPECIFIC_REPEATS = 32, 40
 SHARP_RHO, SHARP_ADAPTIVE_RHO, SHARP_M = 0.1, 1.0, 32
 # A random direction has to be much longer to change the loss.
@@ -82,8 +81,9 @@ class Measures:
       key = jax.random.fold_in(self._key, index)
       chosen = probe_indices(split.labels, PER_CLASS, key)
       self._probes[name] = _examples(batch, chosen)
-      whole = name == "test"  # the others' micro-batches come from here
-      count = len(split) if whole else min(len(split), len(images.train))
+      count = len(split)
+      if name != "test":  # micro-batches come from the others
+        count = min(count, len(images.train))
       self._examples[name] = _examples(batch, np.arange(count))
     # A control must have wrong labels as often as what it controls for.
     held_out, labels = self._examples["held_out"]
@@ -116,10 +116,9 @@ class Measures:
       network = perturbed(weights, COMMON_RHO)
       repeats = round(share * REPEATS[name])
       report = self._report(network, delta_fn, COMMON_M, repeats)
-      metrics |= _informations(
-        name, {k: v.forgotten for k, v in report.items()}
-      )
-      # What there is to forget, the same for every perturbation.
+      forgotten = {k: v.forgotten for k, v in report.items()}
+      metrics |= _informations(name, forgotten)
+      # The same for every perturbation.
       before = {k: v.before for k, v in report.items()}
       metrics |= _informations("information", before)
     return metrics
@@ -161,11 +160,12 @@ class Measures:
       repeats=SPECIFIC_REPEATS,
       key=self._key,
     )
-    pairs = {
-      "specific_kl": report.trained.kl.excess,
-      "specific_kl_untrained": report.untrained.kl.excess,
-    }
-    return _with_errors(pairs)
+    return _with_errors(
+      {
+        "specific_kl": report.trained.kl.excess,
+        "specific_kl_untrained": report.untrained.kl.excess,
+      }
+    )
 
   def sharpness(self, weights: PyTree) -> Metrics:
     """Around the final weights, of the loss on the training labels."""
@@ -174,17 +174,10 @@ class Measures:
     spectrum = sharpness.extreme_eigenvalues(
       product, weights, key, num_steps=12
     )
-    trace = sharpness.hutchinson_trace(product, weights, key, num_samples=6)
-    average, average_adaptive = (
-      sharpness.average_sharpness(
-        whole, weights, rho, key, num_samples=6, adaptive=adaptive
-      )
-      for rho, adaptive in ((AVERAGE_RHO, False), (AVERAGE_ADAPTIVE_RHO, True))
+    average = functools.partial(
+      sharpness.average_sharpness, whole, weights, key=key, num_samples=6
     )
-    m_sharp, m_sharp_adaptive = (
-      sharpness.m_sharpness(self._parts, weights, rho, adaptive=adaptive)
-      for rho, adaptive in ((SHARP_RHO, False), (SHARP_ADAPTIVE_RHO, True))
-    )
+    of_parts = functools.partial(sharpness.m_sharpness, self._parts, weights)
     worst = sharpness.worst_case_sharpness(
       whole, weights, SHARP_RHO, key, num_steps=5
     )
@@ -194,22 +187,22 @@ class Measures:
       "worst_case": float(worst.increase),
     } | _with_errors(
       {
-        "trace": trace,
-        "average": average,
-        "average_adaptive": average_adaptive,
-        "m_sharpness": m_sharp,
-        "m_sharpness_adaptive": m_sharp_adaptive,
+        "trace": sharpness.hutchinson_trace(
+          product, weights, key, num_samples=6
+        ),
+        "average": average(AVERAGE_RHO),
+        "average_adaptive": average(AVERAGE_ADAPTIVE_RHO, adaptive=True),
+        "m_sharpness": of_parts(SHARP_RHO),
+        "m_sharpness_adaptive": of_parts(SHARP_ADAPTIVE_RHO, adaptive=True),
       }
     )
 
   def fit(self, weights: PyTree) -> Metrics:
     """Loss and accuracy at the end, and the weights' norm."""
     metrics = {"weight_norm": float(tree_norm(weights))}
-    network = perturbed(weights, 0.0)
+    logits_fn, network = self._functions.logits_fn, perturbed(weights, 0.0)
     for name in ("train", "test"):
-      loss, accuracy = _fit(
-        self._functions.logits_fn, network, *self._examples[name]
-      )
+      loss, accuracy = _fit(logits_fn, network, *self._examples[name])
       metrics[f"{name}_loss"] = float(loss)
       metrics[f"{name}_accuracy"] = float(accuracy)
     return metrics

@@ -39,12 +39,16 @@ GIVEN_ALL = (
   "information_conditional_train",
   "information_conditional_held_out",
 )
-# Shown for each method, where networks are few.
-SHORT = (
+# Measured along training, too.
+ALONG = (
   "obf_probe_unconditional_train",
   "obf_probe_conditional_train",
   "sam_probe_unconditional_train",
   "sam_probe_conditional_train",
+)
+# Shown for each method, where networks are few.
+SHORT = (
+  *ALONG,
   "own_unconditional_train",
   "lambda_max",
   "m_sharpness",

@@ -53,8 +53,10 @@ def collect_networks(arms: Sequence[Arm], workdir: Path) -> Networks:
 def write_networks(path: Path, networks: Networks) -> None:
   """Writes the table as Parquet; measures in single precision."""
   columns = {
-    name: column.astype(np.float32) if _is_measure(name, column) else column
-    for name, column in networks.items()
+    name: c.astype(np.float32)
+    if c.dtype.kind == "f" and name not in AXES
+    else c
+    for name, c in networks.items()
   }
   pq.write_table(pa.table(columns), path, compression="zstd")
 
@@ -81,13 +83,7 @@ def choose(networks: Networks, rows: Bool[np.ndarray, " n"]) -> Networks:
   return {name: column[rows] for name, column in networks.items()}
 
 
-def _is_measure(name: str, column: Any) -> bool:
-  return column.dtype.kind == "f" and name not in AXES
-
-
-def _row(
-  arm: str, trial: Trial, seed: int, record: Record
-) -> dict[str, str | float | int | bool]:
+def _row(arm: str, trial: Trial, seed: int, record: Record) -> dict[str, Any]:
   config = trial.config
   obf = config.ascent.name == "output_bias_forgetting"
   plain = config.perturbation.name == "none"

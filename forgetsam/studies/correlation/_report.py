@@ -181,16 +181,13 @@ def _accuracy_table(tables: ArmTables) -> str:
   names = ["measure", "τ", "Spearman", "τ given training loss"]
   names += ["τ given radius", "τ given both", "Holm p"]
   names += ["τ given both and information before", "Ψ", "K"]
-  ceiling = tables.ceiling
-  between = (
-    ""
-    if np.isnan(ceiling)
-    else (
+  between = ""
+  if not np.isnan(tables.ceiling):
+    between = (
       "Two seeds of the same settings rank them by test accuracy with "
-      f"τ = {ceiling:+.2f}: what knows all but the seed's chance reaches about "
-      "that, or a little more. "
+      f"τ = {tables.ceiling:+.2f}: what knows all but the seed's chance "
+      "reaches about that, or a little more. "
     )
-  )
   return (
     "## Test accuracy\n\n"
     "Kendall's τ-b with 95 % intervals from resampling whole settings (the "
@@ -205,16 +202,10 @@ def _accuracy_table(tables: ArmTables) -> str:
 
 def _targets_table(tables: ArmTables) -> str:
   others = [t for t in TARGETS if t != "test_accuracy"]
+  shown = [tables.targets[target] for target in others]
+  columns = [intervals for t in shown for intervals in (t.tau, t.given_both)]
   rows = [
-    [label(name)]
-    + [
-      number(intervals[i])
-      for target in others
-      for intervals in (
-        tables.targets[target].tau,
-        tables.targets[target].given_both,
-      )
-    ]
+    [label(name), *(number(column[i]) for column in columns)]
     for i, name in enumerate(MEASURES)
   ]
   names = ["measure"]
@@ -237,14 +228,11 @@ def _along_table(tables: ArmTables) -> str:
     for name, intervals in tables.along.items()
   ]
   names = ["measured at epoch", *map(str, tables.epochs)]
-  return (
-    "## Along training: τ with the final test accuracy\n\n"
-    + markdown_table(names, rows)
-  )
+  title = "## Along training: τ with the final test accuracy\n\n"
+  return title + markdown_table(names, rows)
 
 
 def number(interval: Interval) -> str:
-  """A value with what is known of its interval."""
   if np.isnan(interval.value):
     return "n/a"
   text = f"{interval.value:+.2f}"
@@ -254,7 +242,6 @@ def number(interval: Interval) -> str:
 
 
 def p_value(p: float) -> str:
-  """An adjusted p-value, to three digits."""
   if np.isnan(p):
     return "n/a"
   return "< .001" if p < 0.001 else f"{p:.3f}"

@@ -9,6 +9,7 @@ from forgetsam.experiment.tables import csv_text
 from forgetsam.studies.known_bias._conditions import CURVE_SEEDS, REPORT_SEEDS
 from forgetsam.studies.known_bias._figures import draw_curves, draw_steps
 from forgetsam.studies.known_bias._tables import (
+  CONDITION,
   METRICS,
   Groups,
   Run,
@@ -19,7 +20,7 @@ from forgetsam.studies.known_bias._tables import (
   results_table,
 )
 
-_RUN = ("method", "micro_batch_size", "weight_decay", "rho", "seed", *METRICS)
+_RUN = (*CONDITION, "seed", *METRICS)
 
 
 def write_report(workdir: Path, docs: Path) -> None:
@@ -94,8 +95,7 @@ def _read_lines(path: Path) -> list[dict[str, Any]]:
 
 def _write_csv(path: Path, *rows: Sequence[Any]) -> None:
   """A header and rows; numbers to six digits."""
-  header, *lines = rows
-  short = (
-    [f"{v:.6g}" if isinstance(v, float) else v for v in r] for r in lines
+  header, *lines = (
+    [f"{v:.6g}" if isinstance(v, float) else v for v in row] for row in rows
   )
-  path.write_text(csv_text(header, short))
+  path.write_text(csv_text(header, lines))

@@ -30,14 +30,12 @@ _SHOWN = (
   *(f"{split}/accuracy" for split in SPLITS),
   "influence/ratio",
 )
-EFFECTS = (
-  "forgotten_patch",
-  "forgotten_content",
-  "forgotten_balance",
-  "learned_patch",
-  "learned_content",
-  "learned_balance",
+EFFECTS = tuple(
+  f"{kind}_{changed}"
+  for kind in ("forgotten", "learned")
+  for changed in ("patch", "content", "balance")
 )
+CONDITION = ("method", "micro_batch_size", "weight_decay", "rho")
 # Where the patch alone is right 19 times out of 20, less is no network that has
 # learned the task.
 _LEAST_ACCURACY = 0.9
@@ -56,7 +54,7 @@ class Cell(NamedTuple):
   minus_plain: Difference | None
 
 
-Key = tuple[str, int, float, float]
+Key = tuple[str, int, float, float]  # the values of `CONDITION`
 Groups = Mapping[Key, Mapping[int, Run]]
 
 
@@ -150,9 +148,8 @@ def average_effects(rows: Iterable[Run]) -> list[dict[str, Any]]:
       full[f"{kind}_balance"] = row[f"{kind}_patch"] - row[f"{kind}_content"]
     groups.setdefault((*key_of(row), row["epoch"]), []).append(full)
   averages = []
-  names = ("method", "micro_batch_size", "weight_decay", "rho", "epoch")
   for key, several in groups.items():
-    result: dict[str, Any] = dict(zip(names, key, strict=True))
+    result: dict[str, Any] = dict(zip((*CONDITION, "epoch"), key, strict=True))
     for effect in EFFECTS:
       mean = mean_over_runs([row[effect] for row in several])
       result |= {effect: mean.mean, f"{effect}_se": mean.standard_error}
@@ -201,10 +198,6 @@ def rank_table(effects: Sequence[Run], curve: Groups) -> str:
 
 
 def key_of(run: Run) -> Key:
-  """A run's or effect's method, m, weight decay and rho."""
-  return (
-    run["method"],
-    run["micro_batch_size"],
-    run["weight_decay"],
-    run["rho"],
-  )
+  """The condition of a run or an effect."""
+  method, m, weight_decay, rho = (run[name] for name in CONDITION)
+  return method, m, weight_decay, rho

@@ -31,26 +31,29 @@ from forgetsam.studies.known_bias._conditions import (
 )
 from forgetsam.studies.known_bias._one_step import step_effect
 from forgetsam.studies.known_bias._scoring import Scorer
+from forgetsam.studies.known_bias._tables import key_of
 
 FILE = "configs/biased_fashion_2k.py"
 STEP_EPOCHS, STEP_EXAMPLES = (1, 3, 10, 30), 512
 
 
 class Runs:
-  """Finished runs, a line of JSON for each, and what makes the missing ones."""
+  """Finished runs, a line of JSON each; makes those that are missing."""
 
   def __init__(self, path: Path, overrides: Sequence[str]):
     self._path, self._overrides = path, overrides
     lines = path.read_text().splitlines() if path.exists() else []
-    self._found = {self._key(run): run for run in map(json.loads, lines)}
+    runs = map(json.loads, lines)
+    self._found = {(*key_of(run), run["seed"]): run for run in runs}
     self._runner = Runner()
     self._scorer: Scorer | None = None
 
   def add(self, condition: Condition, seed: int, stage: str) -> dict[str, Any]:
     """The record of a run, from the file or made now."""
     run: dict[str, Any] = {**vars(condition), "seed": seed, "stage": stage}
-    if self._key(run) in self._found:
-      return self._found[self._key(run)]
+    key = *key_of(run), seed
+    if key in self._found:
+      return self._found[key]
     config = condition.config(FILE, seed, self._overrides)
     if self._scorer is None:
       self._scorer = Scorer(config)
@@ -61,7 +64,7 @@ class Runs:
     run["seconds"] = round(outcome.seconds, 2)
     with self._path.open("a") as file:
       file.write(json.dumps(run) + "\n")
-    self._found[self._key(run)] = run
+    self._found[key] = run
     print(
       f"{stage} {condition.method} m={condition.micro_batch_size} "
       f"rho={condition.rho} wd={condition.weight_decay} seed={seed}: "
@@ -77,11 +80,6 @@ class Runs:
     if any(run["diverged"] for run in runs):
       return None
     return mean_over_runs([run["validation/accuracy"] for run in runs])
-
-  @staticmethod
-  def _key(run: dict[str, Any]) -> tuple[Any, ...]:
-    names = ("method", "micro_batch_size", "weight_decay", "rho", "seed")
-    return tuple(run[name] for name in names)
 
 
 def chosen_settings(runs: Runs) -> list[Condition]:
@@ -156,16 +154,14 @@ def effect_of(
 ) -> Any:
   """The method's step, as `step_effect` takes it apart."""
   config = condition.config(FILE, 0, overrides)
-  delta_fn = None
+  logits_fn, loss = scorer.logits_fn, build_loss(config)
+  if condition.method == "plain":
+    return step_effect(logits_fn, loss, None)
+  perturbation = fs.sam(condition.rho)
   if condition.method == "random":
     perturbation = fs.random_perturbation(condition.rho, seed=0)
-  else:
-    perturbation = fs.sam(condition.rho)
-  if condition.method != "plain":
-    delta_fn = forgetting.offset_fn(
-      scorer.logits_fn, build_ascent(config), perturbation
-    )
-  return step_effect(scorer.logits_fn, build_loss(config), delta_fn)
+  delta_fn = forgetting.offset_fn(logits_fn, build_ascent(config), perturbation)
+  return step_effect(logits_fn, loss, delta_fn)
 
 
 def run_study(workdir: Path, overrides: Sequence[str]) -> None:
@@ -187,10 +183,8 @@ def run_study(workdir: Path, overrides: Sequence[str]) -> None:
       runs.add(condition, seed, "report")
   steps = workdir / "one_step.jsonl"
   if not steps.exists():
-    lines = [
-      json.dumps(row) + "\n" for row in step_effects(chosen[0], overrides)
-    ]
-    steps.write_text("".join(lines))
+    effects = step_effects(chosen[0], overrides)
+    steps.write_text("".join(json.dumps(row) + "\n" for row in effects))
   for method, radii in ADDED.items():
     for rho in radii:
       runs.validation(Condition(method, 128, 0.0, rho), "added")
