@@ -186,14 +186,13 @@ def _variance_terms(
   change = (within - n / (n - 1) * deviation) / (n - 2)
   conditional = Terms(jnp.mean(within), weight * change)
   # The squared mean of a probe is too large by the mean's own variance.
-  spread = jnp.mean(jnp.sum((p - mean) ** 2, axis=1))
+  square = jnp.sum((p - mean) ** 2, axis=1)
   excess = jnp.mean(weight * within / n)
   shift = -weight[:, None] * (p - own_mean) / (n - 1)[:, None]
-  square = jnp.sum((p - mean) ** 2, axis=1)
   move = -weight * groups.centred(square) / (n - 1)
   move = move - jnp.sum(shift**2, axis=1)
   move = move + weight**2 * ((within + change) / (n - 1) - within / n)
-  return conditional, Terms(spread + excess, move)
+  return conditional, Terms(jnp.mean(square) + excess, move)
 
 
 @jax.jit

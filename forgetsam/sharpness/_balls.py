@@ -81,7 +81,7 @@ def average_sharpness(
   center = loss.value(params)
   increases = []
   for k in jax.random.split(key, num_samples):
-    delta = _random_offset(k, params, rho, adaptive=adaptive)
+    delta = _random_delta(k, params, rho, adaptive=adaptive)
     up, down = (
       loss.value(add_delta(params, delta, sign)) for sign in (1.0, -1.0)
     )
@@ -157,12 +157,12 @@ def worst_case_sharpness(
   check_number("num_steps", num_steps, low=1)
   center, delta = loss.value(params), jax.tree.map(jnp.zeros_like, params)
   best = WorstCase(jnp.zeros_like(center), add_delta(delta, delta))
-  delta = _random_offset(key, params, _START * rho, adaptive=adaptive)
+  delta = _random_delta(key, params, _START * rho, adaptive=adaptive)
   for step in range(num_steps):
     value, gradient = loss.value_and_gradient(add_delta(params, delta))
     best = _better(best, WorstCase(value - center, delta))
     radius = rho * (1 - step / num_steps)
-    ascent = ascent_offset(gradient, params, radius, adaptive=adaptive)
+    ascent = ascent_delta(gradient, params, radius, adaptive=adaptive)
     # The first step is SAM's own, to the sphere.
     delta = add_delta(delta, ascent) if step else ascent
     delta = _project(delta, params, rho, adaptive=adaptive)
@@ -178,7 +178,7 @@ def _better(best: WorstCase, new: WorstCase) -> WorstCase:
 
 
 @functools.partial(jax.jit, static_argnames="adaptive")
-def ascent_offset(
+def ascent_delta(
   gradient: PyTree, params: PyTree, radius: Scalar, *, adaptive: bool
 ) -> PyTree:
   """The offset that raises the loss most to first order, on the sphere."""
@@ -187,7 +187,7 @@ def ascent_offset(
 
 
 @functools.partial(jax.jit, static_argnames="adaptive")
-def _random_offset(
+def _random_delta(
   key: jax.Array, params: PyTree, radius: Scalar, *, adaptive: bool
 ) -> PyTree:
   """An offset that is uniform on the sphere (adaptive: before |w|)."""

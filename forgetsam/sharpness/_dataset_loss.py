@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
+import optax
 from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
@@ -83,7 +83,7 @@ def dataset_loss(
       mesh does not fit.
 
   Example:
-    >>> import forgetsam as fs
+    >>> import forgetsam as fs, jax.numpy as jnp
     >>> def forward(params, model_state, images, *, train, key):
     ...   return images @ params, model_state
     >>> batches = [{"image": jnp.eye(2), "label": jnp.array([0, 1])}]
@@ -129,7 +129,7 @@ def gradient_norm(loss: DatasetLoss, params: PyTree) -> Float[Array, ""]:
     A scalar, in units of loss per unit of weight.
 
   Example:
-    >>> import forgetsam as fs
+    >>> import forgetsam as fs, jax.numpy as jnp
     >>> def forward(params, model_state, images, *, train, key):
     ...   return images @ params, model_state
     >>> batches = [{"image": jnp.eye(2), "label": jnp.array([0, 1])}]
@@ -147,14 +147,14 @@ def _mean_over(
   count: int,
   mesh: Mesh | None,
 ) -> DatasetLoss:
-  finish = (lambda x: x) if mesh is None else _alone
+  finish = (lambda x: x) if mesh is None else _wait
 
   def mean(function: Callable[..., Any]) -> Callable[..., Any]:
     def over_batches(*trees: PyTree) -> Any:
       # On even where a caller's loop has turned it off to run in Python.
       with jax.disable_jit(False):
         if mesh is not None:
-          trees = _alone(jax.device_put(trees, replicated(mesh)))
+          trees = _wait(jax.device_put(trees, replicated(mesh)))
         terms = (finish(function(b, model_state, trees)) for b in batches)
         total = functools.reduce(lambda x, y: finish(_add(x, y)), terms)
         return _divide(total, count)
@@ -171,16 +171,14 @@ def _mean_over(
   )
 
 
-def _alone(result: Any) -> Any:
+def _wait(result: Any) -> Any:
   """Waits on CPUs, where XLA's collectives hang when programs pile up."""
   if jax.default_backend() == "cpu":
     jax.block_until_ready(result)
   return result
 
 
-@jax.jit
-def _add(left: PyTree, right: PyTree) -> PyTree:
-  return jax.tree.map(jnp.add, left, right)
+_add = jax.jit(optax.tree.add)
 
 
 @jax.jit

@@ -7,7 +7,7 @@ them: a primitive that runs what it is given on concrete vectors.
 """
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -65,11 +65,8 @@ def _run_each(
   return jnp.stack([_run(v, product=product) for v in vectors]), 0
 
 
-def _same_shape(v: Any, *, product: FlatMatVec) -> Any:
-  del product
-  return jax.core.ShapedArray(v.shape, v.dtype)
-
-
 _product_p.def_impl(_run)
-_product_p.def_abstract_eval(_same_shape)
+_product_p.def_abstract_eval(
+  lambda v, **_: jax.core.ShapedArray(v.shape, v.dtype)
+)
 batching.primitive_batchers[_product_p] = _run_each

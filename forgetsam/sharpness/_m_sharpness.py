@@ -6,7 +6,7 @@ from forgetsam._arrays import add_delta
 from forgetsam._checks import check_rho
 from forgetsam._estimate import Estimate, estimate_mean
 from forgetsam._typing import PyTree
-from forgetsam.sharpness._balls import ascent_offset
+from forgetsam.sharpness._balls import ascent_delta
 from forgetsam.sharpness._dataset_loss import DatasetLoss
 
 
@@ -58,7 +58,7 @@ def m_sharpness(
   increases = []
   for part in parts:
     value, gradient = part.value_and_gradient(params)
-    delta = ascent_offset(gradient, params, rho, adaptive=adaptive)
+    delta = ascent_delta(gradient, params, rho, adaptive=adaptive)
     increases.append(part.value(add_delta(params, delta)) - value)
   counts = jnp.array([part.num_examples for part in parts], jnp.float32)
   return estimate_mean(jnp.stack(increases), counts)
