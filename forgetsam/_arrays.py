@@ -14,7 +14,6 @@ _SMALLEST, _LARGEST = 1e-30, 1e37
 
 
 def is_float(x: Any) -> bool:
-  """Whether an array is of floating point."""
   return jnp.issubdtype(x.dtype, jnp.floating)
 
 
@@ -25,23 +24,15 @@ def at_least_float32(x: Array) -> Array:
 
 
 def wide_zeros(tree: PyTree) -> PyTree:
-  """Zeros of a tree's shapes in at least float32."""
   return jax.tree.map(lambda x: jnp.zeros_like(at_least_float32(x)), tree)
 
 
 def cast_like(tree: PyTree, like: PyTree) -> PyTree:
-  """The tree in the dtypes of another."""
   return jax.tree.map(lambda x, y: x.astype(y.dtype), tree, like)
 
 
 def add_delta(params: PyTree, delta: PyTree, scale: Scalar = 1.0) -> PyTree:
-  """`params + scale * delta`, in float32 where a dtype could swallow delta.
-
-  Example:
-    >>> w = jnp.array([256.0], jnp.bfloat16)
-    >>> add_delta(w, jnp.array([0.25], jnp.bfloat16))
-    Array([256.25], dtype=float32)
-  """
+  """`params + scale * delta`, in float32 where a dtype could swallow delta."""
   return jax.tree.map(
     lambda w, d: at_least_float32(w) + at_least_float32(scale * d),
     params,
@@ -50,19 +41,10 @@ def add_delta(params: PyTree, delta: PyTree, scale: Scalar = 1.0) -> PyTree:
 
 
 def tree_norm(tree: PyTree) -> Float[Array, ""]:
-  r"""Euclidean norm over all leaves of a tree.
+  """Euclidean norm over all leaves in at least float32; 0 for an empty tree.
 
-  .. math:: \lVert g \rVert_2 = \sqrt{\textstyle\sum_i g_i^2}
-
-  The plain sum of squares in at least float32. One `lax.cond` on the finished
-  scalar falls back to dividing by the largest entry where the sum under- or
-  overflows: norms that float32 can hold come out right, at the plain price.
-  Zero for an empty tree, not finite where an entry is not.
-
-  Example:
-    >>> norm = tree_norm({"a": jnp.array([3e30]), "b": jnp.array([4e30])})
-    >>> round(float(norm) / 1e30, 4)
-    5.0
+  Where the sum of squares under- or overflows, one `lax.cond` on the finished
+  scalar divides by the largest entry first: other norms pay the plain price.
   """
   leaves = [at_least_float32(x) for x in jax.tree.leaves(tree)]
   if not leaves:
@@ -96,11 +78,19 @@ def tree_dot(left: PyTree, right: PyTree) -> Float[Array, ""]:
   return jax.tree.reduce(jnp.add, products, jnp.zeros((), jnp.float32))
 
 
-def plain_norm(tree: PyTree) -> Float[Array, ""]:
-  """The norm without the fallback: for numbers that are only looked at.
+def orthogonal(tree: PyTree, to: PyTree) -> PyTree:
+  """A tree without its part along another, in at least float32."""
+  direction = unit(to)
+  along = tree_dot(tree, direction)
+  return jax.tree.map(
+    lambda x, d: at_least_float32(x) - along * d, tree, direction
+  )
 
-  0 or infinite where the squares leave float32's range; the fallback's branch
-  would need a tree that is still to be computed in memory.
+
+def plain_norm(tree: PyTree) -> Float[Array, ""]:
+  """The norm without the fallback, whose branch would keep the tree in memory.
+
+  For numbers that are only looked at: 0 or infinite out of float32's range.
   """
   leaves = [at_least_float32(x) for x in jax.tree.leaves(tree)]
   return jnp.sqrt(_sum_of_squares(leaves))
@@ -118,5 +108,4 @@ def to_length(tree: PyTree, length: Scalar) -> PyTree:
 
 
 def unit(tree: PyTree) -> PyTree:
-  """`tree / ||tree||` leaf by leaf in at least float32; zero stays zero."""
   return to_length(tree, 1.0)

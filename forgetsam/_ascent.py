@@ -2,8 +2,7 @@
 
 A signal maps `(logits [B, K], labels [B] or [B, K])` to the cotangent
 `d objective / d logits [B, K]`, the batch mean included. A model's pullback
-turns it into the ascent gradient, so that one forward pass serves the loss,
-the metrics and the perturbation. Signals are never differentiated through.
+turns it into the ascent gradient; signals are never differentiated through.
 """
 
 from collections.abc import Callable
@@ -28,25 +27,21 @@ def output_bias_forgetting(
 ) -> AscentSignal:
   r"""The ascent signal of output bias forgetting (OBF).
 
-  For output probabilities p, target y and the uniform distribution u = 1/K,
-  OBF ascends
+  For output probabilities p, target y and the uniform distribution u = 1/K it
+  ascends, with :math:`\alpha` held fixed,
 
   .. math:: (1 - \alpha)\, \mathrm{CE}(p, y) - \mathrm{CE}(p, u), \qquad
      \alpha = \gamma \max\Bigl(0,
-       \frac{1 - \lambda / p_y}{1 - \lambda}\Bigr),
+       \frac{1 - \lambda / p_y}{1 - \lambda}\Bigr), \qquad
+     p_y = \langle p, y \rangle,
 
-  with :math:`\alpha` held fixed, which in logit space is the direction
-
-  .. math:: u - \alpha p - (1 - \alpha) y, \qquad p_y = \langle p, y \rangle.
-
-  Confident examples move towards the uniform distribution, those that
-  :math:`p_y \le \lambda` forget their label.
+  in logit space the direction :math:`u - \alpha p - (1 - \alpha) y`: confident
+  examples move towards u, those of :math:`p_y \le \lambda` forget their label.
 
   Args:
     lam: :math:`\lambda` in [0, 1), the probability of the label at and below
       which an example counts as not learned; `None` means 1/K.
-    gamma: :math:`\gamma` in [0, 1], the scale of :math:`\alpha`; at 0 the
-      direction is u - y whatever the outputs.
+    gamma: :math:`\gamma` in [0, 1]; at 0 the direction is u - y.
     activation: how p comes from the logits, "sigmoid" (the official code's
       choice for every model) or "softmax".
 
@@ -103,10 +98,6 @@ def loss_ascent(loss: Loss) -> AscentSignal:
   Args:
     loss: `(logits [batch, classes], labels) -> scalar`, the batch mean in it.
 
-  Returns:
-    A function of logits and labels to the gradient with respect to the logits,
-    in their shape and dtype.
-
   Example:
     >>> from forgetsam import softmax_cross_entropy
     >>> signal = loss_ascent(softmax_cross_entropy())
@@ -124,14 +115,11 @@ def pseudo_loss(signal: AscentSignal) -> Loss:
 
   .. math:: \ell(z, y) = \sum_{b,k} \mathrm{sg}(s(z, y))_{bk}\, z_{bk}
 
-  For code that is built on `jax.grad` of a loss. Its value has no meaning of
-  its own; it equals that of the official implementation's pseudo-loss.
+  For code that is built on `jax.grad` of a loss. Its value, that of the
+  official implementation's pseudo-loss, has no meaning of its own.
 
   Args:
     signal: an ascent signal.
-
-  Returns:
-    A function of logits `[batch, classes]` and labels to a scalar.
 
   Example:
     >>> objective = pseudo_loss(output_bias_forgetting(gamma=0.0))
@@ -160,9 +148,8 @@ def ascent_and_descent(
 ]:
   r"""The ascent gradient and the descent gradient's function, in one pass.
 
-  The safe way to OBF in one's own training loop: `perturbed_gradient` takes
-  the gradient of the *signal* as its ascent gradient, and handing it the
-  gradient of the loss instead would silently be SAM.
+  The safe way to OBF in one's own training loop: handing `perturbed_gradient`
+  the gradient of the loss instead of the *signal's* would silently be SAM.
 
   Args:
     logits_fn: `params -> logits [batch, classes]` on the batch at hand.
@@ -170,9 +157,8 @@ def ascent_and_descent(
     signal: the ascent signal, for example `output_bias_forgetting()`.
 
   Returns:
-    A function of `(params, labels)` to `(ascent_grads, grad_fn, aux)`: the
-    ascent gradient at params, the function `params -> gradient of the loss`,
-    and the clean pass's `AscentAux(logits, loss)`.
+    A function of `(params, labels)` to the ascent gradient at params, the
+    function `params -> gradient of the loss`, and `AscentAux(logits, loss)`.
 
   Example:
     >>> import optax, forgetsam as fs

@@ -19,16 +19,16 @@ def check_number(
   low: float = -math.inf,
   high: float = math.inf,
   exclude_high: bool = False,
+  kind: str = "a number",
 ) -> None:
   """Raises a `ValueError` where a number is out of range or not finite.
 
-  JAX and NumPy arrays pass unchecked: factories are traced and vmapped over
-  their hyper-parameters. Everything else than a number is refused.
+  Arrays pass unchecked: factories are traced and vmapped over.
   """
   if isinstance(value, (jax.Array, np.ndarray)):
     return
   if not is_number(value):
-    raise ValueError(f"{name}={value!r} must be a number")
+    raise ValueError(f"{name}={value!r} must be {kind}")
   too_high = value >= high if exclude_high else value > high
   if not math.isfinite(value) or value < low or too_high:
     allowed = _range(low, high, exclude_high)
@@ -37,13 +37,9 @@ def check_number(
 
 def check_rho(name: str, value: Any) -> None:
   """Raises a `ValueError` where a radius is no number >= 0 and no schedule."""
-  if callable(value):
-    return
-  if not is_number(value) and not isinstance(value, (jax.Array, np.ndarray)):
-    raise ValueError(
-      f"{name}={value!r} must be a number or a schedule of the update count"
-    )
-  check_number(name, value, low=0)
+  kind = "a number or a schedule of the update count"
+  if not callable(value):
+    check_number(name, value, low=0, kind=kind)
 
 
 def check_count(name: str, value: Any, otherwise: str = "") -> None:

@@ -28,8 +28,6 @@ def estimate_mean(
   .. math:: \bar x = \frac{\sum_i c_i x_i}{\sum_i c_i}, \qquad
      \mathrm{se}^2 = \frac{n}{n - 1}
        \frac{\sum_i c_i^2 (x_i - \bar x)^2}{(\sum_i c_i)^2}
-
-  Without weights :math:`c_i` this is the textbook's :math:`s / \sqrt n`.
   """
   n = len(samples)
   if weights is None:

@@ -15,7 +15,6 @@ from forgetsam._typing import Labels, Logits, Loss, Scalar
 def target_distribution(
   labels: Labels, num_classes: int, dtype: jnp.dtype
 ) -> Float[Array, "batch classes"]:
-  """One-hot rows for class indices; distributions are returned as given."""
   labels = jnp.asarray(labels)
   if labels.ndim == 2:
     return labels.astype(dtype)
@@ -28,15 +27,15 @@ def sigmoid_cross_entropy(label_smoothing: Scalar = 0.0) -> Loss:
   .. math:: L = -\frac1B \sum_{b,k} y_{bk} \log \sigma(z_{bk})
                 + (1 - y_{bk}) \log (1 - \sigma(z_{bk}))
 
-  The paper's loss for ViTs. Smoothing replaces the one-hot target of an
-  integer label by :math:`(1 - s)\, y + s / K`; soft labels are used as given.
+  The paper's loss for ViTs, in at least float32. Smoothing makes the target of
+  an integer label :math:`(1 - s)\, y + s / K`; soft labels are used as given.
 
   Args:
     label_smoothing: s, in [0, 1).
 
   Returns:
     A function of logits `[batch, classes]` and labels (`[batch]` integers, or
-    `[batch, classes]`) to a scalar, computed in at least float32.
+    `[batch, classes]`) to a scalar.
 
   Raises:
     ValueError: label_smoothing is outside [0, 1).

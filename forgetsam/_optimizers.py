@@ -27,12 +27,9 @@ def sgdw(
   Args:
     learning_rate: :math:`\eta`, a float or a schedule of the update count.
     momentum: :math:`\mu` in [0, 1).
-    weight_decay: :math:`\lambda`, at least 0; multiplied by the learning rate.
+    weight_decay: :math:`\lambda`, at least 0.
     mask: which arrays decay: a pytree of booleans (or a prefix of one), or a
       function from params to it; `None` decays all.
-
-  Returns:
-    The optimizer.
 
   Raises:
     ValueError: momentum is outside [0, 1), or learning_rate or weight_decay is
@@ -75,15 +72,13 @@ def shrink_and_perturb(
 
   .. math:: w_t = f_t w_0 + (1 - f_t) (w_{t-1} + u_t)
 
-  with :math:`u_t` the update that reaches it. It stands *last* in a chain, and
-  shrinks parameters only (the official code also BatchNorm's statistics).
+  with :math:`u_t` the update that reaches it: it stands *last* in a chain. It
+  shrinks parameters only (the official code also BatchNorm's statistics), and
+  its state holds a copy of the first ones.
 
   Args:
     factor: f in [0, 1], a float or a schedule of the number of updates
       completed, this one included.
-
-  Returns:
-    A transformation of updates; its state holds a copy of the first params.
 
   Raises:
     ValueError: factor is outside [0, 1]; `update` without params.

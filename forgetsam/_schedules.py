@@ -29,9 +29,6 @@ def lr_proportional_rho(
     lr_max: the largest learning rate of the schedule.
     lr_min: the smallest learning rate after warm-up.
 
-  Returns:
-    A schedule: update count to radius.
-
   Raises:
     ValueError: lr_max equals lr_min, or a radius is negative.
 

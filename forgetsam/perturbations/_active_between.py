@@ -34,25 +34,18 @@ def active_between(
   .. math:: \delta_t = \begin{cases} P(g)_t & t_0 \le t < t_1 \\ 0 &
      \text{otherwise} \end{cases}
 
-  with t the number of updates before this one. Outside, the ascent pass is
-  really skipped: the extra argument `ascent_fn`, which `make_train_step`
-  provides, is called inside a `lax.cond`, and an idle step costs a plain
-  gradient and a clean forward pass (and the ascent, where a combine rule reads
-  it). Without `ascent_fn`, the gradient that `update` is given is used.
+  with t the number of updates before this one. Idle steps really skip the
+  ascent pass where `ascent_fn` is given, as it is by `make_train_step` (unless
+  a combine rule reads the ascent): a plain gradient and a clean forward pass
+  remain. Schedules of rho count idle steps too; floating-point state waits.
 
-  The perturbation's clocks run in idle steps as well: a schedule of rho counts
-  all steps. What it remembers (floating-point state) waits. Use it around
-  `optax.partition`, not within, where the ascent gradient of the whole model is
-  out of reach; `only` works both ways.
+  Use it around `optax.partition`, not within, where the ascent gradient of the
+  whole model is out of reach; `only` works both ways.
 
   Args:
     perturbation: from ascent gradients to offsets, such as `sam(rho)`.
     start: the first update that perturbs, counted from 0.
     stop: the first update after it that does not; `None` never stops.
-
-  Returns:
-    A transformation from ascent gradients to offsets, with state
-    `ActiveBetweenState`.
 
   Raises:
     ValueError: start is negative, or stop is not after start; `update` with

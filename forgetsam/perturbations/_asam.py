@@ -14,15 +14,12 @@ from forgetsam.perturbations._sam import scale_to_radius
 def scale_by_magnitude(
   eta: Scalar = 0.0,
 ) -> optax.GradientTransformationExtraArgs:
-  r"""Multiplies elementwise by the weights' magnitude.
+  r"""Multiplies elementwise by the weights' magnitude; needs `params`.
 
   .. math:: g \mapsto (\lvert w \rvert + \eta) \odot g
 
   Args:
     eta: what is added to the magnitude, in units of the weights, at least 0.
-
-  Returns:
-    A stateless transformation that needs `params`.
 
   Raises:
     ValueError: eta is negative or nan; `update` without params.
@@ -65,14 +62,12 @@ def asam(
     rho: radius, as in `sam`; for "after" and "both" relative to the weights'
       magnitude, and so about ten times SAM's.
     eta: what is added to the weights' magnitude, at least 0.
-    magnitude: where the magnitude multiplies, with respect to the
-      normalisation: "before", "after", or "both", which is ASAM as published.
-
-  Returns:
-    A transformation from ascent gradients to offsets; it needs `params`.
+    magnitude: where T multiplies, with respect to the normalisation: "before",
+      "after", or "both", which is ASAM as published.
 
   Raises:
-    ValueError: rho or eta is negative or nan, or magnitude is unknown.
+    ValueError: rho or eta is negative or nan, or magnitude is unknown; `update`
+      without params.
 
   Example:
     >>> perturbation, w = asam(rho=1.0), jnp.array([2.0, 1.0])
@@ -84,11 +79,11 @@ def asam(
     Kwon et al., *ASAM*, ICML 2021, eq. (3);
     "before" and "after" are two of the official code of Vani et al., 2024.
   """
-  check_choice("magnitude", magnitude, ("before", "after", "both"))
-  scale = scale_by_magnitude(eta)
-  pieces = [scale_to_radius(rho)]
-  if magnitude in ("before", "both"):
-    pieces.insert(0, scale)
-  if magnitude in ("after", "both"):
-    pieces.append(scale)
-  return optax.chain(*pieces)
+  radius, scale = scale_to_radius(rho), scale_by_magnitude(eta)
+  chains = {
+    "before": (scale, radius),
+    "after": (radius, scale),
+    "both": (scale, radius, scale),
+  }
+  check_choice("magnitude", magnitude, tuple(chains))
+  return optax.chain(*chains[magnitude])

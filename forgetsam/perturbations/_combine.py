@@ -1,7 +1,7 @@
 """Rules that combine the clean and the perturbed gradient.
 
 A rule maps `(ascent_grads, delta, grads)`, three trees with params' structure,
-to the descent gradient; it is `perturbed_gradient`'s argument `combine`.
+to the descent gradient, in float32 inside and in the dtypes of `grads`.
 """
 
 from collections.abc import Callable
@@ -9,7 +9,7 @@ from collections.abc import Callable
 import jax
 from jaxtyping import Array
 
-from forgetsam._arrays import at_least_float32, tree_dot, unit
+from forgetsam._arrays import at_least_float32, orthogonal, unit
 from forgetsam._checks import check_number
 from forgetsam._typing import PyTree, Scalar
 
@@ -24,16 +24,13 @@ def surrogate_gap(alpha: Scalar, normalized: bool = False) -> Combine:
 
   with :math:`g_p` the gradient at params + delta and a the ascent gradient,
   or, normalised, :math:`a = \delta / \lVert \delta \rVert` (0 where
-  :math:`\delta = 0`). What is subtracted is orthogonal to :math:`g_p`, so that
-  the perturbed loss falls as fast as without it, to first order.
+  :math:`\delta = 0`). To first order, the perturbed loss falls as fast as
+  without the correction, which is orthogonal to :math:`g_p`.
 
   Args:
     alpha: weight of the orthogonal part (normalised: in units of the gradient).
     normalized: whether to project the offset's direction instead of the raw
       ascent gradient.
-
-  Returns:
-    A combine rule; float32 inside, results in the perturbed gradient's dtypes.
 
   Raises:
     ValueError: alpha is nan or infinite.
@@ -50,15 +47,12 @@ def surrogate_gap(alpha: Scalar, normalized: bool = False) -> Combine:
   check_number("alpha", alpha)
 
   def combine(ascent_grads: PyTree, delta: PyTree, grads: PyTree) -> PyTree:
-    a = unit(delta) if normalized else ascent_grads
-    direction = unit(grads)
-    along = tree_dot(a, direction)
-
-    def correct(g: Array, a_leaf: Array, d: Array) -> Array:
-      orthogonal = at_least_float32(a_leaf) - along * d
-      return (at_least_float32(g) - alpha * orthogonal).astype(g.dtype)
-
-    return jax.tree.map(correct, grads, a, direction)
+    across = orthogonal(unit(delta) if normalized else ascent_grads, grads)
+    return jax.tree.map(
+      lambda g, a: (at_least_float32(g) - alpha * a).astype(g.dtype),
+      grads,
+      across,
+    )
 
   return combine
 
@@ -71,17 +65,12 @@ def weighted(gamma: Scalar) -> Combine:
      g = \frac{1 - 2\gamma}{1 - \gamma}\, g_a + \frac{\gamma}{1 - \gamma}\, g_p
 
   with :math:`g_p` the gradient at params + delta and :math:`g_a` the ascent
-  gradient, which must be that of the *loss* at params: with another ascent
-  signal, such as output bias forgetting, the first term would descend that
-  objective and not the loss. Gamma 0 is plain training, 1/2 is SAM, and above
-  it the plain gradient is extrapolated from. The paper's weight decoupling,
-  which applies the sharpness outside of the optimizer's momentum, is left out.
+  gradient, which must be that of the *loss* (output bias forgetting's would be
+  descended). Gamma 0 is plain training, 1/2 is SAM. The paper's weight
+  decoupling, outside of the optimizer's momentum, is left out.
 
   Args:
     gamma: in [0, 1); the paper takes 0.8 to 0.95.
-
-  Returns:
-    A combine rule; float32 inside, results in the perturbed gradient's dtypes.
 
   Raises:
     ValueError: gamma is outside [0, 1).

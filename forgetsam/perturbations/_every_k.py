@@ -14,13 +14,7 @@ from forgetsam.perturbations._skipping import AscentFn
 
 
 class EveryKState(NamedTuple):
-  """State of `every_k`.
-
-  Attributes:
-    perturbation: the state of the perturbation.
-    count: updates made.
-    ascent_grads: the last ascent gradient, in at least float32.
-  """
+  """State of `every_k`; `ascent_grads` is the last one, in float32 or wider."""
 
   perturbation: Any
   count: Int[Array, ""]  # type: ignore[assignment]  # mypy: tuple.count
@@ -35,28 +29,20 @@ def every_k(
   .. math:: \delta_t = P(a_t), \qquad a_t = \begin{cases} g(w_t) &
      t \bmod k = 0 \\ a_{t-1} & \text{otherwise} \end{cases}
 
-  with P the perturbation and g the ascent gradient. The pass of the steps
-  between is really skipped: the extra argument `ascent_fn`, which
-  `make_train_step` provides, is called inside a `lax.cond`. Without it (in
-  one's own loop) the gradient that `update` is given is used where it is due.
-  A combine rule that reads the ascent gradient makes every step pay for it.
+  with P the perturbation, which runs in every step, and g the ascent gradient.
+  The pass of the steps between is really skipped where `ascent_fn` is given, as
+  it is by `make_train_step` (unless a combine rule reads the ascent). While the
+  stored gradient is zero, every step ascends. With micro-batches, the *mean* of
+  their gradients is stored: in between they share its direction, at full
+  radius.
 
-  P runs in every step, on the stored gradient: a schedule of rho counts steps,
-  and `asam` takes the current magnitudes. While the stored gradient is zero,
-  every step ascends. With micro-batches, the *mean* of their gradients is
-  stored: in the steps between they share its direction, at full radius.
-
-  Wrap it in `multi_step` or in `active_between`, not the other way round: they
+  Wrap it in `multi_step` or `active_between`, not the other way round: they
   evaluate `ascent_fn` themselves. Use it around `optax.partition`, not within,
-  where the ascent gradient of the whole model is out of reach; `only` works
-  both ways.
+  as `active_between`.
 
   Args:
     perturbation: from ascent gradients to offsets, such as `sam(rho)`.
     k: steps per ascent, at least 1, known before tracing; 1 is P.
-
-  Returns:
-    A transformation from ascent gradients to offsets, with state `EveryKState`.
 
   Raises:
     ValueError: k is not an integer of at least 1; `update` with `ascent_fn` but

@@ -14,12 +14,7 @@ from forgetsam.perturbations._sam import scale_to_radius
 
 
 class FriendlyState(NamedTuple):
-  """State of the subtraction in `friendly_sam`.
-
-  Attributes:
-    count: updates made.
-    mean: the moving average of the ascent gradient, in at least float32.
-  """
+  """State of `friendly_sam`; `mean` is the gradient's, in float32 or wider."""
 
   count: Int[Array, ""]  # type: ignore[assignment]  # mypy: tuple.count
   mean: PyTree
@@ -35,17 +30,13 @@ def friendly_sam(
      m_t = \lambda\, m_{t-1} + (1 - \lambda)\, g_t
 
   where the average stands for the gradient of the whole training set. The first
-  update, with no average yet, is SAM's, and starts the average with its
-  gradient. With micro-batches, each perturbs along its own gradient without the
-  common average, which runs over the whole batch's gradients.
+  update is SAM's, and its gradient starts the average. With micro-batches, each
+  gradient is taken without the common average of the whole batch's gradients.
 
   Args:
     rho: radius; a float, at least 0, or a schedule of the update count.
     sigma: :math:`\sigma`, how much of the average is taken off; 0 is `sam`.
     decay: :math:`\lambda` in [0, 1), of the average.
-
-  Returns:
-    A transformation from ascent gradients to offsets.
 
   Raises:
     ValueError: rho is negative or nan, sigma is not finite, or decay is outside

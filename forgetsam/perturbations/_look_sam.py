@@ -8,9 +8,9 @@ import optax
 from jaxtyping import Array, Int
 
 from forgetsam._arrays import (
-  at_least_float32,
+  add_delta,
   cast_like,
-  tree_dot,
+  orthogonal,
   tree_norm,
   unit,
   wide_zeros,
@@ -36,14 +36,7 @@ _ROUNDING = 64 * float(jnp.finfo(jnp.float32).eps)
 
 
 class LookSAMState(NamedTuple):
-  """Memory of `look_sam`.
-
-  Attributes:
-    perturbation: the state of the perturbation.
-    count: updates made.
-    flat_grads: the last perturbed gradient's part orthogonal to the plain
-      gradient, in at least float32.
-  """
+  """Memory of `look_sam`; `flat_grads` is the last :math:`g_v`, in float32."""
 
   perturbation: Any
   count: Int[Array, ""]  # type: ignore[assignment]  # mypy: tuple.count
@@ -63,18 +56,16 @@ def look_sam(
      g + \alpha \frac{\lVert g \rVert}{\lVert g_v \rVert} g_v
 
   with P the perturbation, :math:`g_a` the ascent gradient and
-  :math:`\hat g = g / \lVert g \rVert`; norms run over the whole tree. It takes
-  the place of `perturbed_gradient`: first in a chain, or as `perturb`. The
-  steps in between evaluate the plain gradient alone: both other passes are
-  inside a `lax.cond`. A k-th step costs three gradients, or two where
-  `ascent_fn` is `grad_fn`, as in `make_train_step` without another ascent.
+  :math:`\hat g = g / \lVert g \rVert`, over the whole tree. It takes the place
+  of `perturbed_gradient`. The steps in between evaluate the plain gradient
+  alone; a k-th step costs three gradients, or two where `ascent_fn` is
+  `grad_fn`, as in `make_train_step` without another ascent.
 
-  The state is that of `perturbed_gradient`; in the steps in between,
-  perturbed_loss is the loss at the weights themselves and perturbation_norm 0.
-  A schedule of rho counts all steps. Where the offset is zero, as for rho = 0,
-  the steps in between are plain. With micro-batches, the *mean* of their
-  :math:`g_v` is stored, as for all state of a perturbation: in between, each
-  adds the same direction to its own gradient, in proportion to that one's norm.
+  In between, the state's perturbed_loss is the loss at the weights themselves
+  and its perturbation_norm 0. A schedule of rho counts all steps. Where the
+  offset is zero, the steps in between are plain. With micro-batches, the *mean*
+  of their :math:`g_v` is stored: each adds the same direction to its own
+  gradient, in proportion to that one's norm.
 
   Args:
     perturbation: from ascent gradients to offsets, such as `sam(rho)`.
@@ -158,7 +149,7 @@ def look_sam(
       **extra,
     )
     norm = new_state.perturbation_norm
-    apart = _orthogonal(grads, plain)
+    apart = orthogonal(grads, plain)
     # Without an offset, what is left of the two gradients is rounding, which
     # must not be stretched to alpha times their length.
     real = (norm > 0) & (tree_norm(apart) > _ROUNDING * tree_norm(grads))
@@ -172,8 +163,9 @@ def look_sam(
       optax.safe_increment(memory.count),
       flat,
     )
+    between = add_delta(plain, unit(flat), alpha * tree_norm(plain))
     result = jax.tree.map(
-      lambda g_s, g: jnp.where(due, g_s, g), grads, _add(plain, flat, alpha)
+      lambda g_s, g: jnp.where(due, g_s, g), grads, cast_like(between, plain)
     )
     return result, new_state._replace(
       perturbation=new_memory,
@@ -181,22 +173,3 @@ def look_sam(
     )
 
   return optax.GradientTransformationExtraArgs(init_fn, update_fn)
-
-
-def _orthogonal(grads: PyTree, plain: PyTree) -> PyTree:
-  """`grads` without its part along `plain`."""
-  direction = unit(plain)
-  along = tree_dot(grads, direction)
-  return jax.tree.map(
-    lambda g, d: at_least_float32(g) - along * d, grads, direction
-  )
-
-
-def _add(plain: PyTree, flat: PyTree, alpha: Scalar) -> PyTree:
-  """The plain gradient with the flat part at a share of its length."""
-  length = alpha * tree_norm(plain)
-  return jax.tree.map(
-    lambda g, d: (at_least_float32(g) + length * d).astype(g.dtype),
-    plain,
-    unit(flat),
-  )

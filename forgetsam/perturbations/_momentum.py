@@ -18,23 +18,16 @@ def momentum_ascent(
   .. math:: \delta = -\rho_t\, m / \lVert m \rVert_2,
      \qquad \delta = 0 \text{ where } m = 0
 
-  with m the optimizer's momentum, a mean or sum of past *gradients*: the first
-  `trace` (of `optax.trace`, and so of `sgd` and `sgdw`) or `mu` (of the Adam
-  family) in the extra argument `opt_state`, which `make_train_step` provides.
+  with m the optimizer's momentum: the first `trace` (of `optax.trace`, `sgd`
+  and `sgdw`) or `mu` (of the Adam family) in the extra argument `opt_state`,
+  which `make_train_step` provides.
 
-  The sign is the paper's: the offset goes where the optimizer goes, as in
-  Nesterov's look-ahead, but at a fixed length; for the other sign, chain with
-  `optax.scale(-1.0)`. The ascent gradient's values are never read, so that a
-  compiled step does not compute them; the clean forward pass remains. All
-  micro-batches share the offset. The first step, with no momentum yet, is a
-  plain one.
+  The sign is the paper's: the offset goes where the optimizer goes; for the
+  other, chain with `optax.scale(-1.0)`. A compiled step computes no ascent
+  gradient, only the clean forward pass. All micro-batches share the offset.
 
   Args:
     rho: radius; a float, at least 0, or a schedule of the update count.
-
-  Returns:
-    A transformation from (the shapes of) ascent gradients to offsets; `update`
-    needs `opt_state`.
 
   Raises:
     ValueError: rho is negative or nan; `update` without an `opt_state` that

@@ -19,29 +19,26 @@ def multi_step(
   .. math:: \delta_i = \delta_{i-1} + \tfrac1n P\bigl(g(w + \delta_{i-1})\bigr),
      \qquad \delta_0 = 0, \qquad \delta = \delta_n
 
-  with P the perturbation and g the ascent gradient, which the extra argument
-  `ascent_fn` evaluates (`make_train_step` provides it). The first step takes
-  the gradient that `update` is given: n steps cost n - 1 more passes, and one
-  step is P to the bit. The radius is shared out, so that
-  :math:`\lVert\delta\rVert \le \rho`, with equality on a straight path.
+  with P the perturbation and g the ascent gradient, evaluated by the extra
+  argument `ascent_fn` (`make_train_step` provides it). The first step takes the
+  gradient that `update` is given: n steps cost n - 1 more passes. As the radius
+  is shared out, :math:`\lVert\delta\rVert \le \rho`.
 
   Every step reads the incoming state of P, and the first step's new state is
-  kept: a schedule of rho counts updates, not steps. P sees
-  :math:`w + \delta_{i-1}` as params, so that `asam` takes magnitudes there.
-  `random_perturbation` draws the *same* direction n times; it gains nothing.
+  kept: a schedule of rho counts updates. P sees :math:`w + \delta_{i-1}` as
+  params, so that `asam` takes magnitudes there; `random_perturbation` draws the
+  *same* direction n times. Steps are unrolled: compile time grows with them.
 
-  The whole perturbation belongs inside: what stands before this in a chain
-  sees the first gradient alone. Use it around `optax.partition`, not within,
-  where the ascent gradient of the whole model is out of reach; `only` works
-  both ways. Steps are unrolled: compile time grows with them.
+  What stands before this in a chain sees the first gradient alone. Use it
+  around `optax.partition`, not within, as `active_between`.
 
   Args:
     perturbation: from ascent gradients to offsets, such as `sam(rho)`.
-    steps: n, at least 1, known before tracing.
+    steps: n, at least 1, known before tracing; 1 is P to the bit.
 
   Returns:
-    A transformation from ascent gradients to offsets, whose state is that of
-    `perturbation`; for n > 1, `update` needs `params` and `ascent_fn`.
+    A transformation from ascent gradients to offsets, with the state of P; for
+    n > 1, `update` needs `params` and `ascent_fn`.
 
   Raises:
     ValueError: steps is not an integer of at least 1; `update` without params

@@ -1,4 +1,4 @@
-"""Perturbing some arrays and leaving the others exactly where they are."""
+"""Perturbing some arrays alone, such as those of normalisation layers."""
 
 from collections.abc import Callable
 from typing import Any
@@ -22,17 +22,13 @@ def only(
      \text{ for chosen } i, \qquad \delta_i = 0 \text{ elsewhere.}
 
   The perturbation sees the chosen arrays alone: its norm runs over them, and
-  gradient functions among the extra arguments take and give trees of them, with
-  the others at their current values. `optax.masked` would pass the other
-  arrays' raw gradient on, and so move them by it.
+  gradient functions among the extra arguments take and give trees of them.
+  `optax.masked` would move the other arrays by their raw gradients.
 
   Args:
     perturbation: from ascent gradients to offsets.
     mask: a pytree of booleans with params' structure (or a prefix of it), or a
       function from params to such a pytree.
-
-  Returns:
-    A transformation from ascent gradients to offsets of the whole tree.
 
   Raises:
     ValueError: the mask holds something other than booleans, or does not fit.
@@ -69,6 +65,46 @@ def only(
   return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
 
+def norm_layers(params: PyTree) -> PyTree:
+  r"""A mask that chooses normalisation layers, for `only`.
+
+  It chooses the arrays of every layer with one named `scale`, as Flax Linen and
+  NNX name it in BatchNorm, LayerNorm, GroupNorm and RMSNorm alone.
+  `only(sam(rho), norm_layers)` is then SAM-ON.
+
+  Args:
+    params: nested dicts of arrays, or another pytree with named leaves.
+
+  Returns:
+    A pytree of booleans with params' structure.
+
+  Raises:
+    ValueError: no layer has a scale.
+
+  Example:
+    >>> norm_layers({"dense": {"kernel": 1.0}, "norm": {"scale": 1.0}})
+    {'dense': {'kernel': False}, 'norm': {'scale': True}}
+
+  References:
+    Mueller et al., *Normalization Layers Are All That SAM Needs*, NeurIPS 2023.
+  """
+  paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(params)]
+  layers = {path[:-1] for path in paths if path and _name(path[-1]) == "scale"}
+  if not layers:
+    names = sorted({jax.tree_util.keystr(path) for path in paths})
+    raise ValueError(
+      "norm_layers found no array named 'scale' in params, only "
+      f"{', '.join(names)}: pass only a mask of your own"
+    )
+  return jax.tree_util.tree_map_with_path(
+    lambda path, _: path[:-1] in layers, params
+  )
+
+
+def _name(key: Any) -> Any:
+  return getattr(key, "key", getattr(key, "name", None))
+
+
 def _resolve(mask: Mask, params: PyTree) -> PyTree:
   """The mask with one boolean for every array of params."""
   chosen = mask(params) if callable(mask) else mask
@@ -93,7 +129,6 @@ def _resolve(mask: Mask, params: PyTree) -> PyTree:
 
 
 def is_masked(node: Any) -> bool:
-  """Whether a node stands for what `only` or `optax.masked` left out."""
   return isinstance(node, optax.MaskedNode)
 
 
@@ -124,18 +159,15 @@ def _restrict_functions(
 ) -> dict[str, Any]:
   """Lets gradient functions be called with the chosen arrays alone."""
 
-  def restrict(fn: Any, *, has_value: bool) -> Any:
+  def restrict(name: str) -> Any:
     def restricted(inside: PyTree) -> Any:
-      result = fn(_merge(chosen, inside, params))
-      if has_value:
+      result = extra[name](_merge(chosen, inside, params))
+      if name == "value_and_grad_fn":
         return result[0], _choose(chosen, result[1])
       return _choose(chosen, result)
 
     return restricted
 
-  functions = ("grad_fn", "ascent_fn", "value_and_grad_fn")
-  return extra | {
-    name: restrict(extra[name], has_value=name == "value_and_grad_fn")
-    for name in functions
-    if extra.get(name) is not None
-  }
+  names = ("grad_fn", "ascent_fn", "value_and_grad_fn")
+  given = [name for name in names if extra.get(name) is not None]
+  return extra | {name: restrict(name) for name in given}

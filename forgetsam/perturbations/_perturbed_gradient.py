@@ -41,10 +41,9 @@ def perturbed_gradient(
   .. math:: \delta = P(g_a), \qquad g = \nabla L(w + \delta), \qquad
      \text{result} = C(g_a, \delta, g)
 
-  with P the perturbation and C the combine rule (by default, g itself). It
-  stands *first* in a chain, so that the clipping, momentum and weight decay
-  after it see the perturbed gradient. `update` takes these extra arguments,
-  which also reach the perturbation:
+  with P the perturbation and C the combine rule. It stands *first* in a chain,
+  so that clipping, momentum and weight decay after it see the perturbed
+  gradient. `update` takes these extra arguments, which also reach P:
 
   - `grad_fn`: `params -> gradient of the training loss`, which is needed.
   - `value_and_grad_fn`: `params -> (loss, gradient)`, for the perturbed loss.
@@ -53,13 +52,11 @@ def perturbed_gradient(
   - `micro_batch`: the global index of the micro-batch, for fresh noise.
   - `opt_state`: the optimizer's state, for perturbations along its momentum.
 
-  Bfloat16 and float16 leaves are perturbed in float32, where a small offset
-  survives; the gradient comes back in the leaf's dtype. `optax.MultiSteps`
-  belongs after the perturbed gradient, as in
+  Bfloat16 and float16 leaves are perturbed in float32; the gradient comes back
+  in the leaf's dtype. `optax.MultiSteps` belongs after it, as in
   `chain(perturbed_gradient(...), MultiSteps(adam, k))`: around it, it would
-  average ascent gradients and take the perturbed gradient of the last
-  mini-batch alone. A schedule of rho then counts perturbed gradients, k per
-  optimizer update: pass `lambda count: rho(count // k)`.
+  average ascent gradients, and perturb on the last mini-batch alone. A schedule
+  of rho then counts k per optimizer update: pass `lambda t: rho(t // k)`.
 
   Args:
     perturbation: from ascent gradients to offsets, such as `sam(rho)`.

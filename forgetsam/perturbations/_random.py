@@ -26,17 +26,13 @@ def gaussian_direction(
 
   .. math:: g \mapsto \xi, \qquad \xi_i \sim \mathcal N(0, 1)
 
-  The gradient's values are never read, so that a compiled step does not
-  compute them. The noise depends on the seed, the update count, the extra
-  argument `micro_batch`, and each array's *path*: it is the same whether its
-  neighbours are perturbed or not, and whatever the number of devices.
+  A compiled step computes no ascent gradient. The noise depends on the seed,
+  the update count, the extra argument `micro_batch` (the global index, 0 by
+  default), and each array's *path*: not on its neighbours, nor on the number of
+  devices.
 
   Args:
     seed: of the noise; an integer, or an integer array.
-
-  Returns:
-    A transformation whose update takes `micro_batch`, the global index of the
-    micro-batch (default 0).
 
   Example:
     >>> transform = gaussian_direction(seed=0)
@@ -86,14 +82,9 @@ def random_perturbation(
   .. math:: \delta = \rho_t\, \xi / \lVert \xi \rVert_2, \qquad
      \xi_i \sim \mathcal N(0, 1)
 
-  It reads no ascent gradient, and a compiled step computes none.
-
   Args:
     rho: radius; a float, at least 0, or a schedule of the update count.
-    seed: of the noise.
-
-  Returns:
-    A transformation from (the shapes of) ascent gradients to offsets.
+    seed: of the noise, as in `gaussian_direction`.
 
   Raises:
     ValueError: rho is negative or nan.

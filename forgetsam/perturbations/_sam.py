@@ -25,8 +25,7 @@ def scale_to_radius(
   .. math:: \delta = \rho_t \, g / \lVert g \rVert_2,
      \qquad \delta = 0 \text{ where } g = 0.
 
-  The norm runs over the whole tree and is taken in float32, whatever the
-  leaves' dtype.
+  The norm runs over the whole tree, in float32 whatever the leaves' dtype.
 
   Args:
     rho: radius, in units of the weights' Euclidean norm; a float, at least 0,
@@ -71,14 +70,10 @@ def sam(rho: optax.ScalarOrSchedule) -> optax.GradientTransformationExtraArgs:
 
   .. math:: \delta = \rho_t\, g / \lVert g \rVert_2
 
-  With the ascent signal `output_bias_forgetting()` instead of the loss, this
-  is OBF's perturbation.
+  With the ascent signal `output_bias_forgetting()` it is OBF's.
 
   Args:
     rho: radius; a float, at least 0, or a schedule of the update count.
-
-  Returns:
-    A transformation from ascent gradients to offsets of the weights.
 
   Raises:
     ValueError: rho is negative or nan.

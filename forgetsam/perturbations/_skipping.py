@@ -1,8 +1,7 @@
 """Ascent passes that run in some steps and are really skipped in the others.
 
-Where a pass is skipped, the perturbation is still updated: its clocks (integers
-and keys) go on, so that a schedule of rho counts steps, and what it remembers
-(floating-point arrays) waits for the next ascent.
+Idle steps still update the perturbation: its clocks (integers and keys) go on,
+so that a schedule of rho counts steps; floating-point arrays wait.
 """
 
 from collections.abc import Callable

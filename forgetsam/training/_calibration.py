@@ -14,11 +14,10 @@ def confidence_bins(
 ) -> Bool[Array, "n bins"]:
   r"""Which of M equal bins each confidence falls into.
 
-  Bin m of 1 to M holds :math:`(m - 1) / M < p \le m / M`: a confidence on an
-  edge belongs to the lower bin, and zero to the first.
+  Bin m of 1 to M holds :math:`(m - 1) / M < p \le m / M`, and the first also 0.
 
   Args:
-    confidence: the predictions' largest probabilities.
+    confidence: the predictions' largest probabilities `[n]`.
     num_bins: M.
 
   Returns:
@@ -38,19 +37,15 @@ def confidence_bins(
 
 
 def calibration_error(bin_confidence: Any, bin_correct: Any, count: Any) -> Any:
-  r"""The expected calibration error, from sums over bins.
+  r"""The expected calibration error in [0, 1], from sums over bins.
 
   .. math:: \mathrm{ECE} = \sum_m \frac{n_m}{n}
      \lvert \mathrm{acc}_m - \mathrm{conf}_m \rvert
 
   Args:
-    bin_confidence: the sum of the confidences in each bin, a NumPy or JAX
-      array.
+    bin_confidence: the sum of the confidences in each bin.
     bin_correct: the number of correct predictions in each.
     count: n, over all bins.
-
-  Returns:
-    A number in [0, 1]; bins without examples add nothing.
 
   Example:
     >>> float(calibration_error(jnp.array([0.0, 1.5]), jnp.array([0, 1]), 2))

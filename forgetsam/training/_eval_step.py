@@ -1,7 +1,7 @@
 """The jitted evaluation step: sums over the examples that count."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -32,19 +32,17 @@ def make_eval_step(
   The target of the softmax cross-entropy is the label's distribution, scaled
   to sum to 1 over `classes`; with `multi_label` it is uniform over the right
   classes. The confidence of a prediction is the largest softmax probability
-  :math:`p`; it falls into the bin :math:`b` from 0 to 14 with
+  :math:`p`, in the bin :math:`b` from 0 to 14 with
   :math:`b / 15 < p \le (b + 1) / 15`. Of equal logits the one of the lower
   class ranks first, on any number of devices.
 
   Args:
     forward: the model, as in `make_train_step`; it is run with `train=False`.
-    classes: the classes that the set shows, such as ImageNet-R's 200; the
-      others take no part in any sum. Labels stay indices among all of the
-      model's. `None` keeps all.
+    classes: the classes that the set shows, such as ImageNet-R's 200, and which
+      alone enter the sums; labels stay indices among all. `None` keeps all.
     multi_label: whether every class above zero in a label `[B, K]` is right, as
       in ImageNet-ReaL, or only the largest; the rest is smoothing or mixing.
-    mesh: a mesh with the one axis "data", whose size divides the batch; `None`
-      runs on the default device.
+    mesh: a mesh with the one axis "data"; `None` runs on the default device.
 
   Returns:
     `eval_step(params, model_state, batch) -> sums`, where the batch has
@@ -101,47 +99,14 @@ def make_eval_step(
       total = jnp.sum(targets, axis=-1, keepdims=True)
       targets = targets / jnp.where(total > 0, total, 1)
     counts = batch.get("mask", jnp.ones(len(logits))).astype(bool)
-    return _sums(_score(logits, targets, multi_label=multi_label), counts)
+    return _sums(logits, targets, counts, multi_label=multi_label)
 
-  if mesh is None:
-    return CheckedStep(jax.jit(step), mesh, batch_at=2)
-  whole = replicated(mesh)
-  jitted = jax.jit(
-    step,
-    in_shardings=(whole, whole, split_batch(mesh)),
-    out_shardings=whole,
-  )
-  return CheckedStep(jitted, mesh, batch_at=2)
-
-
-class _Scores(NamedTuple):
-  """How each example of a batch was classified."""
-
-  loss: Float[Array, " batch"]
-  correct: Bool[Array, " batch"]
-  correct_top5: Bool[Array, " batch"]
-  confidence: Float[Array, " batch"]
-
-
-def _score(
-  logits: Float[Array, "batch classes"],
-  targets: Float[Array, "batch classes"],
-  *,
-  multi_label: bool,
-) -> _Scores:
-  right = targets > 0
-  if not multi_label:
-    largest = jnp.argmax(targets, axis=-1, keepdims=True)
-    right &= jnp.arange(targets.shape[-1]) == largest
-  loss = optax.softmax_cross_entropy(logits, targets)
-  rank = _first_right(logits, right)
-  return _Scores(
-    # The cross-entropy with an empty target would be 0: a perfect score.
-    loss=jnp.where(jnp.any(right, axis=-1), loss, jnp.inf),
-    correct=rank < 1,
-    correct_top5=rank < min(5, logits.shape[-1]),
-    confidence=jnp.max(jax.nn.softmax(logits), axis=-1),
-  )
+  shardings: dict[str, Any] = {}
+  if mesh is not None:
+    whole = replicated(mesh)
+    at = (whole, whole, split_batch(mesh))
+    shardings = {"in_shardings": at, "out_shardings": whole}
+  return CheckedStep(jax.jit(step, **shardings), mesh, batch_at=2)
 
 
 def _first_right(
@@ -161,17 +126,33 @@ def _first_right(
   return num_classes - jnp.sum(not_before, axis=-1)
 
 
-def _sums(scores: _Scores, counts: Bool[Array, " batch"]) -> dict[str, Array]:
-  confidence = scores.confidence[:, None]
-  in_bin = confidence_bins(scores.confidence) & counts[:, None]
+def _sums(
+  logits: Float[Array, "batch classes"],
+  targets: Float[Array, "batch classes"],
+  counts: Bool[Array, " batch"],
+  *,
+  multi_label: bool,
+) -> dict[str, Array]:
+  right = targets > 0
+  if not multi_label:
+    largest = jnp.argmax(targets, axis=-1, keepdims=True)
+    right &= jnp.arange(targets.shape[-1]) == largest
+  loss = optax.softmax_cross_entropy(logits, targets)
+  # The cross-entropy with an empty target would be 0: a perfect score.
+  loss = jnp.where(jnp.any(right, axis=-1), loss, jnp.inf)
+  rank = _first_right(logits, right)
+  correct, top5 = rank < 1, rank < min(5, logits.shape[-1])
+  confidence = jnp.max(jax.nn.softmax(logits), axis=-1)
+  in_bin = confidence_bins(confidence) & counts[:, None]
+  in_bins = jnp.where(in_bin, confidence[:, None], 0.0)
   return {
-    "loss": jnp.sum(jnp.where(counts, scores.loss, 0.0)),
-    "correct": _number(counts & scores.correct),
-    "correct_top5": _number(counts & scores.correct_top5),
+    "loss": jnp.sum(jnp.where(counts, loss, 0.0)),
+    "correct": _number(counts & correct),
+    "correct_top5": _number(counts & top5),
     "count": _number(counts),
     "bin_count": _number(in_bin),
-    "bin_confidence": jnp.sum(jnp.where(in_bin, confidence, 0.0), axis=0),
-    "bin_correct": _number(in_bin & scores.correct[:, None]),
+    "bin_confidence": jnp.sum(in_bins, axis=0),
+    "bin_correct": _number(in_bin & correct[:, None]),
   }
 
 
@@ -180,7 +161,6 @@ def _number(marked: Bool[Array, " batch *bins"]) -> Float[Array, " *bins"]:
 
 
 def _check_classes(classes: Any) -> Int[np.ndarray, " kept"]:
-  """The classes in ascending order; refuses all but distinct indices."""
   array = np.asarray(classes)
   if array.ndim != 1 or not np.issubdtype(array.dtype, np.integer):
     raise ValueError(
@@ -202,7 +182,6 @@ def _keep(
   logits: Float[Array, "batch classes"],
   targets: Float[Array, "batch classes"],
 ) -> tuple[Float[Array, "batch kept"], Float[Array, "batch kept"]]:
-  """Drops the columns of all other classes."""
   if kept[-1] >= logits.shape[-1]:
     raise ValueError(
       f"classes holds {kept[-1]}, and the model has the classes 0 to"

@@ -39,11 +39,7 @@ def split_batch(mesh: Mesh) -> NamedSharding:
 
 
 def spread(mesh: Mesh, tree: PyTree) -> PyTree:
-  """Shardings that give every device an equal part of each array.
-
-  An array is cut along its longest axis that the number of devices divides;
-  one without such an axis is replicated.
-  """
+  """Cuts each array along its longest axis that the devices divide, if any."""
 
   def cut(x: Any) -> NamedSharding:
     fits = [i for i, n in enumerate(x.shape) if n and n % mesh.size == 0]
@@ -69,7 +65,7 @@ def varying(tree: PyTree) -> PyTree:
   """Marks replicated arrays as each device's own, inside `shard_map`.
 
   A gradient with respect to a *replicated* array is silently summed over
-  devices where it is taken: a perturbation per device would be wrong.
+  devices: a perturbation per device would be wrong.
   """
 
   def mark(x: Array) -> Array:
@@ -79,15 +75,14 @@ def varying(tree: PyTree) -> PyTree:
 
 
 def varying_floats(tree: PyTree) -> PyTree:
-  """Marks the floating-point arrays of a tree alone."""
   return jax.tree.map(lambda x: varying(x) if is_float(x) else x, tree)
 
 
 def average_over_devices(tree: PyTree) -> PyTree:
   """The devices' mean of floating-point arrays that differ, in one collective.
 
-  What is the same on every device stays as it is. Integers and keys that are
-  marked as differing (they agree in value) are taken from the first device.
+  Integers and keys that are marked as differing (they agree in value) are taken
+  from the first device.
   """
   leaves, structure = jax.tree.flatten(tree)
   floats = [x for x in leaves if _varies(x) and is_float(x)]
@@ -102,7 +97,6 @@ def average_over_devices(tree: PyTree) -> PyTree:
 
 
 def _varies(x: Array) -> bool:
-  """Whether an array is marked as each device's own, inside `shard_map`."""
   kind = jax.typeof(x)
   # JAX has renamed this field between releases.
   varying_axes = kind.mat.varying if hasattr(kind, "mat") else kind.vma

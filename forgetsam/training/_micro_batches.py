@@ -41,19 +41,9 @@ def average_over_micro_batches(
 ) -> MicroBatchResult:
   """Runs `micro_step` on all micro-batches, on a mesh or on one device.
 
-  Gradients, metrics and the floating-point leaves of the perturbation's state
-  are averaged; its integers and keys are the first micro-batch's. `model_state`
-  passes from one micro-batch of a device to the next.
-
-  The results are the same on every device, gradients in at least float32.
-
-  Args:
-    micro_step: the work on one micro-batch.
-    state: the state before the step, replicated over the mesh.
-    batch: "image" and "label", whose leading axis the mesh splits.
-    key: the run's key.
-    size: examples in a micro-batch, m; `None` takes a device's share whole.
-    mesh: a mesh with the one axis "data", or `None`.
+  Gradients (in at least float32), metrics and the floating-point leaves of the
+  perturbation's state are averaged; its integers and keys are the first
+  micro-batch's. `model_state` passes from one micro-batch to the next.
   """
   if mesh is None:
     return _on_one_device(
@@ -127,17 +117,14 @@ def _on_one_device(
     total = _scanned(
       step, state.model_state, micro_batches, count, on_mesh=device is not None
     )
-  mean = lambda x: x / count  # noqa: E731
-  return total._replace(
-    grads=jax.tree.map(mean, total.grads),
-    metrics=jax.tree.map(mean, total.metrics),
-  )
+  sums = (total.grads, total.metrics)
+  grads, metrics = jax.tree.map(lambda x: x / count, sums)
+  return total._replace(grads=grads, metrics=metrics)
 
 
 def _unrolled(
   step: _Step, model_state: PyTree, micro_batches: PyTree, count: int
 ) -> MicroBatchResult:
-  """The micro-batches' program, laid out `count` times."""
   total = step(model_state, _at(micro_batches, 0), 0)
   for i in range(1, count):
     result = step(total.model_state, _at(micro_batches, i), i)
@@ -153,8 +140,6 @@ def _scanned(
   *,
   on_mesh: bool,
 ) -> MicroBatchResult:
-  """The micro-batches' program once, in a loop."""
-
   def body(
     total: MicroBatchResult, xs: tuple[Array, PyTree]
   ) -> tuple[MicroBatchResult, PyTree]:

@@ -117,11 +117,8 @@ def reads_ascent_gradient(
 ) -> bool:
   """Whether `perturb`'s update depends on the ascent gradient's values.
 
-  JAX's own dead-code elimination says it, on a trace of the update alone; a
+  JAX's dead-code elimination says it, on a trace of the update alone; a
   transform cannot declare it, for its parts are the user's.
-
-  Raises:
-    ValueError: `perturb` evaluates no gradient of the loss.
   """
   called = []
 

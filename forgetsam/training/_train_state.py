@@ -52,10 +52,7 @@ def create_train_state(
     perturb: a `perturbed_gradient`, or `None` for plain training.
     mesh: where to place the state, replicated; `None` for the default device.
     shard_opt_state: whether each device of the mesh holds a part of the
-      optimizer's state instead of all of it (ZeRO-1); as in `make_train_step`.
-
-  Returns:
-    The state at step 0.
+      optimizer's state instead of all of it; as in `make_train_step`.
 
   Raises:
     ValueError: `optimizer` contains a `perturbed_gradient`, the mesh has other
@@ -88,7 +85,6 @@ def create_train_state(
 
 
 def check_shards(shard_opt_state: bool, mesh: Mesh | None) -> None:
-  """Raises a `ValueError` where there is no mesh to shard over."""
   if shard_opt_state and mesh is None:
     raise ValueError(
       "shard_opt_state=True is given without mesh: pass the mesh to shard over,"
@@ -97,7 +93,6 @@ def check_shards(shard_opt_state: bool, mesh: Mesh | None) -> None:
 
 
 def refuse_perturbed_gradient(opt_state: Any) -> None:
-  """Raises a `ValueError` where an optimizer's state holds a perturbation."""
   is_perturbed = lambda x: isinstance(x, PerturbedGradientState)  # noqa: E731
   if any(map(is_perturbed, jax.tree.leaves(opt_state, is_leaf=is_perturbed))):
     raise ValueError(

@@ -4,16 +4,19 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
+from jaxtyping import Array
 
+from forgetsam._arrays import cast_like, tree_norm
 from forgetsam._checks import check_count, is_number
 from forgetsam._typing import AscentSignal, Forward, Loss
 from forgetsam.training._checked_step import CheckedStep
-from forgetsam.training._descend import Metrics, descend
 from forgetsam.training._mesh import check_mesh, replicated, split_batch, spread
 from forgetsam.training._micro_batches import average_over_micro_batches
 from forgetsam.training._micro_step import (
+  MicroBatchResult,
   micro_batch_step,
   reads_ascent_gradient,
 )
@@ -23,6 +26,7 @@ from forgetsam.training._train_state import (
   refuse_perturbed_gradient,
 )
 
+Metrics = dict[str, Array]
 TrainStep = Callable[
   [TrainState, dict[str, Any], jax.Array], tuple[TrainState, Metrics]
 ]
@@ -49,33 +53,30 @@ def make_train_step(
      P(\nabla A_{B_i}(w))\bigr), \qquad w \leftarrow w + O(g)
 
   with L the loss, A the ascent objective, P the perturbation (where `perturb`
-  combines, its rule in place of the plain gradient), and O the optimizer. The
-  partition does not depend on the number of devices. One collective averages
-  gradients, model state and metrics. A step whose loss, perturbed loss or
-  gradient is not finite keeps the old state and sets the metric `skipped`.
+  combines, its rule in place of the plain gradient), and O the optimizer. One
+  collective averages gradients, model state and metrics. A step whose loss,
+  perturbed loss or gradient is not finite keeps the old state and sets the
+  metric `skipped`.
 
   Args:
     forward: the model, `forward(params, model_state, images, *, train, key) ->
-      (logits, model_state)`; `models.forward(module)` makes it from a Linen
-      module.
+      (logits, model_state)`, such as `models.forward(module)`.
     loss: `(logits, labels) -> scalar`, the batch mean in it.
-    optimizer: any optax chain; it sees the averaged gradient. It gets the
-      training loss as the extra argument `value`.
+    optimizer: any optax chain; it sees the averaged gradient, and the training
+      loss as the extra argument `value`.
     ascent: the ascent signal; `None` ascends the loss.
     perturb: a `perturbed_gradient`; `None` is plain training.
     micro_batch_size: m, the examples of one perturbation (and of one BatchNorm
       batch); it must divide each device's share. `None` takes the share whole,
       and then the result depends on the number of devices.
     ascent_fraction: the share of each micro-batch, its first examples (rounded
-      up), that the clean pass takes, in (0, 1]: the ascent gradient, loss,
-      accuracy and model state are of these examples, and a step of SAM costs
-      1 + ascent_fraction gradients.
+      up), that the clean pass takes, in (0, 1]: ascent gradient, loss, accuracy
+      and model state are theirs, and SAM costs 1 + ascent_fraction gradients.
     mesh: a mesh with the one axis "data"; `None` runs on the default device.
-    shard_opt_state: whether each device of the mesh holds and updates a part of
-      the optimizer's state (ZeRO-1: Rajbhandari et al., 2020), for one more
-      collective, which gathers the parameters. `create_train_state` must be
-      told the same. A perturbation that reads the optimizer's state, such as
-      `momentum_ascent`, gathers that as well.
+    shard_opt_state: whether each device holds and updates a part of the
+      optimizer's state (ZeRO-1: Rajbhandari et al., 2020), for one collective
+      more (two where the perturbation reads that state); as in
+      `create_train_state`.
 
   Returns:
     `step(state, {"image": [B, ...], "label": [B] or [B, K]}, key) ->
@@ -141,7 +142,7 @@ def make_train_step(
       size=micro_batch_size,
       mesh=mesh,
     )
-    new_state, metrics = descend(optimizer, state, result)
+    new_state, metrics = _descend(optimizer, state, result)
     if shard_opt_state and mesh is not None:
       # XLA chooses the same where it follows the old state; this is certain.
       parts = spread(mesh, new_state.opt_state)
@@ -150,19 +151,55 @@ def make_train_step(
       )
     return new_state, metrics
 
-  if mesh is None:
-    return CheckedStep(jax.jit(step, donate_argnums=0), mesh, batch_at=1)
-  whole, split = replicated(mesh), split_batch(mesh)
-  # What is None keeps the placement that it has.
-  opt_state = None if shard_opt_state else whole
-  state_at = TrainState(whole, whole, whole, opt_state, whole)
-  jitted = jax.jit(
-    step,
-    donate_argnums=0,
-    in_shardings=(state_at, split, whole),
-    out_shardings=(state_at, whole),
-  )
+  shardings: dict[str, Any] = {}
+  if mesh is not None:
+    whole = replicated(mesh)
+    # What is None keeps the placement that it has.
+    opt_state = None if shard_opt_state else whole
+    state_at = TrainState(whole, whole, whole, opt_state, whole)
+    at = (state_at, split_batch(mesh), whole)
+    shardings = {"in_shardings": at, "out_shardings": (state_at, whole)}
+  jitted = jax.jit(step, donate_argnums=0, **shardings)
   return CheckedStep(jitted, mesh, batch_at=1)
+
+
+def _descend(
+  optimizer: optax.GradientTransformationExtraArgs,
+  state: TrainState,
+  result: MicroBatchResult,
+) -> tuple[TrainState, Metrics]:
+  """Applies the optimizer, or keeps the state where a number is not finite."""
+  metrics = result.metrics | _perturbation_metrics(result.perturb_state)
+  metrics["grad_norm"] = tree_norm(result.grads)
+  checked = ("loss", "perturbed_loss", "grad_norm")
+  finite = jnp.all(
+    jnp.stack([jnp.isfinite(metrics[k]) for k in checked if k in metrics])
+  )
+  metrics["skipped"] = 1.0 - finite.astype(jnp.float32)
+  updates, opt_state = optimizer.update(
+    cast_like(result.grads, state.params),
+    state.opt_state,
+    state.params,
+    value=metrics["loss"],
+  )
+  new_state = TrainState(
+    step=state.step + 1,
+    params=optax.apply_updates(state.params, updates),
+    model_state=result.model_state,
+    opt_state=opt_state,
+    perturb_state=result.perturb_state,
+  )
+
+  def keep_if_finite(new: Array, old: Array) -> Array:
+    return jnp.where(finite, new, old).astype(old.dtype)
+
+  return jax.tree.map(keep_if_finite, new_state, state), metrics
+
+
+def _perturbation_metrics(perturb_state: Any) -> Metrics:
+  names = ("perturbed_loss", "perturbation_norm")
+  found = {name: optax.tree.get(perturb_state, name) for name in names}
+  return {name: value for name, value in found.items() if value is not None}
 
 
 def _check_arguments(
@@ -198,7 +235,6 @@ def _check_arguments(
 def _check_state(
   perturb: optax.GradientTransformationExtraArgs | None, state: TrainState
 ) -> None:
-  """Refuses a state that was made for another kind of training."""
   refuse_perturbed_gradient(state.opt_state)
   state_is_plain = isinstance(state.perturb_state, optax.EmptyState)
   if state_is_plain != (perturb is None):
