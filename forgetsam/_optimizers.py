@@ -106,7 +106,6 @@ def shrink_and_perturb(
     params: PyTree | None = None,
     **extra: object,
   ) -> tuple[PyTree, ShrinkAndPerturbState]:
-    del extra
     check_params("shrink_and_perturb", params)
     count = optax.safe_increment(state.count)
     f = factor(count) if callable(factor) else factor

@@ -24,10 +24,8 @@ def lr_proportional_rho(
 
   Args:
     lr_schedule: the learning rate :math:`\eta_t` of the update count.
-    rho_max: the radius at the learning rate lr_max.
-    rho_min: the radius at the learning rate lr_min.
-    lr_max: the largest learning rate of the schedule.
-    lr_min: the smallest learning rate after warm-up.
+    rho_max, rho_min: the radii at the learning rates lr_max and lr_min.
+    lr_max, lr_min: the largest, and the smallest after warm-up.
 
   Raises:
     ValueError: lr_max equals lr_min, or a radius is negative.

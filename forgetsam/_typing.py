@@ -17,6 +17,9 @@ Labels = Int[NDArray, " batch"] | Float[NDArray, "batch classes"]
 
 Loss = Callable[[Logits, Labels], Float[Array, ""]]
 AscentSignal = Callable[[Logits, Labels], Float[Array, "batch classes"]]
+# params -> gradient, and params -> (loss, gradient)
+GradFn = Callable[[PyTree], PyTree]
+ValueAndGradFn = Callable[[PyTree], tuple[Array, PyTree]]
 
 
 @runtime_checkable

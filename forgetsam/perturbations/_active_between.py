@@ -8,13 +8,8 @@ from jaxtyping import Array, Int
 
 from forgetsam._arrays import cast_like
 from forgetsam._checks import check_params, is_number
-from forgetsam._typing import PyTree
-from forgetsam.perturbations._skipping import (
-  AscentFn,
-  gate,
-  keep_memory,
-  zeros_unless,
-)
+from forgetsam._typing import GradFn, PyTree
+from forgetsam.perturbations._skipping import gate, keep_memory, zeros_unless
 
 
 class ActiveBetweenState(NamedTuple):
@@ -80,7 +75,7 @@ def active_between(
     state: ActiveBetweenState,
     params: PyTree | None = None,
     *,
-    ascent_fn: AscentFn | None = None,
+    ascent_fn: GradFn | None = None,
     **extra: Any,
   ) -> tuple[PyTree, ActiveBetweenState]:
     active = state.count >= start

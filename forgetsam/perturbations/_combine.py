@@ -88,8 +88,6 @@ def weighted(gamma: Scalar) -> Combine:
   weight = gamma / (1 - gamma)
 
   def combine(ascent_grads: PyTree, delta: PyTree, grads: PyTree) -> PyTree:
-    del delta
-
     def mix(g_a: Array, g_p: Array) -> Array:
       total = (1 - weight) * at_least_float32(g_a)
       return (total + weight * at_least_float32(g_p)).astype(g_p.dtype)

@@ -9,8 +9,7 @@ from jaxtyping import Array, Bool, Int
 
 from forgetsam._arrays import at_least_float32, cast_like, wide_zeros
 from forgetsam._checks import check_count, check_params
-from forgetsam._typing import PyTree
-from forgetsam.perturbations._skipping import AscentFn
+from forgetsam._typing import GradFn, PyTree
 
 
 class EveryKState(NamedTuple):
@@ -75,7 +74,7 @@ def every_k(
     state: EveryKState,
     params: PyTree | None = None,
     *,
-    ascent_fn: AscentFn | None = None,
+    ascent_fn: GradFn | None = None,
     **extra: Any,
   ) -> tuple[PyTree, EveryKState]:
     stored = state.ascent_grads
@@ -110,7 +109,6 @@ def _is_zero(tree: PyTree) -> Bool[Array, ""]:
 
 
 def _refuse_ascent(point: PyTree) -> PyTree:
-  del point
   raise ValueError(
     "every_k holds a perturbation that evaluates ascent_fn itself, such as "
     "multi_step or active_between, and would not skip its passes: turn them "

@@ -66,7 +66,6 @@ def friendly_sam(
     params: object = None,
     **extra: object,
   ) -> tuple[PyTree, FriendlyState]:
-    del params, extra
     direction = jax.tree.map(
       lambda g, m: (at_least_float32(g) - sigma * m).astype(g.dtype),
       updates,

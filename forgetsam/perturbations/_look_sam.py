@@ -16,20 +16,13 @@ from forgetsam._arrays import (
   wide_zeros,
 )
 from forgetsam._checks import check_count, check_number
-from forgetsam._typing import PyTree, Scalar
+from forgetsam._typing import GradFn, PyTree, Scalar, ValueAndGradFn
 from forgetsam.perturbations._perturbed_gradient import (
-  GradFn,
   PerturbedGradientState,
-  ValueAndGradFn,
   perturbed_gradient,
   value_and_grad,
 )
-from forgetsam.perturbations._skipping import (
-  AscentFn,
-  gate,
-  keep_memory,
-  zeros_unless,
-)
+from forgetsam.perturbations._skipping import gate, keep_memory, zeros_unless
 
 # Of a gradient's length: below, its parts are float32's rounding.
 _ROUNDING = 64 * float(jnp.finfo(jnp.float32).eps)
@@ -73,9 +66,8 @@ def look_sam(
     alpha: weight of the flat part, in units of the gradient's norm.
 
   Returns:
-    A transformation from ascent gradients to descent gradients, with state
-    `PerturbedGradientState` around `LookSAMState` and the extra arguments of
-    `perturbed_gradient`; without `ascent_fn` it uses the gradient it is given.
+    A transformation with the arguments of `perturbed_gradient` and its state
+    around `LookSAMState`; without `ascent_fn` it uses the given gradient.
 
   Raises:
     ValueError: k is not an integer of at least 1, or alpha is not finite;
@@ -115,7 +107,7 @@ def look_sam(
     *,
     grad_fn: GradFn | None = None,
     value_and_grad_fn: ValueAndGradFn | None = None,
-    ascent_fn: AscentFn | None = None,
+    ascent_fn: GradFn | None = None,
     **extra: Any,
   ) -> tuple[PyTree, PerturbedGradientState]:
     loss_and_grads = value_and_grad(
@@ -153,11 +145,7 @@ def look_sam(
     # Without an offset, what is left of the two gradients is rounding, which
     # must not be stretched to alpha times their length.
     real = (norm > 0) & (tree_norm(apart) > _ROUNDING * tree_norm(grads))
-    flat = jax.tree.map(
-      lambda new, old: jnp.where(due, new, old),
-      zeros_unless(real, apart),
-      memory.flat_grads,
-    )
+    flat = keep_memory(due, zeros_unless(real, apart), memory.flat_grads)
     new_memory = LookSAMState(
       keep_memory(due, new_state.perturbation, memory.perturbation),
       optax.safe_increment(memory.count),

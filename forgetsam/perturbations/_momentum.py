@@ -55,7 +55,6 @@ def momentum_ascent(
     opt_state: Any = None,
     **extra: Any,
   ) -> tuple[PyTree, optax.EmptyState]:
-    del params, extra
     momentum = _find_momentum(opt_state)
     try:
       # Under `only` and `partition`, the updates lack what is left out.

@@ -1,6 +1,5 @@
 """Ascent in several steps that share one radius."""
 
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -8,7 +7,7 @@ import optax
 
 from forgetsam._arrays import add_delta, at_least_float32, cast_like
 from forgetsam._checks import check_count, check_params
-from forgetsam._typing import PyTree
+from forgetsam._typing import GradFn, PyTree
 
 
 def multi_step(
@@ -35,10 +34,6 @@ def multi_step(
   Args:
     perturbation: from ascent gradients to offsets, such as `sam(rho)`.
     steps: n, at least 1, known before tracing; 1 is P to the bit.
-
-  Returns:
-    A transformation from ascent gradients to offsets, with the state of P; for
-    n > 1, `update` needs `params` and `ascent_fn`.
 
   Raises:
     ValueError: steps is not an integer of at least 1; `update` without params
@@ -70,7 +65,7 @@ def multi_step(
     state: Any,
     params: PyTree | None = None,
     *,
-    ascent_fn: Callable[[PyTree], PyTree] | None = None,
+    ascent_fn: GradFn | None = None,
     **extra: Any,
   ) -> tuple[PyTree, Any]:
     extra = extra | {"ascent_fn": ascent_fn}

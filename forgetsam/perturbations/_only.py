@@ -66,7 +66,7 @@ def only(
 
 
 def norm_layers(params: PyTree) -> PyTree:
-  r"""A mask that chooses normalisation layers, for `only`.
+  """The mask of normalisation layers, for `only`: a pytree of booleans.
 
   It chooses the arrays of every layer with one named `scale`, as Flax Linen and
   NNX name it in BatchNorm, LayerNorm, GroupNorm and RMSNorm alone.
@@ -74,9 +74,6 @@ def norm_layers(params: PyTree) -> PyTree:
 
   Args:
     params: nested dicts of arrays, or another pytree with named leaves.
-
-  Returns:
-    A pytree of booleans with params' structure.
 
   Raises:
     ValueError: no layer has a scale.

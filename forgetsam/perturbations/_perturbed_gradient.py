@@ -1,6 +1,5 @@
 """From the ascent gradient to the gradient at the perturbed weights."""
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -10,12 +9,9 @@ from jaxtyping import Array, Float
 
 from forgetsam._arrays import add_delta, cast_like, plain_norm
 from forgetsam._checks import check_params
-from forgetsam._typing import PyTree
+from forgetsam._typing import GradFn, PyTree, ValueAndGradFn
 from forgetsam.perturbations._combine import Combine
 from forgetsam.perturbations._only import is_masked
-
-GradFn = Callable[[PyTree], PyTree]
-ValueAndGradFn = Callable[[PyTree], tuple[Array, PyTree]]
 
 
 class PerturbedGradientState(NamedTuple):

@@ -43,7 +43,6 @@ def gaussian_direction(
   """
 
   def init_fn(params: PyTree) -> GaussianDirectionState:
-    del params
     return GaussianDirectionState(
       jax.random.key(seed), jnp.zeros((), jnp.int32)
     )
@@ -56,7 +55,6 @@ def gaussian_direction(
     micro_batch: int | Array = 0,
     **extra: object,
   ) -> tuple[PyTree, GaussianDirectionState]:
-    del params, extra
     step_key = jax.random.fold_in(state.key, state.count)
     key = jax.random.fold_in(step_key, micro_batch)
 

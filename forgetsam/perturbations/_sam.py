@@ -51,13 +51,11 @@ def scale_to_radius(
   check_rho("rho", rho)
 
   def init_fn(params: PyTree) -> RadiusState:
-    del params
     return RadiusState(jnp.zeros((), jnp.int32))
 
   def update_fn(
     updates: PyTree, state: RadiusState, params: object = None, **extra: object
   ) -> tuple[PyTree, RadiusState]:
-    del params, extra
     radius = rho(state.count) if callable(rho) else rho
     delta = cast_like(to_length(updates, radius), updates)
     return delta, RadiusState(optax.safe_increment(state.count))

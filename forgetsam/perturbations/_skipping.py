@@ -4,7 +4,6 @@ Idle steps still update the perturbation: its clocks (integers and keys) go on,
 so that a schedule of rho counts steps; floating-point arrays wait.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -12,12 +11,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool
 
 from forgetsam._arrays import cast_like, is_float
-from forgetsam._typing import PyTree
-
-AscentFn = Callable[[PyTree], PyTree]
+from forgetsam._typing import GradFn, PyTree
 
 
-def gate(due: Bool[Array, ""], ascent_fn: AscentFn) -> AscentFn:
+def gate(due: Bool[Array, ""], ascent_fn: GradFn) -> GradFn:
   """`ascent_fn` where `due`, and zeros without its pass elsewhere."""
 
   def gated(point: PyTree) -> PyTree:

@@ -94,7 +94,12 @@ def make_eval_step(
       batch["label"], logits.shape[-1], logits.dtype
     )
     if kept is not None:
-      logits, targets = _keep(kept, logits, targets)
+      if kept[-1] >= logits.shape[-1]:
+        raise ValueError(
+          f"classes holds {kept[-1]}, and the model has the classes 0 to"
+          f" {logits.shape[-1] - 1}"
+        )
+      logits, targets = logits[:, kept], targets[:, kept]
     if multi_label or kept is not None:
       total = jnp.sum(targets, axis=-1, keepdims=True)
       targets = targets / jnp.where(total > 0, total, 1)
@@ -175,16 +180,3 @@ def _check_classes(classes: Any) -> Int[np.ndarray, " kept"]:
       " class index that occurs once"
     )
   return ordered
-
-
-def _keep(
-  kept: Int[np.ndarray, " kept"],
-  logits: Float[Array, "batch classes"],
-  targets: Float[Array, "batch classes"],
-) -> tuple[Float[Array, "batch kept"], Float[Array, "batch kept"]]:
-  if kept[-1] >= logits.shape[-1]:
-    raise ValueError(
-      f"classes holds {kept[-1]}, and the model has the classes 0 to"
-      f" {logits.shape[-1] - 1}"
-    )
-  return logits[:, kept], targets[:, kept]

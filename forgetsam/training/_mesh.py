@@ -13,9 +13,14 @@ from forgetsam._typing import PyTree
 DATA_AXIS = "data"
 
 
-def check_mesh(mesh: Mesh | None) -> None:
-  """Raises a `ValueError` where a mesh has other axes than "data", of Auto."""
+def check_mesh(mesh: Mesh | None, *, shard: bool = False) -> None:
+  """Refuses axes other than "data", of Auto, and sharding over no mesh."""
   if mesh is None:
+    if shard:
+      raise ValueError(
+        "shard_opt_state=True is given without mesh: pass the mesh to shard "
+        "over, or leave it out on one device"
+      )
     return
   right = (
     f"it must have the one axis {DATA_AXIS!r}, of type Auto, as in "

@@ -12,7 +12,7 @@ from jaxtyping import Array
 
 from forgetsam._arrays import tree_norm
 from forgetsam._ascent import loss_ascent
-from forgetsam._typing import AscentSignal, Forward, Loss, PyTree
+from forgetsam._typing import AscentSignal, Forward, GradFn, Loss, PyTree
 from forgetsam.training._train_state import TrainState
 
 
@@ -57,17 +57,16 @@ def micro_batch_step(
     def loss_fn(params: PyTree) -> Array:
       return loss(logits_fn(params, batch)[0], batch["label"])
 
+    def clean_pass(params: PyTree) -> tuple[Array, GradFn, PyTree]:
+      return jax.vjp(lambda p: logits_fn(p, clean), params, has_aux=True)
+
     def ascent_fn(params: PyTree) -> PyTree:
-      logits, pullback, _ = jax.vjp(
-        lambda p: logits_fn(p, clean), params, has_aux=True
-      )
-      return pullback(signal(logits, clean["label"]))[0]
+      logits, pullback, _ = clean_pass(params)
+      return pullback(signal(logits, labels))[0]
 
     clean = _first_examples(batch, ascent_fraction)
-    logits, pullback, model_state = jax.vjp(
-      lambda p: logits_fn(p, clean), state.params, has_aux=True
-    )
     labels = clean["label"]
+    logits, pullback, model_state = clean_pass(state.params)
     metrics = {
       "loss": loss(logits, labels).astype(jnp.float32),
       "accuracy": _accuracy(logits, labels),

@@ -63,8 +63,7 @@ def create_train_state(
     >>> int(state.step)
     0
   """
-  check_mesh(mesh)
-  check_shards(shard_opt_state, mesh)
+  check_mesh(mesh, shard=shard_opt_state)
   state = TrainState(
     step=jnp.zeros((), jnp.int32),
     params=params,
@@ -74,7 +73,7 @@ def create_train_state(
     if perturb is None
     else perturb.init(params),
   )
-  refuse_perturbed_gradient(state.opt_state)
+  refuse_perturbed(state.opt_state)
   state = jax.tree.map(_own, state)
   if mesh is None:
     return state
@@ -84,15 +83,7 @@ def create_train_state(
   return place(state, shardings)
 
 
-def check_shards(shard_opt_state: bool, mesh: Mesh | None) -> None:
-  if shard_opt_state and mesh is None:
-    raise ValueError(
-      "shard_opt_state=True is given without mesh: pass the mesh to shard over,"
-      " or leave it out on one device"
-    )
-
-
-def refuse_perturbed_gradient(opt_state: Any) -> None:
+def refuse_perturbed(opt_state: Any) -> None:
   is_perturbed = lambda x: isinstance(x, PerturbedGradientState)  # noqa: E731
   if any(map(is_perturbed, jax.tree.leaves(opt_state, is_leaf=is_perturbed))):
     raise ValueError(

@@ -20,11 +20,7 @@ from forgetsam.training._micro_step import (
   micro_batch_step,
   reads_ascent_gradient,
 )
-from forgetsam.training._train_state import (
-  TrainState,
-  check_shards,
-  refuse_perturbed_gradient,
-)
+from forgetsam.training._train_state import TrainState, refuse_perturbed
 
 Metrics = dict[str, Array]
 TrainStep = Callable[
@@ -115,8 +111,7 @@ def make_train_step(
     (1, 0.05)
   """
   _check_arguments(ascent, perturb, micro_batch_size, ascent_fraction)
-  check_mesh(mesh)
-  check_shards(shard_opt_state, mesh)
+  check_mesh(mesh, shard=shard_opt_state)
   optimizer = optax.with_extra_args_support(optimizer)
   if perturb is not None:
     perturb = optax.with_extra_args_support(perturb)
@@ -169,8 +164,10 @@ def _descend(
   result: MicroBatchResult,
 ) -> tuple[TrainState, Metrics]:
   """Applies the optimizer, or keeps the state where a number is not finite."""
-  metrics = result.metrics | _perturbation_metrics(result.perturb_state)
-  metrics["grad_norm"] = tree_norm(result.grads)
+  metrics = result.metrics | {"grad_norm": tree_norm(result.grads)}
+  for name in ("perturbed_loss", "perturbation_norm"):
+    if (value := optax.tree.get(result.perturb_state, name)) is not None:
+      metrics[name] = value
   checked = ("loss", "perturbed_loss", "grad_norm")
   finite = jnp.all(
     jnp.stack([jnp.isfinite(metrics[k]) for k in checked if k in metrics])
@@ -189,17 +186,12 @@ def _descend(
     opt_state=opt_state,
     perturb_state=result.perturb_state,
   )
-
-  def keep_if_finite(new: Array, old: Array) -> Array:
-    return jnp.where(finite, new, old).astype(old.dtype)
-
-  return jax.tree.map(keep_if_finite, new_state, state), metrics
-
-
-def _perturbation_metrics(perturb_state: Any) -> Metrics:
-  names = ("perturbed_loss", "perturbation_norm")
-  found = {name: optax.tree.get(perturb_state, name) for name in names}
-  return {name: value for name, value in found.items() if value is not None}
+  kept = jax.tree.map(
+    lambda new, old: jnp.where(finite, new, old).astype(old.dtype),
+    new_state,
+    state,
+  )
+  return kept, metrics
 
 
 def _check_arguments(
@@ -208,11 +200,6 @@ def _check_arguments(
   micro_batch_size: Any,
   ascent_fraction: Any,
 ) -> None:
-  if ascent is not None and perturb is None:
-    raise ValueError(
-      "ascent is given without perturb: pass perturb="
-      "perturbed_gradient(sam(rho)), or leave ascent out for plain training"
-    )
   if micro_batch_size is not None:
     check_count(
       "micro_batch_size",
@@ -224,18 +211,22 @@ def _check_arguments(
       f"ascent_fraction={ascent_fraction!r} must be in (0, 1], the share of "
       "each micro-batch that the perturbation is taken from"
     )
-  if perturb is None and ascent_fraction != 1:
-    raise ValueError(
-      f"ascent_fraction={ascent_fraction} is given without perturb, where "
-      "nothing ascends: pass perturb=perturbed_gradient(sam(rho)), or leave it "
-      "out"
-    )
+  given = {
+    "ascent": ascent is not None,
+    "ascent_fraction": ascent_fraction != 1,
+  }
+  for name in given:
+    if given[name] and perturb is None:
+      raise ValueError(
+        f"{name} is given without perturb, where nothing ascends: pass "
+        "perturb=perturbed_gradient(sam(rho)), or leave it out"
+      )
 
 
 def _check_state(
   perturb: optax.GradientTransformationExtraArgs | None, state: TrainState
 ) -> None:
-  refuse_perturbed_gradient(state.opt_state)
+  refuse_perturbed(state.opt_state)
   state_is_plain = isinstance(state.perturb_state, optax.EmptyState)
   if state_is_plain != (perturb is None):
     with_, without = ("step", "state") if state_is_plain else ("state", "step")
