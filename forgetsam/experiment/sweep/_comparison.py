@@ -67,18 +67,14 @@ def compare(records: Mapping[str, Sequence[Record]], metric: str) -> list[Row]:
     for variant, several in records.items()
   }
   baselines = [name for name in _BASELINES if name in values]
-  return [
-    Row(
-      variant,
-      mine,
-      mean_of(mine),
-      {
-        name: None if name == variant else _difference(mine, values[name])
-        for name in baselines
-      },
-    )
-    for variant, mine in values.items()
-  ]
+  rows = []
+  for variant, mine in values.items():
+    against = {
+      name: None if name == variant else _difference(mine, values[name])
+      for name in baselines
+    }
+    rows.append(Row(variant, mine, mean_of(mine), against))
+  return rows
 
 
 def mean_of(values: Sequence[float | None]) -> Mean | None:
@@ -90,48 +86,41 @@ def mean_of(values: Sequence[float | None]) -> Mean | None:
 def _difference(
   values: Sequence[float | None], baseline: Sequence[float | None]
 ) -> Difference | None:
-  mine = [value for value in values if value is not None]
-  theirs = [value for value in baseline if value is not None]
-  if len(mine) < len(values) or len(theirs) < len(baseline):
+  pairs = zip(values, baseline, strict=True)
+  finished = [(x, y) for x, y in pairs if x is not None and y is not None]
+  if len(finished) < len(values):
     return None
+  mine, theirs = zip(*finished, strict=True)
   return paired_difference(mine, theirs)
 
 
 def comparison_markdown(title: str, rows: Sequence[Row]) -> str:
   """One metric's table."""
-  baselines = list(rows[0].against)
-  header = ["variant", title, *(f"minus {b}" for b in baselines), "runs"]
-  return markdown_table(
-    header,
-    [
-      [
-        row.variant,
-        show_mean(row.mean),
-        *(
-          "" if b == row.variant else _show_difference(row.against[b])
-          for b in baselines
-        ),
-        show_runs(len(row.values), row.diverged),
-      ]
-      for row in rows
-    ],
-  )
+  header = ["variant", title, *(f"minus {b}" for b in rows[0].against), "runs"]
+  lines = []
+  for row in rows:
+    differences = (
+      "" if name == row.variant else _show_difference(difference)
+      for name, difference in row.against.items()
+    )
+    runs = show_runs(len(row.values), row.diverged)
+    lines.append([row.variant, show_mean(row.mean), *differences, runs])
+  return markdown_table(header, lines)
 
 
-def comparison_csv(tables: dict[str, Sequence[Row]]) -> str:
+def comparison_csv(tables: Mapping[str, Sequence[Row]]) -> str:
   """All metrics in one table, a row for each metric and variant."""
   (first, *_) = tables.values()
-  baselines = list(first[0].against)
   header = ["metric", "variant", "runs", "diverged", "mean", "standard_error"]
-  for b in baselines:
+  for b in first[0].against:
     header += [f"minus_{b}", f"minus_{b}_low", f"minus_{b}_high"]
   lines = []
   for metric, rows in tables.items():
     for row in rows:
       line = [metric, row.variant, len(row.values), row.diverged]
       line += row.mean or (None, None)
-      for b in baselines:
-        line += row.against[b] or (None, None, None)
+      for difference in row.against.values():
+        line += difference or (None, None, None)
       lines.append(line)
   return csv_text(header, lines)
 
@@ -207,13 +196,8 @@ def _draw_panel(axis: Any, label: str, rows: list[Row]) -> None:
         fontsize=8,
       )
   if rows[0].variant == "plain" and rows[0].mean is not None:
-    axis.axvline(
-      rows[0].mean.mean,
-      color="black",
-      linestyle=":",
-      linewidth=1,
-      label="mean of plain",
-    )
+    look = {"color": "black", "linestyle": ":", "linewidth": 1}
+    axis.axvline(rows[0].mean.mean, label="mean of plain", **look)
   axis.set_yticks(range(len(rows)), [row.variant for row in rows])
   axis.set_xlabel(label)
   add_grid(axis, "x")

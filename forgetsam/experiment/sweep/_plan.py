@@ -103,13 +103,9 @@ def _refuse_overridden(setting: Setting, overrides: Sequence[str]) -> None:
   for key, value in setting.items():
     given = [o for o in overrides if o.lstrip("-").startswith(f"config.{key}=")]
     if given:
-      raise ConfigError(
-        refusal(
-          f"config.{key}",
-          given[-1].partition("=")[2],
-          f"no value beside the setting's own, {value}",
-        )
-      )
+      allowed = f"no value beside the setting's own, {value}"
+      typed = given[-1].partition("=")[2]
+      raise ConfigError(refusal(f"config.{key}", typed, allowed))
 
 
 def _refuse_unread(trial: Trial) -> None:
@@ -118,14 +114,11 @@ def _refuse_unread(trial: Trial) -> None:
     return
   for key, value in trial.values.items():
     if key in _OF_PERTURBATIONS:
-      raise ConfigError(
-        refusal(
-          f"config.{key}",
-          value,
-          f"no grid or setting of it for {trial.variant!r}, which perturbs "
-          "nothing; give the variant a sweep of its own in the same --workdir",
-        )
+      allowed = (
+        f"no grid or setting of it for {trial.variant!r}, which perturbs "
+        "nothing; give the variant a sweep of its own in the same --workdir"
       )
+      raise ConfigError(refusal(f"config.{key}", value, allowed))
 
 
 def check_trials(

@@ -17,10 +17,8 @@ class Progress:
   """
 
   def __init__(self, total: int, done: int):
-    terminal = sys.stderr.isatty()
-    self._bar = tqdm(
-      total=total, initial=done, unit="run", disable=not terminal
-    )
+    quiet = not sys.stderr.isatty()
+    self._bar = tqdm(total=total, initial=done, unit="run", disable=quiet)
     self._total, self._done, self._before = total, done, done
     self._began = time.perf_counter()
     if done:
@@ -37,7 +35,7 @@ class Progress:
     self._done += 1
     spent = time.perf_counter() - self._began
     pace = spent / (self._done - self._before)
-    left = _clock(pace * (self._total - self._done))
+    left = tqdm.format_interval(pace * (self._total - self._done))
     text = f"{name}: {_outcome(record)}, {record.seconds:.1f} s"
     if self._bar.disable:
       line = f"run {self._done} of {self._total}  {text}; {left} left"
@@ -52,9 +50,3 @@ def _outcome(record: Record) -> str:
     return f"diverged at step {record.diverged_at}"
   split = "validation" if "validation/accuracy" in record.metrics else "test"
   return f"{split} accuracy {record.metrics[f'{split}/accuracy']:.4f}"
-
-
-def _clock(seconds: float) -> str:
-  minutes, seconds = divmod(round(seconds), 60)
-  hours, minutes = divmod(minutes, 60)
-  return f"{hours}:{minutes:02}:{seconds:02}"

@@ -56,21 +56,18 @@ class Records:
     try:
       workdir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-      raise ConfigError(
-        refusal("--workdir", str(workdir), f"a folder to write to: {error}")
-      ) from error
+      allowed = f"a folder to write to: {error}"
+      text = refusal("--workdir", str(workdir), allowed)
+      raise ConfigError(text) from error
     manifest = read_json(workdir / MANIFEST)
     if manifest is None:
       write_json(workdir / MANIFEST, {"job": "sweep", "mode": mode})
     elif manifest["mode"] != mode:
-      raise ConfigError(
-        refusal(
-          "--workdir",
-          str(workdir),
-          f"another folder: this one holds a sweep to {manifest['mode']}, and "
-          f"the command is one to {mode}",
-        )
+      allowed = (
+        f"another folder: this one holds a sweep to {manifest['mode']}, and "
+        f"the command is one to {mode}"
       )
+      raise ConfigError(refusal("--workdir", str(workdir), allowed))
 
   def path(self, trial: Trial, seed: int) -> Path:
     """Where a run's record is."""
@@ -89,16 +86,12 @@ class Records:
     new = config_to_dict(trial.with_seed(seed))
     differing = differing_keys(found["config"], new)
     if differing:
-      raise ConfigError(
-        "\n".join(
-          refusal(
-            f"config.{key}",
-            after,
-            f"{before!r}, as in {path}; or another --workdir",
-          )
-          for key, (before, after) in differing.items()
-        )
+      end = f"as in {path}; or another --workdir"
+      texts = (
+        refusal(f"config.{key}", after, f"{before!r}, {end}")
+        for key, (before, after) in differing.items()
       )
+      raise ConfigError("\n".join(texts))
     return Record(found["metrics"], found["diverged_at"], found["seconds"])
 
   def add(

@@ -44,7 +44,7 @@ def report_comparison(workdir: Path, finished: Finished, seeds: range) -> None:
   seeds_text = f"Seeds {seeds.start} to {seeds.stop - 1}."
   text += f"{settings}\n{seeds_text} {NOTE}\n"
   (workdir / "comparison.md").write_text(text)
-  (workdir / "comparison.csv").write_text(comparison_csv(dict(tables)))
+  (workdir / "comparison.csv").write_text(comparison_csv(tables))
   (workdir / "runs.csv").write_text(_runs_csv(finished, seeds))
   print(f"\n{text}")
   panels = {titles[metric]: rows for metric, rows in tables.items()}
@@ -95,21 +95,19 @@ def report_tuning(workdir: Path, finished: Finished, seeds: range) -> None:
   )
 
 
-def _tuning_markdown(
-  mine: Sequence[tuple[Trial, Sequence[Record]]], chosen: int | None
-) -> str:
+def _tuning_markdown(mine: Finished, chosen: int | None) -> str:
   rows = []
   for i, (trial, several) in enumerate(mine):
-    columns: dict[str, Any] = {
-      metric: [record.value(metric) for record in several]
-      for metric in ("validation/accuracy", "validation/loss")
-    }
-    diverged = columns["validation/accuracy"].count(None)
+    accuracies, losses = (
+      [record.value(f"validation/{name}") for record in several]
+      for name in ("accuracy", "loss")
+    )
     rows.append(
       [
         trial.label or "as configured",
-        *(show_mean(mean_of(values)) for values in columns.values()),
-        show_runs(len(several), diverged),
+        show_mean(mean_of(accuracies)),
+        show_mean(mean_of(losses)),
+        show_runs(len(several), accuracies.count(None)),
         "chosen" if i == chosen else "",
       ]
     )
