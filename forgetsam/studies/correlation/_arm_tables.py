@@ -36,7 +36,7 @@ Key = tuple[str, tuple[str, ...]]  # a target or a table, and the controls
 
 @dataclasses.dataclass(frozen=True)
 class TargetTables:
-  """Of each of `MEASURES`, in order, with one target."""
+  """Correlations of each of `MEASURES`, in order, with one target."""
 
   tau: list[Interval]
   spearman: list[Interval]

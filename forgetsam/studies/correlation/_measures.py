@@ -94,17 +94,18 @@ class Measures:
       seed=config.data.split_seed,
     )
     self._control = held_out, noisy.labels[: len(labels)]
-    batches = {
-      size: list(data.eval_batches(images.train, batch_size=size, **normal))
-      for size in (len(images.train), SHARP_M)
-    }
-    self._whole, self._parts = (
-      sharpness.dataset_loss(functions.forward, functions.loss, {}, several)
-      for several in batches.values()
-    )
+
+    def loss_in_batches(size: int) -> sharpness.DatasetLoss:
+      batches = list(data.eval_batches(images.train, batch_size=size, **normal))
+      return sharpness.dataset_loss(
+        functions.forward, functions.loss, {}, batches
+      )
+
+    self._whole = loss_in_batches(len(images.train))
+    self._parts = loss_in_batches(SHARP_M)
 
   def common_forgetting(self, weights: PyTree, share: float = 1.0) -> Metrics:
-    """Of the common perturbations: a name for each, set and information.
+    """Measures forgetting by each common perturbation, on each set.
 
     Args:
       weights: the network's.
@@ -126,7 +127,7 @@ class Measures:
   def own_forgetting(
     self, weights: PyTree, config: config_dict.ConfigDict
   ) -> Metrics:
-    """Of the network's own perturbation; zero where it has none."""
+    """Measures forgetting by the network's own perturbation; zero if none."""
     name = config.perturbation.name
     rho = 0.0 if name == "none" else config.perturbation.rho
     delta_fn = self._functions.delta_fn(
@@ -148,7 +149,7 @@ class Measures:
     return metrics | {"own_length": float(length.value)}
 
   def specific_forgetting(self, weights: PyTree, untrained: PyTree) -> Metrics:
-    """SAM's excess on the training micro-batches themselves."""
+    """Measures SAM's excess on the training micro-batches themselves."""
     report = model_specific_forgetting(
       self._functions.logits_fn,
       self._functions.delta_fn("loss", "sam"),
@@ -168,7 +169,7 @@ class Measures:
     )
 
   def sharpness(self, weights: PyTree) -> Metrics:
-    """Around the final weights, of the loss on the training labels."""
+    """Measures the sharpness of the training loss around the weights."""
     whole, key = self._whole, self._key
     product = functools.partial(whole.hessian_vector_product, weights)
     spectrum = sharpness.extreme_eigenvalues(
@@ -198,7 +199,7 @@ class Measures:
     )
 
   def fit(self, weights: PyTree) -> Metrics:
-    """Loss and accuracy at the end, and the weights' norm."""
+    """Measures loss, accuracy and the weights' norm."""
     metrics = {"weight_norm": float(tree_norm(weights))}
     logits_fn, network = self._functions.logits_fn, perturbed(weights, 0.0)
     for name in ("train", "test"):

@@ -76,11 +76,8 @@ def plan_study(
     if arms and name not in arms:
       continue
     changes = [f"--config.{key}={v}" for key, v in arm["changes"].items()]
-    trials = plan_trials(
-      file,
-      [*changes, *overrides],
-      {variant: grid_settings(grid) for variant, grid in grids.items()},
-    )
+    variants = {key: grid_settings(grid) for key, grid in grids.items()}
+    trials = plan_trials(file, [*changes, *overrides], variants)
     seeds = range(arm["seeds"])
     check_trials(
       trials, seeds, splits=("validation", "test"), num_devices=num_devices

@@ -31,19 +31,17 @@ def run_study(arms: Sequence[Arm], workdir: Path) -> None:
       does not fit.
   """
   records = {arm.name: Records(workdir / arm.name, "report") for arm in arms}
-  total, missing = 0, []
-  for arm in arms:
-    total += len(arm.runs())
-    missing += [
-      (arm, trial, seed)
-      for trial, seed in arm.runs()
-      if records[arm.name].find(trial, seed) is None
-    ]
+  planned = [(arm, *run) for arm in arms for run in arm.runs()]
+  missing = [
+    (arm, trial, seed)
+    for arm, trial, seed in planned
+    if records[arm.name].find(trial, seed) is None
+  ]
   if not missing:
     return
   runner, functions = Runner(), None
   measures: dict[str, Measures] = {}
-  with Progress(total, total - len(missing)) as progress:
+  with Progress(len(planned), len(planned) - len(missing)) as progress:
     for arm, trial, seed in missing:
       if arm.name not in measures:
         images = runner.images(trial.config)
