@@ -6,7 +6,7 @@ row, or the process that reads it.
 
 from typing import NamedTuple
 
-from forgetsam.data._tensorflow import tf
+from forgetsam.data._tensorflow import permutation, tf
 
 # Streams of random numbers within an epoch.
 _ORDER, _CROP, _FLIP = 0, 1, 2
@@ -21,11 +21,7 @@ class Draws(NamedTuple):
 
 def shuffled(count: int, *, seed: int, epoch: "tf.Tensor") -> "tf.Tensor":
   """A permutation of `range(count)` drawn from (seed, epoch)."""
-  # Not stateless_shuffle: its result may change between versions.
-  keys = tf.random.stateless_uniform(
-    [count], _key(seed, epoch, _ORDER), None, None, tf.int64, alg="philox"
-  )
-  return tf.argsort(keys, stable=True)
+  return permutation(count, _key(seed, epoch, _ORDER))
 
 
 def draw(

@@ -4,10 +4,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from forgetsam.data import _subsets
-from forgetsam.data._prepared import prepared_builder
+from forgetsam.data._prepared import class_features, prepared_builder
 from forgetsam.data._search import PathLike
 from forgetsam.data._split import ImageData, Split, mislabel
+from forgetsam.data._subsets import (
+  Purpose,
+  check_fraction,
+  complement,
+  draws,
+  split_sizes,
+  stratified,
+)
 from forgetsam.data.files import decode_split
 
 if TYPE_CHECKING:
@@ -52,15 +59,22 @@ def load(
   """
   if split_seed < 0:
     raise ValueError(f"split_seed={split_seed} must not be negative")
-  if not 0 <= validation < 1:
-    raise ValueError(f"validation={validation} must be in [0, 1)")
+  check_fraction(validation)
   builder = prepared_builder(name, data_dir)
   num_classes, image_shape = _check_features(name, builder.info)
   full = decode_split(builder, "train")
   test = decode_split(builder, "test")
-  held_out, train = _hold_out(full, validation, split_seed)
+  num_held_out, num_train = split_sizes(len(full), validation, train_examples)
+  held_out, train = None, full
+  if num_held_out:
+    keys = draws(len(full), seed=split_seed, purpose=Purpose.VALIDATION)
+    chosen = stratified(full.labels, num_held_out, keys)
+    held_out = full.take(chosen)
+    train = full.take(complement(len(full), chosen))
   if train_examples is not None:
-    train = _choose(train, train_examples, len(full), split_seed)
+    # Drawn for the whole split: what validation takes does not change the rest.
+    keys = draws(len(full), seed=split_seed, purpose=Purpose.TRAIN_SUBSET)
+    train = train.take(stratified(train.labels, num_train, keys[train.ids]))
   if label_noise:
     train = mislabel(
       train, label_noise, num_classes=num_classes, seed=split_seed
@@ -99,19 +113,7 @@ def _check_features(
   name: str, info: "tfds.core.DatasetInfo"
 ) -> tuple[int, tuple[int, int, int]]:
   """The number of classes and the images' shape, of a set that can be held."""
-  import tensorflow_datasets as tfds
-
-  is_dict = isinstance(info.features, tfds.features.FeaturesDict)
-  features = dict(info.features.items()) if is_dict else {}
-  image, label = features.get("image"), features.get("label")
-  if not isinstance(image, tfds.features.Image) or not isinstance(
-    label, tfds.features.ClassLabel
-  ):
-    raise ValueError(
-      f"Data set {name!r} is no image classification set: it needs an image"
-      f" feature 'image' and a class feature 'label'; it has"
-      f" {info.features}"
-    )
+  image, label = class_features(info)
   if None in image.shape or image.np_dtype != np.uint8:
     raise ValueError(
       f"Data set {name!r} cannot be held in memory as it is: images must be"
@@ -124,35 +126,3 @@ def _check_features(
       f" splits are {', '.join(info.splits)}"
     )
   return label.num_classes, tuple(image.shape)
-
-
-def _hold_out(
-  full: Split, fraction: float, seed: int
-) -> tuple[Split | None, Split]:
-  if not fraction:
-    return None, full
-  count = round(fraction * len(full))
-  if not 0 < count < len(full):
-    raise ValueError(
-      f"validation={fraction} would hold out {count} of {len(full)} training"
-      " examples; it must hold out some and leave some"
-    )
-  keys = _subsets.draws(
-    len(full), seed=seed, purpose=_subsets.Purpose.VALIDATION
-  )
-  chosen = _subsets.stratified(full.labels, count, keys)
-  rest = _subsets.complement(len(full), chosen)
-  return full.take(chosen), full.take(rest)
-
-
-def _choose(train: Split, count: int, drawn: int, seed: int) -> Split:
-  if not 0 < count <= len(train):
-    raise ValueError(
-      f"train_examples={count} must be between 1 and the {len(train)} training"
-      " examples that are not held out"
-    )
-  # Drawn for the whole split: what validation takes does not change the rest.
-  keys = _subsets.draws(
-    drawn, seed=seed, purpose=_subsets.Purpose.TRAIN_SUBSET
-  )[train.ids]
-  return train.take(_subsets.stratified(train.labels, count, keys))

@@ -18,7 +18,7 @@ from forgetsam.data._batches import (
   steps_per_epoch,
 )
 from forgetsam.data._split import Split
-from forgetsam.data._tensorflow import tf
+from forgetsam.data._tensorflow import numpy_batches, tf
 
 # Enough for over 100,000 small images a second, and room for the step.
 _THREADS = 2
@@ -88,13 +88,7 @@ def train_batches(
   batches = plan.map(batch, num_parallel_calls=_THREADS)
   if num_steps is not None:
     batches = batches.take(num_steps)
-  options = tf.data.Options()
-  options.deterministic = True
-  options.autotune.enabled = False
-  options.threading.private_threadpool_size = _THREADS
-  options.threading.max_intra_op_parallelism = 1
-  batches = batches.prefetch(_BATCHES_AHEAD).with_options(options)
-  return iter(batches.as_numpy_iterator())
+  return numpy_batches(batches, threads=_THREADS, ahead=_BATCHES_AHEAD)
 
 
 def train_positions(
@@ -141,9 +135,8 @@ def eval_batches(
   Args:
     split: the examples.
     batch_size: rows of every batch, over all shards; it may exceed the split.
-    mean: subtracted from the images scaled to [0, 1]; a number, or one per
-      channel.
-    std: divides them after that; a number, or one per channel.
+    mean: as in `train_batches`.
+    std: as in `train_batches`.
     shard: (index, count): yields only the index-th of `count` parts of the
       split, in as many batches for every index.
 

@@ -52,7 +52,6 @@ class MemorySource:
     return height, width, channels
 
   def __len__(self) -> int:
-    """The number of examples."""
     return len(self.split)
 
   def train_batches(self, **plan: Any) -> Batches:

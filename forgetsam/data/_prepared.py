@@ -113,6 +113,27 @@ def prepared_builder(
   return builder
 
 
+def class_features(
+  info: "tfds.core.DatasetInfo", label: str = "label", multi_label: bool = False
+) -> "tuple[tfds.features.Image, tfds.features.ClassLabel]":
+  """The image's feature, and that of the label or of one of the labels."""
+  import tensorflow_datasets as tfds
+
+  is_dict = isinstance(info.features, tfds.features.FeaturesDict)
+  features = dict(info.features.items()) if is_dict else {}
+  image, classes = features.get("image"), features.get(label)
+  if multi_label and isinstance(classes, tfds.features.Sequence):
+    classes = classes.feature
+  if not isinstance(image, tfds.features.Image) or not isinstance(
+    classes, tfds.features.ClassLabel
+  ):
+    raise ValueError(
+      f"{info.full_name} must have an image feature 'image' and a class"
+      f" feature {label!r}; it has {info.features}"
+    )
+  return image, classes
+
+
 def _build(name: str, data_dir: PathLike | None) -> None:
   """Writes one of our sets, unless another process just did."""
   import tensorflow_datasets as tfds

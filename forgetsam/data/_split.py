@@ -23,7 +23,6 @@ class Split:
   ids: Int64[np.ndarray, " n"]
 
   def __len__(self) -> int:
-    """The number of examples."""
     return len(self.labels)
 
   def take(self, positions: Int64[np.ndarray, " m"]) -> "Split":

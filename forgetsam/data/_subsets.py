@@ -34,6 +34,33 @@ def draws(
   return np.random.PCG64([seed, purpose]).random_raw(count)
 
 
+def check_fraction(validation: float) -> None:
+  """Refuses what is no fraction of the training split to hold out."""
+  if not 0 <= validation < 1:
+    raise ValueError(f"validation={validation} must be in [0, 1)")
+
+
+def split_sizes(
+  count: int, validation: float, train_examples: int | None
+) -> tuple[int, int]:
+  """The numbers of held-out and of training examples, of `count`."""
+  held_out = round(validation * count)
+  if validation and not 0 < held_out < count:
+    raise ValueError(
+      f"validation={validation} would hold out {held_out} of {count} training"
+      " examples; it must hold out some and leave some"
+    )
+  left = count - held_out
+  if train_examples is None:
+    return held_out, left
+  if not 0 < train_examples <= left:
+    raise ValueError(
+      f"train_examples={train_examples} must be 1 to the {left} training"
+      " examples that are not held out"
+    )
+  return held_out, train_examples
+
+
 def stratified(
   labels: Int[np.ndarray, " n"],
   count: int,

@@ -2,8 +2,11 @@
 
 import functools
 import os
+from collections.abc import Iterator
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 
 @functools.cache
@@ -39,3 +42,27 @@ else:
       return getattr(import_tensorflow(), name)
 
   tf = _Lazy()
+
+
+def numpy_batches(
+  batches: "tf.data.Dataset", *, threads: int, ahead: int
+) -> Iterator[dict[str, np.ndarray]]:
+  """Iterates in a fixed order, `ahead` batches early."""
+  options = tf.data.Options()
+  options.deterministic = True
+  options.autotune.enabled = False
+  options.threading.private_threadpool_size = threads
+  options.threading.max_intra_op_parallelism = 1
+  # A finished image is written straight to its row of the batch.
+  options.experimental_optimization.map_and_batch_fusion = True
+  batches = batches.prefetch(ahead).with_options(options)
+  return iter(batches.as_numpy_iterator())
+
+
+def permutation(count: "int | tf.Tensor", key: "tf.Tensor") -> "tf.Tensor":
+  """A random order of `range(count)`."""
+  # Not stateless_shuffle: its result may change between versions.
+  draws = tf.random.stateless_uniform(
+    [count], key, None, None, tf.int64, alg="philox"
+  )
+  return tf.argsort(draws, stable=True)

@@ -134,7 +134,6 @@ class ResNet(nn.Module):
   dtype: DTypeLike = "float32"
 
   def __post_init__(self) -> None:
-    """Checks the options."""
     check_classifier(
       num_classes=self.num_classes,
       dropout=self.dropout,

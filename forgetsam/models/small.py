@@ -36,7 +36,6 @@ class MLP(nn.Module):
   dtype: DTypeLike = "float32"
 
   def __post_init__(self) -> None:
-    """Checks the options."""
     check_classifier(
       num_classes=self.num_classes,
       dropout=self.dropout,
@@ -82,7 +81,6 @@ class CNN(nn.Module):
   dtype: DTypeLike = "float32"
 
   def __post_init__(self) -> None:
-    """Checks the options."""
     check_classifier(
       num_classes=self.num_classes,
       dropout=self.dropout,

@@ -137,7 +137,6 @@ class ViT(nn.Module):
   dtype: DTypeLike = "float32"
 
   def __post_init__(self) -> None:
-    """Checks the options."""
     check_classifier(
       num_classes=self.num_classes,
       dropout=self.dropout,

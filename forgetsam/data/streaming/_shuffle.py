@@ -6,14 +6,15 @@ epoch, lane) alone, so that processes can share the lanes out among them, each
 reading only its own records, and together still make the same batches.
 """
 
+import functools
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from forgetsam.data._batches import steps_per_epoch
-from forgetsam.data._tensorflow import tf
+from forgetsam.data._tensorflow import permutation, tf
 from forgetsam.data.files import Records, part
 
 # Streams of random numbers within an epoch.
@@ -74,10 +75,12 @@ def shuffled(
   steps = steps_per_epoch(records.total, batch_size)
   first_epoch, first_step = divmod(start_step, steps)
   rows = batch_size // lanes
-  order = _Order(
+  lane_examples = functools.partial(
+    _lane_examples,
     records,
-    seed,
-    lanes,
+    read,
+    seed=seed,
+    num_lanes=lanes,
     window=max(1, shuffle_buffer // lanes),
     num_draws=num_draws,
   )
@@ -86,7 +89,7 @@ def shuffled(
   def epoch_of_lane(lane: "tf.Tensor", epoch: "tf.Tensor") -> "tf.data.Dataset":
     start = tf.constant(first_step * rows, tf.int64)
     done = tf.where(epoch == first_epoch, start, 0)
-    examples = _lane_examples(order, read, lane, epoch)
+    examples = lane_examples(lane, epoch)
     return examples.repeat().skip(done).take(steps * rows - done)
 
   @as_written
@@ -108,23 +111,19 @@ def read_positions(run: Records) -> "tf.data.Dataset":
   return tf.data.Dataset.range(run.origin, run.origin + run.take)
 
 
-class _Order(NamedTuple):
-  records: Records
-  seed: int
-  num_lanes: int
-  window: int
-  num_draws: int
-
-
 def _lane_examples(
-  order: _Order,
+  records: Records,
   read: Callable[[Records], Any],
   lane: "tf.Tensor",
   epoch: "tf.Tensor",
+  *,
+  seed: int,
+  num_lanes: int,
+  window: int,
+  num_draws: int,
 ) -> "tf.data.Dataset":
   """Draws and examples of a lane's range of the split, once."""
   as_written = tf.autograph.experimental.do_not_convert
-  records, seed = order.records, order.seed
   count = records.total
   begin = int(records.first[0])  # The positions need not begin at 0.
   # Twice around the circle: a range may pass the end of the split.
@@ -135,10 +134,10 @@ def _lane_examples(
   )
   mine = part(
     around,
-    offset + lane * count // order.num_lanes,
-    offset + (lane + 1) * count // order.num_lanes,
+    offset + lane * count // num_lanes,
+    offset + (lane + 1) * count // num_lanes,
   )
-  files = _permutation(tf.size(mine.path), _key(seed, epoch, _FILES, lane))
+  files = permutation(tf.size(mine.path), _key(seed, epoch, _FILES, lane))
   runs = tf.data.Dataset.from_tensor_slices(
     tuple(tf.gather(field, files) for field in mine)
   )
@@ -147,9 +146,7 @@ def _lane_examples(
   def read_run(*fields: "tf.Tensor") -> "tf.data.Dataset":
     run = Records(*fields)
     position = (run.first - begin) % count + begin
-    draws = _draws(
-      _key(seed, epoch, _CROP), position, run.take, order.num_draws
-    )
+    draws = _draws(_key(seed, epoch, _CROP), position, run.take, num_draws)
     rows = tf.data.Dataset.from_tensor_slices(draws)
     return tf.data.Dataset.zip(rows, read(run))
 
@@ -158,12 +155,12 @@ def _lane_examples(
     number: "tf.Tensor", rows: "tuple[tf.Tensor, tf.Tensor]"
   ) -> "tuple[tf.Tensor, tf.Tensor]":
     key = _key(seed, epoch, _WINDOW, lane, number)
-    window = _permutation(tf.size(rows[1]), key)
-    draws, examples = (tf.gather(field, window) for field in rows)
+    order = permutation(tf.size(rows[1]), key)
+    draws, examples = (tf.gather(field, order) for field in rows)
     return draws, examples
 
-  at_once = min(max(1, _FILES_AT_ONCE // order.num_lanes), _FILES_OF_A_LANE)
-  windows = runs.interleave(read_run, cycle_length=at_once).batch(order.window)
+  at_once = min(max(1, _FILES_AT_ONCE // num_lanes), _FILES_OF_A_LANE)
+  windows = runs.interleave(read_run, cycle_length=at_once).batch(window)
   return windows.enumerate().map(permuted).unbatch()
 
 
@@ -195,11 +192,3 @@ def _draws(
     alg=tf.constant(1),  # Philox
   )
   return numbers[:, :number]
-
-
-def _permutation(count: "tf.Tensor", draw_key: "tf.Tensor") -> "tf.Tensor":
-  # Not stateless_shuffle: its result may change between versions.
-  keys = tf.random.stateless_uniform(
-    [count], draw_key, None, None, tf.int64, alg="philox"
-  )
-  return tf.argsort(keys, stable=True)

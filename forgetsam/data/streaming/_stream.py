@@ -6,8 +6,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from forgetsam.data._batches import Sources, channel_statistics
-from forgetsam.data._prepared import manual_files, prepared_builder
+from forgetsam.data._prepared import (
+  class_features,
+  manual_files,
+  prepared_builder,
+)
 from forgetsam.data._search import PathLike
+from forgetsam.data._subsets import check_fraction, split_sizes
 from forgetsam.data.files import Agree, Records, find_records, parser
 from forgetsam.data.streaming._adapters import (
   IMAGENET_R,
@@ -53,8 +58,7 @@ def stream(
     DatasetNotFoundError: where the set is not on this machine.
     ValueError: where the set or an argument does not fit.
   """
-  if not 0 <= validation < 1:
-    raise ValueError(f"validation={validation} must be in [0, 1)")
+  check_fraction(validation)
   _, adapter = find_adapter(name)
   test = stream_split(name, None, options, data_dir=data_dir, agree=agree)
   side = options.train_crop.size
@@ -66,19 +70,8 @@ def stream(
   whole = stream_split(
     name, adapter.train, options, data_dir=data_dir, agree=agree
   )
-  held_out = round(validation * len(whole))
-  if validation and not 0 < held_out < len(whole):
-    raise ValueError(
-      f"validation={validation} would hold out {held_out} of {len(whole)}"
-      " training examples; it must hold out some and leave some"
-    )
+  held_out, used = split_sizes(len(whole), validation, train_examples)
   cut = len(whole) - held_out
-  used = cut if train_examples is None else train_examples
-  if not 0 < used <= cut:
-    raise ValueError(
-      f"train_examples={train_examples} must be 1 to the {cut} examples that"
-      " are not held out"
-    )
   return Sources(
     name,
     test.num_classes,
@@ -147,21 +140,7 @@ def stream_split(
 def _find_features(
   info: "tfds.core.DatasetInfo", adapter: Adapter
 ) -> "tuple[tfds.features.Image, tfds.features.ClassLabel]":
-  """The image's feature, and that of the label or of one of the labels."""
-  import tensorflow_datasets as tfds
-
-  is_dict = isinstance(info.features, tfds.features.FeaturesDict)
-  features = dict(info.features.items()) if is_dict else {}
-  image, label = features.get("image"), features.get(adapter.label)
-  if adapter.multi_label and isinstance(label, tfds.features.Sequence):
-    label = label.feature
-  if not isinstance(image, tfds.features.Image) or not isinstance(
-    label, tfds.features.ClassLabel
-  ):
-    raise ValueError(
-      f"{info.full_name} must have an image feature 'image' and a class"
-      f" feature {adapter.label!r}; it has {info.features}"
-    )
+  image, label = class_features(info, adapter.label, adapter.multi_label)
   if image.np_dtype != np.uint8 or image.shape[-1] not in (1, 3):
     raise ValueError(
       f"{info.full_name} must hold grey or RGB images of uint8, and holds"

@@ -13,7 +13,7 @@ from forgetsam.data._batches import (
   eval_share,
   pad_batch,
 )
-from forgetsam.data._tensorflow import tf
+from forgetsam.data._tensorflow import numpy_batches, tf
 from forgetsam.data.files import (
   Agree,
   Checker,
@@ -59,7 +59,6 @@ class StreamedSplit:
   left_out: int = 0
 
   def __len__(self) -> int:
-    """The number of examples, unlabelled ones included."""
     return self.records.total
 
   @property
@@ -212,19 +211,12 @@ class StreamedSplit:
       encoded, label = self.parse(contents)
       return {"image": normalise(pixels(*draws, encoded)), "label": label}
 
-    options = tf.data.Options()
-    options.deterministic = True
-    options.autotune.enabled = False
-    options.threading.private_threadpool_size = self.options.num_threads
-    options.threading.max_intra_op_parallelism = 1
-    # A finished image is written straight to its row of the batch.
-    options.experimental_optimization.map_and_batch_fusion = True
+    threads = self.options.num_threads
     batches = examples.map(
       tf.autograph.experimental.do_not_convert(example),
-      num_parallel_calls=self.options.num_threads,
+      num_parallel_calls=threads,
     ).batch(rows)
-    batches = batches.prefetch(_BATCHES_AHEAD).with_options(options)
-    return iter(batches.as_numpy_iterator())
+    return numpy_batches(batches, threads=threads, ahead=_BATCHES_AHEAD)
 
   def _masked(self, batches: Batches, rows: int, steps: int) -> Batches:
     """Pads to `rows` and adds masks, `steps` times."""
