@@ -10,6 +10,7 @@ from ml_collections import config_dict
 
 import forgetsam as fs
 from forgetsam import models
+from forgetsam._arrays import tree_norm
 from forgetsam._typing import Loss, PyTree
 from forgetsam.experiment.build import build_model
 from forgetsam.forgetting import DeltaFn, LogitsFn, offset_fn
@@ -75,6 +76,21 @@ def traced_offset_fn(
     return PerturbedNetwork(delta, zero, zero)
 
   return delta_fn
+
+
+def offset_length(params: Any, moved: Any, _: Any) -> jax.Array:
+  return tree_norm(
+    jax.tree.map(lambda a, b: b - a, params.weights, moved.weights)
+  )
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def loss_and_accuracy(
+  logits_fn: Any, network: PerturbedNetwork, images: Any, labels: Any
+) -> tuple[jax.Array, jax.Array]:
+  logits = logits_fn(network, images)
+  loss = fs.softmax_cross_entropy()(logits, labels)
+  return loss, jnp.mean(jnp.argmax(logits, axis=1) == labels)
 
 
 class Functions:

@@ -9,7 +9,6 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import config_dict
 
-import forgetsam as fs
 from forgetsam import data, sharpness
 from forgetsam._arrays import tree_norm
 from forgetsam._typing import PyTree
@@ -25,6 +24,8 @@ from forgetsam.forgetting import (
 from forgetsam.studies.correlation._functions import (
   Functions,
   PerturbedNetwork,
+  loss_and_accuracy,
+  offset_length,
   perturbed,
 )
 
@@ -136,7 +137,7 @@ class Measures:
     network = perturbed(weights, rho, config.ascent.gamma)
     m = config.micro_batch_size or config.batch_size
     length = effect_over_repeats(
-      _offset_length,
+      offset_length,
       delta_fn,
       network,
       self._examples["train"],
@@ -203,7 +204,9 @@ class Measures:
     metrics = {"weight_norm": float(tree_norm(weights))}
     logits_fn, network = self._functions.logits_fn, perturbed(weights, 0.0)
     for name in ("train", "test"):
-      loss, accuracy = _fit(logits_fn, network, *self._examples[name])
+      loss, accuracy = loss_and_accuracy(
+        logits_fn, network, *self._examples[name]
+      )
       metrics[f"{name}_loss"] = float(loss)
       metrics[f"{name}_accuracy"] = float(accuracy)
     return metrics
@@ -225,21 +228,6 @@ class Measures:
 
 def _examples(batch: dict[str, Any], chosen: np.ndarray) -> tuple[Any, Any]:
   return jnp.asarray(batch["image"][chosen]), np.asarray(batch["label"][chosen])
-
-
-def _offset_length(params: Any, moved: Any, _: Any) -> jax.Array:
-  return tree_norm(
-    jax.tree.map(lambda a, b: b - a, params.weights, moved.weights)
-  )
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _fit(
-  logits_fn: Any, network: PerturbedNetwork, images: Any, labels: Any
-) -> tuple[jax.Array, jax.Array]:
-  logits = logits_fn(network, images)
-  loss = fs.softmax_cross_entropy()(logits, labels)
-  return loss, jnp.mean(jnp.argmax(logits, axis=1) == labels)
 
 
 def _informations(
