@@ -10,7 +10,7 @@ from forgetsam import models
 
 Variables = dict[str, Any]
 Shapes = Mapping[str, tuple[int, ...]]
-_HEADS = ("head", "Head_0")
+_HEADS = (("params", "head"), ("params", "Head_0"))
 
 
 class Adapted(NamedTuple):
@@ -62,7 +62,7 @@ def adapt(loaded: Variables, initial: Variables) -> Adapted:
     wanted = target.get(path)
     if wanted is None or leaf.shape == wanted.shape:
       continue
-    if _is_head(path) and leaf.shape[:-1] == wanted.shape[:-1]:
+    if path[:2] in _HEADS and leaf.shape[:-1] == wanted.shape[:-1]:
       ours[path] = wanted
       if path[-1] == "kernel":
         old, new = leaf.shape[-1], wanted.shape[-1]
@@ -77,10 +77,6 @@ def adapt(loaded: Variables, initial: Variables) -> Adapted:
       )
   check_shapes(_shapes(ours), _shapes(target), "the loaded model")
   return Adapted(traverse_util.unflatten_dict(ours), tuple(changes))
-
-
-def _is_head(path: tuple[str, ...]) -> bool:
-  return path[0] == "params" and path[1] in _HEADS
 
 
 def _grid(tokens: int) -> tuple[int, int]:
