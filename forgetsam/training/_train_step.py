@@ -4,25 +4,21 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
-from jaxtyping import Array
 
-from forgetsam._arrays import cast_like, tree_norm
 from forgetsam._checks import check_count, is_number
 from forgetsam._typing import AscentSignal, Forward, Loss
 from forgetsam.training._checked_step import CheckedStep
+from forgetsam.training._descend import Metrics, descend
 from forgetsam.training._mesh import check_mesh, replicated, split_batch, spread
 from forgetsam.training._micro_batches import average_over_micro_batches
 from forgetsam.training._micro_step import (
-  MicroBatchResult,
   micro_batch_step,
   reads_ascent_gradient,
 )
 from forgetsam.training._train_state import TrainState, refuse_perturbed
 
-Metrics = dict[str, Array]
 TrainStep = Callable[
   [TrainState, dict[str, Any], jax.Array], tuple[TrainState, Metrics]
 ]
@@ -137,7 +133,7 @@ def make_train_step(
       size=micro_batch_size,
       mesh=mesh,
     )
-    new_state, metrics = _descend(optimizer, state, result)
+    new_state, metrics = descend(optimizer, state, result)
     if shard_opt_state and mesh is not None:
       # XLA chooses the same where it follows the old state; this is certain.
       parts = spread(mesh, new_state.opt_state)
@@ -156,42 +152,6 @@ def make_train_step(
     shardings = {"in_shardings": at, "out_shardings": (state_at, whole)}
   jitted = jax.jit(step, donate_argnums=0, **shardings)
   return CheckedStep(jitted, mesh, batch_at=1)
-
-
-def _descend(
-  optimizer: optax.GradientTransformationExtraArgs,
-  state: TrainState,
-  result: MicroBatchResult,
-) -> tuple[TrainState, Metrics]:
-  """Applies the optimizer, or keeps the state where a number is not finite."""
-  metrics = result.metrics | {"grad_norm": tree_norm(result.grads)}
-  for name in ("perturbed_loss", "perturbation_norm"):
-    if (value := optax.tree.get(result.perturb_state, name)) is not None:
-      metrics[name] = value
-  checked = ("loss", "perturbed_loss", "grad_norm")
-  finite = jnp.all(
-    jnp.stack([jnp.isfinite(metrics[k]) for k in checked if k in metrics])
-  )
-  metrics["skipped"] = 1.0 - finite.astype(jnp.float32)
-  updates, opt_state = optimizer.update(
-    cast_like(result.grads, state.params),
-    state.opt_state,
-    state.params,
-    value=metrics["loss"],
-  )
-  new_state = TrainState(
-    step=state.step + 1,
-    params=optax.apply_updates(state.params, updates),
-    model_state=result.model_state,
-    opt_state=opt_state,
-    perturb_state=result.perturb_state,
-  )
-  kept = jax.tree.map(
-    lambda new, old: jnp.where(finite, new, old).astype(old.dtype),
-    new_state,
-    state,
-  )
-  return kept, metrics
 
 
 def _check_arguments(
@@ -213,12 +173,12 @@ def _check_arguments(
     )
   given = {
     "ascent": ascent is not None,
-    "ascent_fraction": ascent_fraction != 1,
+    f"ascent_fraction={ascent_fraction}": ascent_fraction != 1,
   }
-  for name in given:
-    if given[name] and perturb is None:
+  for argument in given:
+    if given[argument] and perturb is None:
       raise ValueError(
-        f"{name} is given without perturb, where nothing ascends: pass "
+        f"{argument} is given without perturb, where nothing ascends: pass "
         "perturb=perturbed_gradient(sam(rho)), or leave it out"
       )
 

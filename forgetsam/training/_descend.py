@@ -1,0 +1,48 @@
+"""The descent: the optimizer's update, unless a number is not finite."""
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array
+
+from forgetsam._arrays import cast_like, tree_norm
+from forgetsam.training._micro_step import MicroBatchResult
+from forgetsam.training._train_state import TrainState
+
+Metrics = dict[str, Array]
+
+
+def descend(
+  optimizer: optax.GradientTransformationExtraArgs,
+  state: TrainState,
+  result: MicroBatchResult,
+) -> tuple[TrainState, Metrics]:
+  """Applies the optimizer, or keeps the state where a number is not finite."""
+  metrics = result.metrics | {"grad_norm": tree_norm(result.grads)}
+  for name in ("perturbed_loss", "perturbation_norm"):
+    if (value := optax.tree.get(result.perturb_state, name)) is not None:
+      metrics[name] = value
+  checked = ("loss", "perturbed_loss", "grad_norm")
+  finite = jnp.all(
+    jnp.stack([jnp.isfinite(metrics[k]) for k in checked if k in metrics])
+  )
+  metrics["skipped"] = 1.0 - finite.astype(jnp.float32)
+  updates, opt_state = optimizer.update(
+    cast_like(result.grads, state.params),
+    state.opt_state,
+    state.params,
+    value=metrics["loss"],
+  )
+  new_state = TrainState(
+    step=state.step + 1,
+    params=optax.apply_updates(state.params, updates),
+    model_state=result.model_state,
+    opt_state=opt_state,
+    perturb_state=result.perturb_state,
+  )
+  kept = jax.tree.map(
+    lambda new, old: jnp.where(finite, new, old).astype(old.dtype),
+    new_state,
+    state,
+  )
+  return kept, metrics
