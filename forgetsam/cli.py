@@ -147,5 +147,4 @@ def _sweep(command: Command) -> None:
 def _study(command: Command) -> None:
   from forgetsam.studies.correlation.job import study
 
-  file = command.file or ""
-  study(file, command.overrides, command.arms, command.workdir)
+  study(command.file or "", command.overrides, command.arms, command.workdir)

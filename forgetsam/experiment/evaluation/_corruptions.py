@@ -108,20 +108,13 @@ def _check_baseline(baseline: Mapping[str, float]) -> None:
   missing = [c for c in ALEXNET_ERRORS if c not in baseline]
   if missing:
     raise ValueError(f"baseline lacks {', '.join(missing)}")
-  for corruption in ALEXNET_ERRORS:
-    if not 0 < baseline[corruption] <= 1:
-      raise ValueError(
-        f"baseline[{corruption!r}]={baseline[corruption]} must be a rate in"
-        " (0, 1]"
-      )
+  for name in ALEXNET_ERRORS:
+    if not 0 < (rate := baseline[name]) <= 1:
+      raise ValueError(f"baseline[{name!r}]={rate} must be a rate in (0, 1]")
 
 
 def _names(keys: list[tuple[str, int]]) -> str:
-  """The corruptions, each with its severities."""
-  severities: dict[str, list[int]] = {}
+  severities: dict[str, list[str]] = {}
   for corruption, severity in keys:
-    severities.setdefault(corruption, []).append(severity)
-  return ", ".join(
-    f"{corruption} ({' '.join(map(str, found))})"
-    for corruption, found in severities.items()
-  )
+    severities.setdefault(corruption, []).append(str(severity))
+  return ", ".join(f"{c} ({' '.join(s)})" for c, s in severities.items())

@@ -11,9 +11,9 @@ from jaxtyping import Array
 from forgetsam._typing import NDArray
 from forgetsam.training import calibration_error
 
-# Batches that are dispatched and not yet read: one runs, one waits. Each keeps
-# its images on the device.
-_IN_FLIGHT = 2
+_IN_FLIGHT = 2  # dispatched batches: one runs, one waits, on the device
+
+_Sums = dict[str, np.ndarray]
 
 
 def evaluate(
@@ -78,12 +78,12 @@ def evaluate_each(
   Args:
     eval_steps: steps as `evaluate` takes them, such as over some classes and
       over all, by name.
-    params: as in `evaluate`.
-    model_state: as in `evaluate`.
+    params: the model's parameters.
+    model_state: the model's other collections.
     batches: as in `evaluate`.
 
   Returns:
-    What `evaluate` returns, by the steps' names.
+    Each step's scores, as `evaluate` returns them, by the steps' names.
 
   Raises:
     ValueError: there is no example.
@@ -98,18 +98,11 @@ def evaluate_each(
   for batch in batches:
     if len(waiting) == _IN_FLIGHT:
       settle()
-    waiting.append(
-      {
-        name: step(params, model_state, batch)
-        for name, step in eval_steps.items()
-      }
-    )
+    steps = eval_steps.items()
+    waiting.append({k: step(params, model_state, batch) for k, step in steps})
   while waiting:
     settle()
   return {name: _means(total) for name, total in totals.items()}
-
-
-_Sums = dict[str, np.ndarray]
 
 
 def _means(total: _Sums) -> dict[str, float]:
@@ -127,7 +120,7 @@ def _means(total: _Sums) -> dict[str, float]:
 
 
 def _add(total: _Sums, sums: dict[str, Any]) -> _Sums:
-  """The total with one batch's sums, in float64; it waits for the batch."""
+  """Adds one batch's sums in float64; it waits for the batch."""
   return {
     name: total.get(name, 0.0) + np.asarray(value, np.float64)
     for name, value in jax.device_get(sums).items()

@@ -11,7 +11,7 @@ def format_table(results: Mapping[str, Mapping[str, float]]) -> str:
   """Lays results out as a Markdown table, one set a row.
 
   Args:
-    results: what `evaluate` returns, by the set's name.
+    results: each set's scores as `evaluate` returns them, by name.
 
   Returns:
     Lines of equal length without a last newline. Accuracies are in percent;

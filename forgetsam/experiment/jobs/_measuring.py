@@ -12,46 +12,28 @@ from ml_collections import config_dict
 from forgetsam import data
 from forgetsam.experiment.build import build_model, build_sources
 from forgetsam.experiment.config import check_config
-from forgetsam.experiment.run import CHECKPOINTS, Checkpoints, check_saved
-
-
-class Checkpoint(NamedTuple):
-  """A network to measure."""
-
-  name: str
-  step: int
-  params: Any
-  model_state: Any
+from forgetsam.experiment.run import (
+  CHECKPOINTS,
+  Checkpoints,
+  Variables,
+  check_saved,
+)
 
 
 class Measured(NamedTuple):
-  """A run to measure.
-
-  Attributes:
-    model: its model.
-    sources: the splits of its data.
-    checkpoints: the chosen ones, in the order of their steps.
-  """
+  """A run to measure, with the chosen checkpoints by their names."""
 
   model: nn.Module
   sources: data.Sources
-  checkpoints: list[Checkpoint]
+  checkpoints: dict[str, Variables]
 
 
 def open_run(
   config: config_dict.ConfigDict, workdir: Path, which: str
 ) -> Measured:
-  """Opens a run's model, data and checkpoints.
+  """Opens a run's "last" or "best" checkpoint, or "all" in order of steps.
 
-  Args:
-    config: the run's configuration.
-    workdir: the run's folder.
-    which: "last", "best" (by validation; the last where there is none) or
-      "all" that are kept.
-
-  Raises:
-    ConfigError: the configuration is not the run's, or nothing is saved yet.
-    CheckpointError: the checkpoints are damaged.
+  Without validation the last checkpoint counts as the best.
   """
   check_config(config, jax.local_device_count())
   check_saved(workdir, config)
@@ -64,24 +46,15 @@ def open_run(
       "best": [("best", checkpoints.best_steps() or last)],
       "all": [(f"step_{step}", [step]) for step in checkpoints.steps()],
     }[which]
-    found = [(name, checkpoints.variables(steps)) for name, steps in wanted]
-  return Measured(
-    model,
-    sources,
-    [Checkpoint(name, v.step, v.params, v.model_state) for name, v in found],
-  )
+    found = {name: checkpoints.variables(steps) for name, steps in wanted}
+  return Measured(model, sources, found)
 
 
 def flatten(values: Any, prefix: str = "") -> dict[str, float | int | None]:
-  """Flat keys, such as "last/trace" and "last/trace/standard_error".
+  """Flattens nested results: "last/trace", "last/trace/standard_error", ...
 
-  Args:
-    values: nested dictionaries and NamedTuples of numbers. A NamedTuple with
-      `value` and `standard_error` gives the key itself and one for its error.
-    prefix: what the keys begin with.
-
-  Returns:
-    Numbers; None for what is not finite, which JSON does not know.
+  A NamedTuple's `value` has the key itself. What is not finite is None, since
+  JSON does not know it.
   """
   if hasattr(values, "_asdict"):
     values = dict(values._asdict())
@@ -105,7 +78,7 @@ def _number(value: Any) -> float | int | None:
 def print_measures(
   results: Mapping[str, Any], shown: Callable[[str], bool] = lambda _: True
 ) -> None:
-  """One line per measure that is to be shown, its error beside it."""
+  """Prints one line per measure that is to be shown, its error beside it."""
   errors = ("standard_error", "error")
   chosen = {
     key: value

@@ -99,7 +99,6 @@ def _score(
   batches: Callable[[data.BatchSource], Batches],
   name: str,
 ) -> Results:
-  """One pass over each set."""
   results: Results = {}
   hidden = None if is_main() else True  # None: unless on a terminal
   for one in tqdm(sets, desc=name, unit="set", disable=hidden):

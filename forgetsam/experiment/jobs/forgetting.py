@@ -20,13 +20,12 @@ from forgetsam.experiment.build import (
 )
 from forgetsam.experiment.config import ConfigError, refusal
 from forgetsam.experiment.jobs._measuring import (
-  Checkpoint,
   Measured,
   flatten,
   open_run,
   print_measures,
 )
-from forgetsam.experiment.run import write_json
+from forgetsam.experiment.run import Variables, write_json
 
 FORGETTING = "forgetting.json"
 Examples = tuple[np.ndarray, np.ndarray]
@@ -57,9 +56,9 @@ def measure_forgetting(
   try:
     measure = _measurer(config, run)
     results: dict[str, Any] = {}
-    for checkpoint in run.checkpoints:
+    for name, checkpoint in run.checkpoints.items():
       found = {"step": checkpoint.step, **measure(checkpoint)}
-      results |= flatten({checkpoint.name: found})
+      results |= flatten({name: found})
   except ValueError as error:
     options = config.forgetting.to_dict()
     raise ConfigError(
@@ -79,7 +78,7 @@ def _is_main_result(key: str) -> bool:
 
 def _measurer(
   config: config_dict.ConfigDict, run: Measured
-) -> Callable[[Checkpoint], dict[str, Any]]:
+) -> Callable[[Variables], dict[str, Any]]:
   """Draws the examples, and measures any checkpoint on them."""
   splits = _splits(config, run.sources)
   size = config.evaluation.batch_size
@@ -99,7 +98,7 @@ def _measurer(
   )
   offsets = build_offsets(config)
 
-  def measure(checkpoint: Checkpoint) -> dict[str, Any]:
+  def measure(checkpoint: Variables) -> dict[str, Any]:
     return {
       name: _of_offset(
         config, run, checkpoint, offset, untrained, probes, examples
@@ -143,13 +142,12 @@ def _splits(
 def _of_offset(
   config: config_dict.ConfigDict,
   run: Measured,
-  checkpoint: Checkpoint,
+  checkpoint: Variables,
   offset: Offset,
   untrained: Any,
   probes: dict[str, Examples],
   examples: dict[str, Examples],
 ) -> dict[str, Any]:
-  """All estimates of one perturbation."""
   options, key = config.forgetting, draw_key(config)
   state = checkpoint.model_state
   forward: Any = models.forward(run.model)
@@ -184,8 +182,7 @@ def _of_offset(
       loss=build_loss(config),
     ),
   }
-  m = options.micro_batch_size
-  batch = tuple(x[:m] for x in examples["train"])
+  batch = tuple(x[: options.micro_batch_size] for x in examples["train"])
   moved = forgetting.add_offset(
     checkpoint.params, delta_fn(checkpoint.params, *batch)
   )

@@ -1,5 +1,6 @@
 """The job `sharpness`: the training loss around a run's checkpoints."""
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,13 +14,12 @@ import forgetsam as fs
 from forgetsam import data, models, sharpness
 from forgetsam.experiment.build import build_loss, build_mesh
 from forgetsam.experiment.jobs._measuring import (
-  Checkpoint,
   Measured,
   flatten,
   open_run,
   print_measures,
 )
-from forgetsam.experiment.run import write_json
+from forgetsam.experiment.run import Variables, write_json
 
 SHARPNESS = "sharpness.json"
 
@@ -48,9 +48,9 @@ def measure_sharpness(
   run = open_run(_as_the_paper(config), workdir, config.sharpness.checkpoint)
   measure = _measurer(config, run, workdir)
   results: dict[str, Any] = {}
-  for checkpoint in run.checkpoints:
-    found = measure(checkpoint)
-    results |= flatten({checkpoint.name: {"step": checkpoint.step, **found}})
+  for name, checkpoint in run.checkpoints.items():
+    found = measure(name, checkpoint)
+    results |= flatten({name: {"step": checkpoint.step, **found}})
   write_json(workdir / SHARPNESS, results)
   print_measures(results)
   print(f"\nWritten to {workdir / SHARPNESS}")
@@ -66,7 +66,7 @@ def _as_the_paper(config: config_dict.ConfigDict) -> config_dict.ConfigDict:
 
 def _measurer(
   config: config_dict.ConfigDict, run: Measured, workdir: Path
-) -> Callable[[Checkpoint], dict[str, Any]]:
+) -> Callable[[str, Variables], dict[str, Any]]:
   options, mesh = config.sharpness, build_mesh()
   assert run.sources.train is not None
   batches, small = (
@@ -81,25 +81,24 @@ def _measurer(
   loss = build_loss(clean)
   signal = fs.pseudo_loss(fs.output_bias_forgetting())
 
-  def measure(checkpoint: Checkpoint) -> dict[str, Any]:
+  def measure(name: str, checkpoint: Variables) -> dict[str, Any]:
     params, state = checkpoint.params, checkpoint.model_state
     whole = sharpness.dataset_loss(forward, loss, state, batches, mesh=mesh)
     parts = sharpness.dataset_loss(forward, loss, state, small)
-    stem = workdir / f"{checkpoint.name}"
     found = _all_measures(whole, params, options)
     found["m_sharpness"] = sharpness.m_sharpness(parts, params, options.rho)
     found["adaptive_m_sharpness"] = sharpness.m_sharpness(
       parts, params, options.rho, adaptive=True
     )
     if options.density_samples:
-      _draw_density(whole, params, options, stem)
+      _draw_density(whole, params, options, workdir / name)
     if options.surface_points:
       bias = sharpness.dataset_loss(forward, signal, state, batches, mesh=mesh)
-      _draw_surface(whole, bias, params, options, stem)
+      _draw_surface(whole, bias, params, options, workdir / name)
     if options.layers:
       found["layer"] = {
-        name: _all_measures(*sharpness.restrict(whole, params, mask), options)
-        for name, mask in sharpness.layer_groups(params).items()
+        layer: _all_measures(*sharpness.restrict(whole, params, mask), options)
+        for layer, mask in sharpness.layer_groups(params).items()
       }
     return found
 
@@ -119,7 +118,7 @@ def _all_measures(
     ("hessian", loss.hessian_vector_product),
     ("gauss_newton", loss.gauss_newton_vector_product),
   ]:
-    matvec = _at(product, params)
+    matvec = functools.partial(product, params)
     found[name] = {
       **_eigenvalues(matvec, params, options, key),
       "trace": sharpness.hutchinson_trace(
@@ -138,12 +137,6 @@ def _all_measures(
     )
     found[f"{prefix}worst_case"] = worst.increase
   return found
-
-
-def _at(
-  product: Callable[[Any, Any], Any], params: Any
-) -> Callable[[Any], Any]:
-  return lambda v: product(params, v)
 
 
 def _eigenvalues(
@@ -172,7 +165,7 @@ def _draw_density(
   stem: Path,
 ) -> None:
   density = sharpness.spectral_density(
-    _at(loss.hessian_vector_product, params),
+    functools.partial(loss.hessian_vector_product, params),
     params,
     jax.random.key(1),
     num_steps=options.lanczos_steps,

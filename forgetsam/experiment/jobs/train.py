@@ -102,8 +102,7 @@ def _train(
         non_finite,
       )
       profiles = experiment.profile and is_main()
-      profile = workdir / "profile" if profiles else None
-      state = loop.run(state, profile)
+      state = loop.run(state, workdir / "profile" if profiles else None)
       results = _final_results(experiment, checkpoints, state, reporter)
   summary = {
     "job": "train",
@@ -128,7 +127,6 @@ def _start(
   clock: Clock,
   workdir: Path,
 ) -> tuple[fs.TrainState, EpochMeans, NonFiniteSteps]:
-  """Makes the first state, or restores the newest checkpoint's."""
   state = experiment.create_state()
   record: dict[str, Any] = {}
   restored = checkpoints.restore_latest(state)
@@ -153,7 +151,6 @@ def _start(
 def _refuse_other_data(
   experiment: Experiment, record: dict[str, Any], workdir: Path
 ) -> None:
-  """Raises a `ConfigError` where the training set is not what it was."""
   sources = experiment.sources
   assert sources.train is not None
   now = [len(sources.train), sources.left_out]
@@ -176,7 +173,6 @@ def _final_results(
 ) -> dict[str, Any]:
   """Validation and test of the last state, and test of the best one."""
   checkpoints.wait()
-  step = experiment.num_steps
   held_out = experiment.sources.validation
   splits = ["test"] if held_out is None else ["validation", "test"]
   results: dict[str, Any] = {}
@@ -184,9 +180,8 @@ def _final_results(
     result = experiment.evaluate(state, split)
     results |= {f"{split}/{name}": value for name, value in result.items()}
     if split == "test":
-      reporter.evaluation(step, split, result)
-  ranked = checkpoints.best_steps()
-  if ranked:
+      reporter.evaluation(experiment.num_steps, split, result)
+  if ranked := checkpoints.best_steps():
     best = _placed_as(state, checkpoints.variables(ranked))
     test = experiment.evaluate(best, "test")
     results |= {f"best/test/{name}": value for name, value in test.items()}
