@@ -205,7 +205,7 @@ class Checkpoints:
     return None, []
 
   def _restore(self, step: int, target: Any = None) -> "_Restored":
-    """Reads and verifies one checkpoint; without target only variables."""
+    """Reads and verifies a checkpoint; without a target only variables."""
     names = ["variables"] if target is None else ["variables", "training"]
     items = {
       name: ocp.args.StandardRestore(target and target[name]) for name in names

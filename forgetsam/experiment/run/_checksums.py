@@ -1,4 +1,4 @@
-"""Host copies of trees, and SHA-256 of them: they expose damaged files."""
+"""Host copies of trees, and their SHA-256, which exposes damaged files."""
 
 import hashlib
 import json
@@ -17,10 +17,7 @@ _RECORD_KEY = "record_sha256"
 
 
 def to_host(tree: Any) -> Any:
-  """Copies of a tree's leaves as NumPy arrays; typed keys as their words.
-
-  Where processes hold parts of arrays, all must call this together.
-  """
+  """Copies leaves to NumPy, typed keys as words; all processes call it."""
 
   def copy(leaf: Any) -> np.ndarray:
     leaf = gathered(leaf)
@@ -34,15 +31,14 @@ def to_host(tree: Any) -> Any:
 
 
 def place_like(arrays: Any, like: Any) -> Any:
-  """The devices' own copies of restored arrays, placed as `like` is."""
+  """Copies restored arrays to the devices, placed as `like` is."""
 
   def own(array: Any, leaf: jax.Array) -> jax.Array:
     # A device may share NumPy's memory; a donated buffer must be its own.
     restored = jnp.array(array, copy=True)
     if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-      restored = jax.random.wrap_key_data(
-        restored, impl=jax.random.key_impl(leaf)
-      )
+      impl = jax.random.key_impl(leaf)
+      return jax.random.wrap_key_data(restored, impl=impl)
     return restored
 
   shardings = jax.tree.map(lambda leaf: leaf.sharding, like)
@@ -57,11 +53,8 @@ def _digest(leaf: np.ndarray) -> "hashlib._Hash":
 
 def leaf_checksums(tree: Any) -> dict[str, str]:
   """SHA-256 of every leaf (dtype, shape and bytes) by its path."""
-  leaves = jax.tree_util.tree_leaves_with_path(to_host(tree))
-  return {
-    jax.tree_util.keystr(path): _digest(leaf).hexdigest()
-    for path, leaf in leaves
-  }
+  leaves = jax.tree.leaves_with_path(to_host(tree))
+  return {jax.tree_util.keystr(p): _digest(x).hexdigest() for p, x in leaves}
 
 
 def tree_sha256(tree: Any) -> str:
@@ -86,16 +79,11 @@ def tree_sha256(tree: Any) -> str:
 
 
 def add_checksum(record: Mapping[str, Any]) -> dict[str, Any]:
-  """The record with a checksum of itself."""
   return {**record, _RECORD_KEY: _record_sha256(record)}
 
 
 def verify_record(record: Mapping[str, Any]) -> dict[str, Any]:
-  """The record without its checksum.
-
-  Raises:
-    CheckpointError: they do not belong together.
-  """
+  """Compares a record with its checksum, and returns it without."""
   rest = dict(record)
   # Records of older versions have none.
   if rest.pop(_RECORD_KEY, None) not in (None, _record_sha256(rest)):

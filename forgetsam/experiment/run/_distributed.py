@@ -50,13 +50,12 @@ _LOST_PEER = ("unavailable: ", "deadline_exceeded", "gloo", "nccl")
 
 @contextlib.contextmanager
 def joined(flags: ProcessFlags, job: str, workdir: Path) -> Iterator[None]:
-  """Makes this process one of a run's, where the launcher started several.
+  """Connects this process with a run's others, if a launcher started several.
 
-  This comes before anything that touches devices. Where there is one process,
-  nothing happens.
+  It must come before anything that touches devices.
 
   Args:
-    flags: what the command line says of it.
+    flags: the command line's flags of processes.
     job: the job to run.
     workdir: the run's folder.
 
@@ -92,11 +91,6 @@ def joined(flags: ProcessFlags, job: str, workdir: Path) -> Iterator[None]:
 
 
 def _connect(arguments: dict[str, Any], seconds: int) -> None:
-  """Waits until all processes are there.
-
-  Raises:
-    ConfigError: process 0 cannot listen where it should.
-  """
   where = arguments.get("coordinator_address", "the launcher's first host")
   _at_abort(
     lambda: (
@@ -149,7 +143,7 @@ def _end_with(error: BaseException, job: str, workdir: Path) -> NoReturn:
 
 
 def _report(error: BaseException, job: str, workdir: Path) -> tuple[int, str]:
-  """The exit code, and what the user reads."""
+  """The exit code, and the text for the user."""
   if _is_lost_peer(error):
     shown = "".join(traceback.format_exception(error))
     lost = _LOST.format(*process_shard())
@@ -190,7 +184,7 @@ _kept: list[Any] = []  # C holds no reference to its handlers
 
 
 def _how_to_resume(job: str, workdir: Path) -> str:
-  """A further sentence for jobs that train: where the same command resumes."""
+  """Where the same command resumes, for jobs that train."""
   if job != "train" or not (workdir / CHECKPOINTS).is_dir():
     return ""
   steps = saved_steps(workdir)
@@ -200,6 +194,6 @@ def _how_to_resume(job: str, workdir: Path) -> str:
 
 
 def _silence() -> None:
-  """Leaves a process its errors alone; process 0 reports for all."""
+  """Mutes a process but for its errors; process 0 reports for all."""
   logging.disable(logging.WARNING)
   os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # also what libraries print

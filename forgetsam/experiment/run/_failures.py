@@ -21,20 +21,17 @@ def report_failure(error: Exception, workdir: Path | None) -> int:
   """Prints an error to stderr, first in a sentence.
 
   Args:
-    error: what ended the run.
+    error: the error that ended the run.
     workdir: the run's folder, where it is known.
 
   Returns:
     The exit code: 2 where the user's input is refused, else 1.
   """
-  if isinstance(error, ConfigError):
+  known = (ConfigError, CheckpointError, DataError, FloatingPointError)
+  if isinstance(error, known):
     print(f"\n{error}", file=sys.stderr)
-    return 2
-  if isinstance(error, (CheckpointError, DataError, FloatingPointError)):
-    print(f"\n{error}", file=sys.stderr)
-    return 1
-  storage = _storage_error(error)
-  if storage is not None:
+    return 2 if isinstance(error, ConfigError) else 1
+  if (storage := _storage_error(error)) is not None:
     print(f"\n{_about_storage(storage, workdir)}", file=sys.stderr)
     return 1
   print(
@@ -74,12 +71,9 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _about_storage(storage: _StorageError, workdir: Path | None) -> str:
-  steps = [] if workdir is None else saved_steps(workdir)
-  saved = (
-    f"its newest checkpoint is of step {steps[-1]}"
-    if steps
-    else "it has no checkpoint yet"
-  )
+  saved = "it has no checkpoint yet"
+  if workdir is not None and (steps := saved_steps(workdir)):
+    saved = f"its newest checkpoint is of step {steps[-1]}"
   return (
     f"{_unusable(storage.file, workdir)}: {storage.words}\n"
     f"  {storage.details}\nWhat was saved before stays as it is; {saved}. Once "
@@ -91,10 +85,7 @@ def _unusable(file: str | None, workdir: Path | None) -> str:
   """Names the run's folder, or a file elsewhere."""
   if workdir is None:
     return "the disk cannot be written to"
-  inside = file is None or Path(file).absolute().is_relative_to(
-    workdir.absolute()
-  )
-  if inside:
+  if file is None or Path(file).absolute().is_relative_to(workdir.absolute()):
     return f"--workdir={workdir} cannot be written to"
   return f"{file} cannot be read or written"
 

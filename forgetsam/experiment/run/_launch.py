@@ -13,29 +13,20 @@ from forgetsam.experiment.config import LAUNCHERS, ConfigError, ProcessFlags
 def launch_arguments(
   flags: ProcessFlags, environment: Mapping[str, str]
 ) -> dict[str, Any] | None:
-  """The arguments of `jax.distributed.initialize`; None for one process.
-
-  Raises:
-    ConfigError: a launcher started several, and does not say where they meet.
-  """
+  """The arguments of `jax.distributed.initialize`; None for one process."""
   if flags.num_processes == 1:
     return None
-  if flags.coordinator is not None:
-    return {
-      "coordinator_address": flags.coordinator,
-      "num_processes": flags.num_processes,
-      "process_id": flags.process_id,
-      **_devices(environment),
-      "cluster_detection_method": "deactivate",
-    }
-  method = _detected(environment)
-  if method is None or method not in LAUNCHERS:
-    return None if method is None else {"cluster_detection_method": method}
-  count, index = LAUNCHERS[method]
+  host, count, index = flags.coordinator, flags.num_processes, flags.process_id
+  if host is None:
+    method = _detected(environment)
+    if method is None or method not in LAUNCHERS:
+      return None if method is None else {"cluster_detection_method": method}
+    host = _first_host(method, environment)
+    count, index = (int(environment[name]) for name in LAUNCHERS[method])
   return {
-    "coordinator_address": _first_host(method, environment),
-    "num_processes": int(environment[count]),
-    "process_id": int(environment[index]),
+    "coordinator_address": host,
+    "num_processes": count,
+    "process_id": index,
     **_devices(environment),
     "cluster_detection_method": "deactivate",
   }
@@ -93,11 +84,7 @@ def _local_rank(environment: Mapping[str, str]) -> int | None:
 
 
 def _kubernetes_can_tell() -> bool:
-  """Asks the cluster whether this pod is one of several of a job.
-
-  Raises:
-    ConfigError: it does not let itself be asked.
-  """
+  """Asks the cluster whether this pod is one of several of a job."""
   from jax._src.clusters import K8sCluster
 
   try:

@@ -92,8 +92,7 @@ class Loop:
   def _probe(self, done: int, state: TrainState) -> dict[str, Array]:
     """Dispatches the probe where it is due."""
     experiment = self.experiment
-    due = done % experiment.intervals.probe == 0
-    if experiment.probe is None or not due:
+    if experiment.probe is None or done % experiment.intervals.probe:
       return {}
     return experiment.probe(state.params, state.model_state)
 
@@ -123,14 +122,12 @@ class Loop:
     self.means.add(step, metrics)
     self.reporter.advance(step + 1)
     if self.reporter.due(step + 1):
-      schedules = self.experiment.schedules.items()
       skipped = self.non_finite.skipped
-      rates = {
-        name: float(schedule(step - skipped)) for name, schedule in schedules
-      }
+      for name, schedule in self.experiment.schedules.items():
+        metrics[name] = float(schedule(step - skipped))
       if self.non_finite.skips:
-        rates["skipped_steps"] = float(skipped)
-      self.reporter.training(step + 1, {**metrics, **rates})
+        metrics["skipped_steps"] = float(skipped)
+      self.reporter.training(step + 1, metrics)
 
   def _stop_at(
     self, step: int, metrics: dict[str, float], state: TrainState
@@ -142,7 +139,7 @@ class Loop:
     raise self.non_finite.error(step, metrics)
 
   def _pause(self, done: int, state: TrainState) -> None:
-    """Evaluates where it is time to, and saves."""
+    """Evaluates where it is due, and saves."""
     experiment = self.experiment
     rank = None
     last = done == experiment.num_steps

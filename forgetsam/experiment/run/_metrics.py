@@ -67,7 +67,7 @@ class EpochMeans:
 
 
 def read_metrics(workdir: Path) -> dict[str, dict[int, float]]:
-  """Reads what a run wrote for TensorBoard.
+  """Reads a run's event files.
 
   Args:
     workdir: the run's folder.

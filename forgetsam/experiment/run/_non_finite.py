@@ -28,7 +28,7 @@ class NonFiniteSteps:
 
   Each has a line of JSON in `nonfinite.jsonl`: its step, its metrics, and its
   examples' positions in TFDS's training split, row by row of the batch. With
-  several processes all of them call every method alike.
+  several processes, all call every method alike.
 
   Args:
     workdir: the run's folder.

@@ -1,7 +1,7 @@
 """Messages between the processes of one run, outside of its steps.
 
-Process 0 alone reads and writes the run's folder. It sends the others what it
-finds there, and its errors, so that all go on or end alike.
+Process 0 alone reads and writes the run's folder, and sends the others what it
+finds there and its errors, so that all go on or end alike.
 """
 
 import functools
@@ -85,15 +85,7 @@ def _pickled(answer: tuple[Any, Exception | None]) -> bytes:
 
 
 def from_main(arrays: PyTree, like: PyTree) -> PyTree:
-  """Process 0's arrays in every process, bit for bit.
-
-  Args:
-    arrays: NumPy arrays; only process 0's are read.
-    like: their shapes and dtypes, in every process.
-
-  Returns:
-    NumPy arrays with the structure of `like`.
-  """
+  """Sends process 0's NumPy arrays, shaped `like` this, to every process."""
   if jax.process_count() == 1:
     return arrays
   shapes, structure = jax.tree.flatten(like)
@@ -120,9 +112,8 @@ def from_main(arrays: PyTree, like: PyTree) -> PyTree:
 
 def gathered(leaf: Any) -> Any:
   """A whole array where processes hold parts of it; all must ask together."""
-  if not isinstance(leaf, jax.Array) or leaf.is_fully_addressable:
-    return leaf
-  if leaf.is_fully_replicated:
+  whole = not isinstance(leaf, jax.Array) or leaf.is_fully_addressable
+  if whole or leaf.is_fully_replicated:
     return leaf
   mesh = getattr(leaf.sharding, "mesh", None)
   assert isinstance(mesh, Mesh)

@@ -108,14 +108,14 @@ def check_saved(workdir: Path, config: config_dict.ConfigDict) -> None:
 def _refuse_difference(
   workdir: Path, old: Mapping[str, Any], config: config_dict.ConfigDict
 ) -> None:
-  """Raises a `ConfigError` that names the keys in which two runs differ."""
-  differing = differing_keys(old, config_to_dict(config))
-  if differing:
-    lines = [
-      f"config.{key}={after!r} is refused\n  allowed: {before!r}, as in "
-      f"{workdir / CONFIG}; or another --workdir"
-      for key, (before, after) in differing.items()
-    ]
+  lines = [
+    f"config.{key}={after!r} is refused\n  allowed: {before!r}, as in "
+    f"{workdir / CONFIG}; or another --workdir"
+    for key, (before, after) in differing_keys(
+      old, config_to_dict(config)
+    ).items()
+  ]
+  if lines:
     raise ConfigError("\n".join(lines))
 
 
@@ -141,8 +141,8 @@ def load_config(workdir: Path) -> config_dict.ConfigDict:
 class WorkdirLock:
   """Locks a folder for one run; the system unlocks it when its holder dies.
 
-  Of several processes, process 0 holds the lock for all. Where the file system
-  knows no locks, nothing is held, and nothing refused.
+  Process 0 holds it for all processes. Where the file system knows no locks,
+  nothing is refused.
 
   Args:
     workdir: a folder that exists and can be written to.
