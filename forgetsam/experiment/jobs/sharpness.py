@@ -174,10 +174,7 @@ def _draw_density(
   arrays = {name: np.asarray(v) for name, v in density._asdict().items()}
   path = stem.with_name(f"{stem.name}_spectral_density.npz")
   np.savez(path, allow_pickle=False, **arrays)
-  _save(
-    lambda: sharpness.plot_spectral_density(density),
-    path.with_suffix(".png"),
-  )
+  sharpness.plot_spectral_density(density).savefig(path.with_suffix(".png"))
 
 
 def _draw_surface(
@@ -196,17 +193,5 @@ def _draw_surface(
   path = stem.with_name(f"{stem.name}_surface.npz")
   np.savez(path, surface=surface, grid=np.asarray(grid))
   names = ("the loss's ascent", "OBF")
-  _save(
-    lambda: sharpness.plot_loss_surface(surface, grid, names=names),
-    path.with_suffix(".png"),
-  )
-
-
-def _save(plot: Callable[[], Any], path: Path) -> None:
-  """Writes a picture, where matplotlib is installed."""
-  try:
-    figure = plot()
-  except ImportError as error:
-    print(f"{path.name} is left out: {error}")
-    return
-  figure.savefig(path)
+  figure = sharpness.plot_loss_surface(surface, grid, names=names)
+  figure.savefig(path.with_suffix(".png"))

@@ -26,7 +26,6 @@ from forgetsam.experiment.run import (
   NonFiniteSteps,
   Preemption,
   Reporter,
-  Variables,
   WorkdirLock,
   check_workdir,
   claim_workdir,
@@ -182,17 +181,13 @@ def _final_results(
     if split == "test":
       reporter.evaluation(experiment.num_steps, split, result)
   if ranked := checkpoints.best_steps():
-    best = _placed_as(state, checkpoints.variables(ranked))
+    best = checkpoints.variables(ranked)
+    params, model_state = place(  # once for all batches
+      (best.params, best.model_state),
+      jax.tree.map(lambda x: x.sharding, (state.params, state.model_state)),
+    )
+    best = best._replace(params=params, model_state=model_state)
     test = experiment.evaluate(best, "test")
     results |= {f"best/test/{name}": value for name, value in test.items()}
     results["best/step"] = best.step
   return results
-
-
-def _placed_as(state: fs.TrainState, variables: Variables) -> Variables:
-  """Restored variables where the state's lie, once for all batches."""
-  params, model_state = place(
-    (variables.params, variables.model_state),
-    jax.tree.map(lambda x: x.sharding, (state.params, state.model_state)),
-  )
-  return variables._replace(params=params, model_state=model_state)

@@ -27,7 +27,7 @@ from forgetsam.training import TrainState
 
 
 class Variables(NamedTuple):
-  """The parts of a checkpoint that a model needs, and the record."""
+  """A checkpoint's variables and its record."""
 
   step: int
   params: Any
@@ -154,8 +154,7 @@ class Checkpoints:
       arrays = restored.arrays
       return restored.record
 
-    record = on_main(read)
-    if record is None:
+    if (record := on_main(read)) is None:
       return None
     parts = place_like(from_main(arrays, like), _parts(target))
     return target.replace(**parts["variables"], **parts["training"]), record
