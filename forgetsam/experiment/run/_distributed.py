@@ -124,8 +124,7 @@ def _check_devices() -> None:
 def _end_with(error: BaseException, job: str, workdir: Path) -> NoReturn:
   """Ends this process, and the others, which may wait for it forever.
 
-  Those that met the same error shut down as this one does, and process 0 has
-  reported it. Otherwise JAX ends all after some seconds, in an abort.
+  Those with the same error shut down alike; JAX aborts the others.
   """
   code, text = _report(error, job, workdir)
   if is_main():
@@ -164,11 +163,10 @@ def _is_lost_peer(error: BaseException) -> bool:
 
 
 def _at_abort(text: Callable[[], str], code: int = 1) -> None:
-  """Prints a text and exits where JAX's runtime aborts.
+  """Prints a text and exits where JAX's runtime aborts, in its own thread.
 
-  It aborts from a thread of its own, where no Python exception can be raised;
-  a callback that it offers crashes. Python's `signal` cannot be used either:
-  its handlers run in the main thread, which waits for a dead process.
+  JAX's callback crashes, and the handlers of Python's `signal` run in the main
+  thread, which waits for a dead process.
   """
 
   def say(number: int) -> None:

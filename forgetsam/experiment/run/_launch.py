@@ -60,8 +60,7 @@ def _first_host(method: str, environment: Mapping[str, str]) -> str:
 def _devices(environment: Mapping[str, str]) -> dict[str, list[int]]:
   """One GPU for each of a host's processes, or all for the only one.
 
-  JAX itself would give a host's only process the first GPU, and each of several
-  all of them where `--coordinator` is given. CPUs and TPUs are not concerned.
+  JAX would give the only one the first, or with `--coordinator` each one all.
   """
   local = _local_rank(environment)
   if local is None or "JAX_LOCAL_DEVICE_IDS" in environment:

@@ -171,10 +171,9 @@ class Loop:
 
 @jax.jit
 def _nan_after(skipped: Array, images: Array) -> Array:
-  """The images, or nan if the step before was skipped: then the next is too.
+  """The images, or nan after a skipped step: then the next is skipped, too.
 
-  The host reads a step's metrics after it dispatched the next step. Only so
-  can that one train nothing without the host's waiting for each step.
+  The host has dispatched the next step before it reads a step's metrics.
   """
   return jnp.where(skipped, jnp.nan, images)
 

@@ -43,9 +43,7 @@ def _stage(text: str, seconds: float) -> str:
 
 
 class Reporter:
-  """Writes metrics to TensorBoard and to the terminal or the log.
-
-  Process 0 does so; in the others nothing is written.
+  """Writes metrics to TensorBoard and the terminal or log, in process 0 alone.
 
   Args:
     folder: where TensorBoard's events go.
