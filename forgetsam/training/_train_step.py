@@ -85,6 +85,7 @@ def make_train_step(
       with other axes, or `shard_opt_state` without a mesh.
 
   Example:
+    >>> import jax.numpy as jnp
     >>> import forgetsam as fs
     >>> module = fs.models.create("mlp", num_classes=3)
     >>> params, model_state = fs.models.initialise(
