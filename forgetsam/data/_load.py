@@ -115,9 +115,12 @@ def _check_features(
   """The number of classes and the images' shape, of a set that can be held."""
   image, label = class_features(info)
   if None in image.shape or image.np_dtype != np.uint8:
+    crop = ""
+    if image.np_dtype == np.uint8:
+      crop = "; data.stream (config.data.stream=true) crops them to one"
     raise ValueError(
       f"Data set {name!r} cannot be held in memory as it is: images must be"
-      f" uint8 and of one shape, and are {image.np_dtype} {image.shape}"
+      f" uint8 and of one shape, and are {image.np_dtype} {image.shape}{crop}"
     )
   missing = [split for split in ("train", "test") if split not in info.splits]
   if missing:

@@ -76,10 +76,12 @@ def check_available(name: str, data_dir: PathLike | None = None) -> None:
     )
   raise DatasetNotFoundError(
     f"Data set {name!r} is not on this machine. Looked in:{places}\n"
-    f"To get it, run `tfds build {name}`, or in Python"
-    f' `tfds.builder("{name}").download_and_prepare()`, where there is a'
-    " network. Then copy it to one of these places, or pass as data_dir (or"
-    " set TFDS_DATA_DIR to) the directory that holds it."
+    "To get it, run in Python, where there is a network, `import"
+    f' tensorflow_datasets as tfds; tfds.builder("{name}").'
+    "download_and_prepare()`, or in a shell `tfds build"
+    f" {name}`, which needs `pip install apache-beam`. Then copy it to one of"
+    " these places, or pass as data_dir (or set TFDS_DATA_DIR to) the directory"
+    " that holds it."
     f"\n{manual_files(base)}".rstrip()
   )
 
@@ -91,8 +93,9 @@ def manual_files(name: str) -> str:
   return (
     f"TFDS builds it from {' and '.join(_MANUAL_FILES[name])}, which you get"
     " from https://image-net.org after signing in. Put them into"
-    " downloads/manual/ below the data directory first, or say where they are"
-    f" with `tfds build {name} --manual_dir=DIRECTORY`."
+    " downloads/manual/ below the data directory first, or say where they are:"
+    f" `tfds build {name} --manual_dir=DIRECTORY`, after `pip install"
+    " apache-beam`."
   )
 
 
@@ -130,6 +133,11 @@ def class_features(
     raise ValueError(
       f"{info.full_name} must have an image feature 'image' and a class"
       f" feature {label!r}; it has {info.features}"
+    )
+  if (classes.num_classes or 0) < 2:
+    raise ValueError(
+      f"{info.full_name} has num_classes={classes.num_classes}; it must have"
+      " two classes or more, or there is nothing to tell apart"
     )
   return image, classes
 

@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from forgetsam.data._errors import DatasetNotFoundError
+from forgetsam.data._errors import DataError, DatasetNotFoundError
 
 if TYPE_CHECKING:
   import tensorflow_datasets as tfds
@@ -38,6 +38,13 @@ def find_prepared(
       )
     except registered.DatasetNotFoundError:
       continue
+    except Exception as error:  # TFDS raises many kinds over damaged files
+      raise DataError(
+        f"Data set {name!r} in {directory} cannot be opened: its"
+        f" dataset_info.json or features.json is damaged or missing: {error}\n"
+        "  allowed: both files as TFDS wrote them; or remove the set's folder"
+        " and prepare it again"
+      ) from error
   return None
 
 

@@ -16,7 +16,10 @@ def test_missing_set_names_it_the_place_and_the_command(call, tmp_path):
   message = str(error.value)
   assert "'cifar10' is not on this machine" in message
   assert f"\n  {tmp_path}\n" in message
-  assert "`tfds build cifar10`" in message
+  assert (
+    "`tfds build cifar10`, which needs `pip install apache-beam`" in message
+  )
+  assert 'tfds.builder("cifar10").download_and_prepare()' in message
 
 
 def test_missing_set_names_every_default_place(

@@ -18,7 +18,7 @@ from jaxtyping import Bool, Int64
 from forgetsam.data._batches import Batches
 from forgetsam.data._errors import DataError
 from forgetsam.data._tensorflow import tf
-from forgetsam.data.files._records import Records
+from forgetsam.data.files._records import Records, check_files, numbered
 
 # Calls a function in one process, and gives its result to all of them.
 Agree = Callable[[Callable[[], Any]], Any]
@@ -43,30 +43,13 @@ class Checker:
   threads: int
 
   def readable(self) -> Bool[np.ndarray, " n"]:
-    """Tells for each record whether it can be read and decoded.
-
-    A record that cannot be read takes the rest of its file with it: where it
-    ends is not known. Raises a DataError where a file is missing.
-    """
+    """Tells for each record whether it can be read and decoded."""
     records, check = self.records, self.check
+    check_files(records, empty=True)
     as_written = tf.autograph.experimental.do_not_convert
-    for path in np.unique(records.path):
-      if not tf.io.gfile.exists(path):
-        raise DataError(
-          f"{os.fsdecode(path)} is missing, which the data set consists of"
-        )
-
-    @as_written
-    def read(path: Any, skip: Any, take: Any, row: Any) -> "tf.data.Dataset":
-      contents = tf.data.TFRecordDataset(path).skip(skip).take(take)
-      rows = tf.data.Dataset.range(row, row + take)
-      return tf.data.Dataset.zip(rows, contents.ignore_errors())
-
-    first_row = np.cumsum(records.take) - records.take
-    runs = (records.path, records.skip, records.take, first_row)
     rows = (
-      tf.data.Dataset.from_tensor_slices(runs)
-      .flat_map(read)
+      numbered(records, self.threads)
+      .unbatch()
       .map(
         as_written(lambda row, contents: (row, check(contents))),
         num_parallel_calls=self.threads,

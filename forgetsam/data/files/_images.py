@@ -1,7 +1,12 @@
 """From a serialised example to its image's pixels and its label."""
 
+import functools
+import io
 from collections.abc import Callable
 from typing import Any
+
+import numpy as np
+from jaxtyping import UInt8
 
 from forgetsam.data._tensorflow import tf
 
@@ -34,6 +39,19 @@ def parser(
   return parse
 
 
+def label_parser(features: Any, label: str) -> Callable[[Any], Any]:
+  """Makes a function from serialised examples to their labels, image unread.
+
+  Where an example has any number of labels, zeros follow the fewer ones.
+  """
+  spec = {label: features.tf_example_spec[label]}
+  if isinstance(spec[label], tf.io.FixedLenSequenceFeature):
+    spec[label] = tf.io.FixedLenSequenceFeature(
+      (), tf.int64, allow_missing=True, default_value=0
+    )
+  return lambda serialised: tf.io.parse_example(serialised, spec)[label]
+
+
 def check_image(parse: Parse, *, channels: int) -> Callable[[Any], Any]:
   """Makes a function that decodes a serialised example to its last pixel."""
 
@@ -47,7 +65,7 @@ def check_image(parse: Parse, *, channels: int) -> Callable[[Any], Any]:
 def decode(encoded: "tf.Tensor", channels: int) -> "tf.Tensor":
   """Decodes an image file: uint8 [height, width, channels]."""
   image = tf.cond(
-    tf.io.is_jpeg(encoded),
+    is_jpeg(encoded, channels),
     lambda: tf.io.decode_jpeg(encoded, channels=channels, dct_method=DCT),
     lambda: decode_other(encoded, channels),
   )
@@ -55,8 +73,52 @@ def decode(encoded: "tf.Tensor", channels: int) -> "tf.Tensor":
   return image
 
 
+def is_jpeg(encoded: "tf.Tensor", channels: int) -> "tf.Tensor":
+  """Whether TensorFlow's JPEG decoder gives an image of so many channels."""
+  if channels > 1:
+    return tf.io.is_jpeg(encoded)
+  # It does not make grey of CMYK.
+  return tf.cond(
+    tf.io.is_jpeg(encoded),
+    lambda: tf.io.extract_jpeg_shape(encoded)[2] < 4,
+    lambda: tf.constant(False),
+  )
+
+
 def decode_other(encoded: "tf.Tensor", channels: int) -> "tf.Tensor":
-  """Decodes an image file that is no JPEG."""
-  image = tf.io.decode_image(encoded, channels, expand_animations=False)
+  """Decodes an image file of any format that TensorFlow or Pillow reads.
+
+  TensorFlow takes a BMP's palette for grey levels, and refuses grey ones where
+  three channels are asked for.
+  """
+  known = tf.strings.substr(encoded, 0, 4) == b"\x89PNG"
+  known |= is_jpeg(encoded, channels)
+  if channels > 1:
+    known |= tf.strings.substr(encoded, 0, 3) == b"GIF"
+  image = tf.cond(
+    known,
+    lambda: tf.io.decode_image(encoded, channels, expand_animations=False),
+    lambda: tf.numpy_function(
+      functools.partial(_pillow, channels), [encoded], tf.uint8, stateful=False
+    ),
+  )
   image.set_shape([None, None, channels])
   return image
+
+
+def _pillow(channels: int, encoded: Any) -> UInt8[np.ndarray, "h w c"]:
+  from PIL import Image, UnidentifiedImageError
+
+  if not isinstance(encoded, bytes):  # outside of a graph
+    encoded = encoded.item()
+  try:
+    image = Image.open(io.BytesIO(encoded))
+  except UnidentifiedImageError:
+    raise ValueError("it is no image file of a known format") from None
+  if image.mode.startswith(("I", "F")):
+    raise ValueError(
+      f"its {image.format} image has pixels of mode {image.mode!r}, not of 8"
+      " bits a channel; PNG may have 16"
+    )
+  pixels = np.asarray(image.convert("L" if channels == 1 else "RGB"))
+  return pixels.reshape(*pixels.shape[:2], channels)

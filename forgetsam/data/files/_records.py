@@ -1,14 +1,20 @@
 """Serialised examples of a TFDS split, by their positions."""
 
+import concurrent.futures
+import os
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Int64
 
+from forgetsam.data._errors import DataError
 from forgetsam.data._tensorflow import tf
 
 if TYPE_CHECKING:
   import tensorflow_datasets as tfds
+
+_FILES_AT_ONCE = 32  # remote ones answer late
+_AT_ONCE = 64  # records; one by one, small ones take three times as long
 
 
 class Records(NamedTuple):
@@ -71,7 +77,9 @@ def find_records(builder: "tfds.core.DatasetBuilder", split: str) -> Records:
   if file_format is None or file_format.value != "tfrecord":
     raise ValueError(
       f"{builder.info.full_name} is stored as {file_format}; prepare it in the"
-      " TFRecord format (`tfds build --file_format=tfrecord`)"
+      " TFRecord format: in Python,"
+      f' `tfds.builder("{builder.name}", file_format="tfrecord")'
+      ".download_and_prepare()`"
     )
   files = builder.info.splits[split].file_instructions
   takes = np.array([file.take for file in files], np.int64)
@@ -106,6 +114,51 @@ def in_order(records: Records) -> "tf.data.Dataset":
   as_written = tf.autograph.experimental.do_not_convert
   runs = tf.data.Dataset.from_tensor_slices(tuple(records))
   return runs.flat_map(as_written(lambda *run: serialised(Records(*run))))
+
+
+def numbered(records: Records, threads: int) -> "tf.data.Dataset":
+  """Rows and serialised examples of what can be read, some at a time.
+
+  A record that cannot be read takes the rest of its file with it: where it
+  ends is not known.
+  """
+  as_written = tf.autograph.experimental.do_not_convert
+
+  @as_written
+  def read(path: Any, skip: Any, take: Any, row: Any) -> "tf.data.Dataset":
+    contents = tf.data.TFRecordDataset(path).skip(skip).take(take)
+    rows = tf.data.Dataset.range(row, row + take).batch(_AT_ONCE)
+    found = contents.ignore_errors().batch(_AT_ONCE)
+    return tf.data.Dataset.zip(rows, found).map(
+      as_written(lambda rows, found: (rows[: tf.size(found)], found))
+    )
+
+  first_row = np.cumsum(records.take) - records.take
+  runs = (records.path, records.skip, records.take, first_row)
+  return tf.data.Dataset.from_tensor_slices(runs).interleave(
+    read, cycle_length=threads, num_parallel_calls=threads
+  )
+
+
+def check_files(records: Records, *, empty: bool = False) -> None:
+  """Raises a DataError where a file is missing, or empty unless allowed."""
+
+  def problem(path: Any) -> str | None:
+    if not tf.io.gfile.exists(path):
+      return "is missing"
+    if not empty and tf.io.gfile.stat(path).length == 0:
+      return "is empty"
+    return None
+
+  paths = np.unique(records.path)
+  with concurrent.futures.ThreadPoolExecutor(_FILES_AT_ONCE) as pool:
+    for path, found in zip(paths, pool.map(problem, paths), strict=True):
+      if found is not None:
+        raise DataError(
+          f"{os.fsdecode(path)} {found}, which the data set consists of\n"
+          "  allowed: the set as it was prepared; copy the file again, or"
+          " remove the set's folder and prepare it again"
+        )
 
 
 def serialised(run: Records) -> "tf.data.Dataset":

@@ -1,7 +1,7 @@
 """Whole splits, decoded into memory."""
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -9,7 +9,8 @@ from forgetsam.data._errors import DataError
 from forgetsam.data._split import Split
 from forgetsam.data._tensorflow import import_tensorflow, tf
 from forgetsam.data.files._checks import Checker, reason
-from forgetsam.data.files._images import check_image, parser
+from forgetsam.data.files._images import check_image, decode_other, parser
+from forgetsam.data.files._labels import impossible_labels, in_words
 from forgetsam.data.files._records import find_records
 
 if TYPE_CHECKING:
@@ -28,13 +29,21 @@ def decode_split(builder: "tfds.core.DatasetBuilder", split: str) -> Split:
   import_tensorflow()  # before TFDS does, without this project's settings
   import tensorflow_datasets as tfds
 
-  dataset = builder.as_dataset(
-    split,
-    shuffle_files=False,
-    decoders=_only_images_and_labels(builder.info),
-    # One file after the other: the order is then a property of the set.
-    read_config=tfds.ReadConfig(interleave_cycle_length=1, try_autocache=False),
-  )
+  if not builder.info.splits[split].num_examples:
+    raise ValueError(f"Split {split!r} of {builder.info.full_name} is empty")
+  try:
+    dataset = builder.as_dataset(
+      split,
+      shuffle_files=False,
+      decoders=_decoders(builder.info),
+      # One file after the other: the order is then a property of the set.
+      read_config=tfds.ReadConfig(
+        interleave_cycle_length=1, try_autocache=False
+      ),
+    )
+  except (ImportError, NotImplementedError):  # not a format of tf.data
+    find_records(builder, split)  # says so
+    raise
   count = builder.info.splits[split].num_examples
   images = np.empty((count, *builder.info.features["image"].shape), np.uint8)
   labels = np.empty(count, np.int32)
@@ -47,26 +56,34 @@ def decode_split(builder: "tfds.core.DatasetBuilder", split: str) -> Split:
       filled = here.stop
   except tf.errors.OpError as error:
     raise DataError(_explain(builder, split, error)) from error
-  if filled != count or (count and labels.min() < 0):
+  name = f"Split {split!r} of {builder.info.full_name}"
+  if filled != count:
     raise ValueError(
-      f"Split {split!r} of {builder.info.full_name} must hold {count} labelled"
-      f" examples; {filled} were read, {np.sum(labels[:filled] < 0)} of them"
-      " without a label. Prepare the set again, or choose another."
+      f"{name} must hold {count} examples, and {filled} were read; prepare the"
+      " set again, or choose another"
     )
+  classes = builder.info.features["label"].num_classes
+  if found := impossible_labels(labels, np.arange(count), classes):
+    raise ValueError(in_words(name, found, classes))
   return Split(images, labels, np.arange(count))
 
 
-def _only_images_and_labels(
-  info: "tfds.core.DatasetInfo",
-) -> "tfds.decode.PartialDecoding | None":
-  """Leaves other features undecoded; None where they are class labels only."""
+def _decoders(info: "tfds.core.DatasetInfo") -> Any:
+  """Decodes images of more formats than TFDS; of the rest, labels alone."""
   import tensorflow_datasets as tfds
 
+  @tfds.decode.make_decoder(output_dtype=tf.uint8)
+  def image(encoded: "tf.Tensor", feature: Any) -> "tf.Tensor":
+    return decode_other(encoded, feature.shape[-1])
+
+  decoders = {"image": image()}
   # TFDS warns of its own deprecated calls when it decodes in part.
   others = [f for name, f in info.features.items() if name != "image"]
   if all(isinstance(f, tfds.features.ClassLabel) for f in others):
-    return None
-  return tfds.decode.PartialDecoding({"image": True, "label": True})
+    return decoders
+  return tfds.decode.PartialDecoding(
+    {"image": True, "label": True}, decoders=decoders
+  )
 
 
 def _explain(

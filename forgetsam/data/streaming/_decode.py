@@ -7,7 +7,7 @@ import numpy as np
 
 from forgetsam.data._batches import PerChannel, channel_statistics
 from forgetsam.data._tensorflow import tf
-from forgetsam.data.files import DCT, decode, decode_other
+from forgetsam.data.files import DCT, decode, decode_other, is_jpeg
 from forgetsam.data.streaming._crops import random_box
 from forgetsam.data.streaming._options import CenterCrop, RandomResizedCrop
 
@@ -38,7 +38,7 @@ def training_image(
     box, flip = random_box(crop, shape[0], shape[1], draws)
     return tf.image.crop_to_bounding_box(image, *box), flip
 
-  image, flip = tf.cond(tf.io.is_jpeg(encoded), from_jpeg, from_other)
+  image, flip = tf.cond(is_jpeg(encoded, channels), from_jpeg, from_other)
   image.set_shape([None, None, channels])
   shape, size = tf.shape(image), crop.size
   pixels = _resize(image, size, shape[:2], [size, size], [0, 0], "bilinear")

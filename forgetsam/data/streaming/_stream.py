@@ -13,7 +13,16 @@ from forgetsam.data._prepared import (
 )
 from forgetsam.data._search import PathLike
 from forgetsam.data._subsets import check_fraction, split_sizes
-from forgetsam.data.files import Agree, Records, find_records, parser
+from forgetsam.data.files import (
+  Agree,
+  Records,
+  check_files,
+  find_records,
+  in_words,
+  label_parser,
+  parser,
+  read_impossible_labels,
+)
 from forgetsam.data.streaming._adapters import (
   IMAGENET_R,
   Adapter,
@@ -51,12 +60,13 @@ def stream(
       examples, in the order in which TFDS shuffled them into files.
     train_examples: number of training examples, the first in that order; None
       takes all that are not held out.
-    agree: with `options.skip_corrupt` and several processes, calls a function
-      in one of them and gives its result to all.
+    agree: with several processes, calls a function in one of them and gives
+      its result to all: files and labels are looked through once.
 
   Raises:
     DatasetNotFoundError: where the set is not on this machine.
-    ValueError: where the set or an argument does not fit.
+    DataError: a file is missing or empty.
+    ValueError: where the set, one of its labels or an argument does not fit.
   """
   check_fraction(validation)
   _, adapter = find_adapter(name)
@@ -93,6 +103,9 @@ def stream_split(
 ) -> StreamedSplit:
   """One split of a set that is read from disk as it is needed.
 
+  Its labels are read first, all of them, or in splits beyond 2 GB the first
+  ones of every file: 2 GB take seconds, and ImageNet minutes.
+
   Args:
     name: a TFDS name.
     split: TFDS's name of the split, such as "validation" or "train[:8192]";
@@ -103,7 +116,8 @@ def stream_split(
 
   Raises:
     DatasetNotFoundError: where the set is not on this machine.
-    ValueError: where the set or an argument does not fit.
+    DataError: a file is missing or empty.
+    ValueError: where the set, one of its labels or an argument does not fit.
   """
   full_name, adapter = find_adapter(name)
   builder = prepared_builder(full_name, data_dir)
@@ -134,7 +148,33 @@ def stream_split(
     else None,
     options=options,
   )
-  return found.without_corrupt(agree) if options.skip_corrupt else found
+  if options.skip_corrupt:
+    found = found.without_corrupt(agree)
+  else:
+    agree(lambda: check_files(found.records))
+  _check_labels(found, builder, split, adapter.label, agree)
+  return found
+
+
+def _check_labels(
+  found: StreamedSplit,
+  builder: "tfds.core.DatasetBuilder",
+  split: str,
+  label: str,
+  agree: Agree,
+) -> None:
+  whole = builder.info.splits[split.split("[")[0]]
+  impossible = agree(
+    lambda: read_impossible_labels(
+      found.records,
+      label_parser(builder.info.features, label),
+      num_classes=found.num_classes,
+      record_bytes=whole.num_bytes / max(1, whole.num_examples),
+      threads=found.options.num_threads,
+    )
+  )
+  if impossible:
+    raise ValueError(in_words(found.name, impossible, found.num_classes))
 
 
 def _find_features(

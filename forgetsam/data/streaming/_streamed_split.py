@@ -20,6 +20,7 @@ from forgetsam.data.files import (
   Parse,
   Records,
   check_image,
+  guard_labels,
   in_order,
   part,
   serialised,
@@ -94,7 +95,8 @@ class StreamedSplit:
 
     Raises:
       ValueError: where an argument does not fit.
-      DataError: while iterating, where an example is corrupt.
+      DataError: while iterating, where an example is corrupt or has an
+        impossible label.
     """
     check_plan(len(self), batch_size, seed, start_step, num_steps, shard)
     share = batch_size // shard[1]
@@ -112,8 +114,13 @@ class StreamedSplit:
       for steps in (1, ahead):
         yield self._positions(batch_size, seed, start_step + number, steps)
 
+    def positions(number: int) -> Int64[np.ndarray, " n"]:
+      whole = self._positions(batch_size, seed, start_step + number, 1)
+      return whole[shard[0] * share :]
+
     batches = self._batches(examples, pixels, share)
-    return self._checker().guard(batches, suspects)
+    batches = self._checker().guard(batches, suspects)
+    return guard_labels(batches, self.name, positions, self.num_classes)
 
   def train_indices(
     self, *, batch_size: int, seed: int, step: int
@@ -131,9 +138,9 @@ class StreamedSplit:
     label.
 
     Raises:
-      ValueError: where an argument does not fit; while iterating, for images
-        without a label in sets where each must have one.
-      DataError: while iterating, where an example is corrupt.
+      ValueError: where an argument does not fit.
+      DataError: while iterating, where an example is corrupt or has an
+        impossible label.
     """
     share, start, stop, steps = eval_share(len(self), batch_size, shard)
     first = int(self.records.first[0])
@@ -149,7 +156,15 @@ class StreamedSplit:
       yield origins[number * share :]
 
     batches = self._batches(in_order(mine), pixels, share)
-    return self._masked(self._checker().guard(batches, suspects), share, steps)
+    batches = self._checker().guard(batches, suspects)
+    if not self.multi_label:  # theirs were numbers before they became rows
+      batches = guard_labels(
+        batches,
+        self.name,
+        lambda number: origins[number * share :],
+        self.num_classes,
+      )
+    return self._masked(batches, share, steps)
 
   def without_corrupt(self, agree: Agree) -> "StreamedSplit":
     """The split without what cannot be read or decoded; it reads all of it.
@@ -231,11 +246,7 @@ class StreamedSplit:
       if self.multi_label:
         counts = np.any(batch["label"] > 0, axis=1)
       else:
-        counts = batch["label"] >= 0
-        if not np.all(counts):
-          raise ValueError(
-            f"{self.name} holds images without a label; choose another split"
-          )
+        counts = np.ones(len(batch["label"]), bool)
       yield pad_batch({**batch, "mask": counts.astype(np.float32)}, rows)
 
 

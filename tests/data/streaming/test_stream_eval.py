@@ -138,19 +138,6 @@ def test_grey_images_become_rgb(photo, encode, file_format):
   assert np.abs(found.numpy() - pillow(encoded, crop)).max() <= 1
 
 
-def test_unlabelled_images_are_an_error(make_set, photo, encode):
-  import tensorflow_datasets as tfds
-
-  rows = [{"image": encode(photo(20, 20)), "label": i} for i in (1, -1)]
-  features = {
-    "image": tfds.features.Image(encoding_format="jpeg"),
-    "label": tfds.features.ClassLabel(num_classes=3),
-  }
-  split = source(make_set(features, {"test": rows}))
-  with pytest.raises(ValueError, match=r"'test' of tiny.* without a label"):
-    list(split.eval_batches(batch_size=2))
-
-
 @pytest.mark.parametrize(
   ("options", "message"),
   [
