@@ -18,6 +18,7 @@ from forgetsam.experiment.config import (
   ConfigError,
   apply_overrides,
   parse_command_line,
+  split_config,
 )
 from forgetsam.experiment.run import (
   PreemptedError,
@@ -136,7 +137,7 @@ def _sweep(command: Command) -> None:
   from forgetsam.experiment.jobs.sweep import sweep
 
   assert command.sweep is not None
-  if command.file is None or ":" in command.file:
+  if command.file is None or split_config(command.file)[1] is not None:
     raise ConfigError(
       f"--config={command.file} is refused\n  allowed: a file alone, such as "
       "--config=configs/digits.py; --variants names its variants"

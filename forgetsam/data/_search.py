@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from forgetsam._paths import local_path, scheme_of
 from forgetsam.data._errors import DataError, DatasetNotFoundError
 
 if TYPE_CHECKING:
@@ -39,6 +40,11 @@ def find_prepared(
     except registered.DatasetNotFoundError:
       continue
     except Exception as error:  # TFDS raises many kinds over damaged files
+      if scheme_of(directory) is not None:
+        raise DatasetNotFoundError(
+          f"{directory} cannot be read: {error}\nPass as data_dir a directory"
+          " of this machine, or one that it can reach."
+        ) from error
       raise DataError(
         f"Data set {name!r} in {directory} cannot be opened: its"
         f" dataset_info.json or features.json is damaged or missing: {error}\n"
@@ -53,8 +59,10 @@ def searched(name: str, data_dir: PathLike | None) -> list[PathLike]:
   from tensorflow_datasets.core.utils import file_utils
 
   if data_dir is not None:
-    return [os.path.expanduser(data_dir)]
-  directories = file_utils.list_data_dirs()
+    return [_directory("data_dir", data_dir)]
+  directories = [
+    _directory("TFDS_DATA_DIR", place) for place in file_utils.list_data_dirs()
+  ]
   if base_name(name) in OWN_SETS:
     return [*directories, _user_cache()]
   return directories
@@ -81,13 +89,13 @@ def own_directory(name: str, data_dir: PathLike | None) -> PathLike:
   import tensorflow_datasets as tfds
 
   directories: list[PathLike] = (
-    [tfds.core.constants.DATA_DIR, _user_cache()]
+    [_directory("TFDS_DATA_DIR", tfds.core.constants.DATA_DIR), _user_cache()]
     if data_dir is None
-    else [data_dir]
+    else [_directory("data_dir", data_dir)]
   )
   for directory in directories:
-    if _is_writable(Path(directory).expanduser()):
-      return os.path.expanduser(directory)
+    if _is_writable(directory):
+      return directory
   listed = "".join(f"\n  {directory}" for directory in directories)
   raise DatasetNotFoundError(
     f"Data set {name!r} is built on first use, but no files can be written"
@@ -114,13 +122,21 @@ def base_name(name: str) -> str:
   return str(parsed.name)
 
 
+def _directory(name: str, value: PathLike) -> PathLike:
+  """A local directory, or one on gs://, which TFDS reads where it is."""
+  return value if scheme_of(value) == "gs" else local_path(name, value)
+
+
 def _user_cache() -> Path:
   cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
   return Path(cache).expanduser() / "forgetsam" / "tfds"
 
 
-def _is_writable(path: Path) -> bool:
-  """Whether `path` is, or could be made, a directory that takes files."""
+def _is_writable(directory: PathLike) -> bool:
+  """Whether it is, or could be made, a local directory that takes files."""
+  if scheme_of(directory) is not None:
+    return False
+  path = Path(directory)
   while not path.exists() and path != path.parent:
     path = path.parent
   return path.is_dir() and os.access(path, os.W_OK | os.X_OK)

@@ -9,6 +9,8 @@ import numpy as np
 from absl import logging
 from jaxtyping import Shaped
 
+from forgetsam._paths import local_path
+
 Arrays = dict[str, Shaped[np.ndarray, "..."]]
 
 TORCH_SUFFIXES = (".pth", ".pt", ".pth.tar", ".bin")
@@ -25,7 +27,7 @@ def read_state(source: Mapping[str, Any] | str | Path) -> Arrays:
 
 
 def _read_file(source: str | Path) -> Mapping[str, Any]:
-  path = Path(source).expanduser()
+  path = local_path("state_dict", source)
   if not path.is_file():
     raise ValueError(f"state_dict={str(source)!r} is not a file.")
   if path.name.endswith(SAFETENSORS_SUFFIX):

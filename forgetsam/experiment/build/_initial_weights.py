@@ -9,6 +9,7 @@ from absl import logging
 from ml_collections import config_dict
 
 from forgetsam import interop
+from forgetsam._paths import local_path
 from forgetsam.experiment.build._model import build_model
 from forgetsam.experiment.config import ConfigError, refusal
 from forgetsam.experiment.run import CHECKPOINTS, Checkpoints, load_config
@@ -58,7 +59,7 @@ def build_start(config: config_dict.ConfigDict) -> Start:
 
 
 def _load(init_from: str, name: str, options: dict[str, Any]) -> dict[str, Any]:
-  path = Path(init_from).expanduser()
+  path = local_path("config.init_from", init_from)
   if path.is_dir():
     return load_run(path)[1]
   return interop.from_torch(name, path, **options)
@@ -84,7 +85,7 @@ def load_run(
   """
   if checkpoint not in ("best", "last"):
     raise ValueError(f"checkpoint={checkpoint!r} must be 'best' or 'last'")
-  workdir = Path(workdir).expanduser()
+  workdir = local_path("workdir", workdir)
   config = load_config(workdir)
   if not (workdir / CHECKPOINTS).is_dir():
     raise ValueError(f"workdir={workdir} has no checkpoint yet")

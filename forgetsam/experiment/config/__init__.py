@@ -4,10 +4,19 @@ from forgetsam.experiment.config._check import check_config
 from forgetsam.experiment.config._command_line import (
   Command,
   apply_overrides,
-  load_config_file,
   parse_command_line,
 )
-from forgetsam.experiment.config._errors import ConfigError, closest, refusal
+from forgetsam.experiment.config._config_files import (
+  load_config_file,
+  run_config_file,
+  split_config,
+)
+from forgetsam.experiment.config._errors import (
+  ConfigError,
+  closest,
+  path_of_flag,
+  refusal,
+)
 from forgetsam.experiment.config._json import (
   config_from_dict,
   config_hash,
@@ -48,5 +57,8 @@ __all__ = [
   "leaves",
   "load_config_file",
   "parse_command_line",
+  "path_of_flag",
   "refusal",
+  "run_config_file",
+  "split_config",
 ]

@@ -152,8 +152,10 @@ def _data_problems(leaves: dict[str, Any], _: int) -> Iterator[str]:
 
   try:
     data.check_available(leaves["data.name"], leaves["data.dir"])
-  except ValueError as error:
+  except data.DatasetNotFoundError as error:
     yield refusal("config.data.name", leaves["data.name"], str(error))
+  except ValueError as error:  # about another place, such as TFDS_DATA_DIR
+    yield str(error)
 
 
 _JointCheck = Callable[[dict[str, Any], int], Iterator[str]]

@@ -1,7 +1,6 @@
 """The command line: flags, the configuration's file and its overrides."""
 
 import re
-import runpy
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -9,7 +8,13 @@ from typing import NamedTuple
 from absl import flags
 from ml_collections import config_dict, config_flags
 
-from forgetsam.experiment.config._errors import ConfigError, closest, refusal
+from forgetsam.experiment.config._config_files import load_config_file
+from forgetsam.experiment.config._errors import (
+  ConfigError,
+  closest,
+  path_of_flag,
+  refusal,
+)
 from forgetsam.experiment.config._json import leaves
 from forgetsam.experiment.config._keys import KEYS, is_optional
 from forgetsam.experiment.config._process_flags import (
@@ -23,7 +28,10 @@ from forgetsam.experiment.config._sweep_flags import (
   read_sweep_flags,
 )
 
-_OVERRIDE = re.compile(r"--?(no)?config\.(?P<key>[^=]*)(=(?P<value>.*))?$")
+_OVERRIDE = re.compile(
+  r"--?(no)?config\.(?P<key>[^=]*)(=(?P<value>.*))?$", re.DOTALL
+)
+_NEGATIVE = re.compile(r"-(\.?\d|inf|nan)", re.IGNORECASE)
 
 
 class Command(NamedTuple):
@@ -37,7 +45,7 @@ class Command(NamedTuple):
   sweep: SweepFlags | None = None  # of the sweep, which loads many configs
   arms: tuple[str, ...] = ()  # of the study
   processes: ProcessFlags = ProcessFlags()
-  compilation_cache: str | None = None  # a folder, "none", or JAX's default
+  compilation_cache: str | None = None  # a folder, "none", or a default one
 
 
 def parse_command_line(argv: Sequence[str], jobs: Sequence[str]) -> Command:
@@ -78,6 +86,10 @@ def parse_command_line(argv: Sequence[str], jobs: Sequence[str]) -> Command:
       "--workdir is missing\n  allowed: a folder for the run's files, such as "
       "--workdir=/tmp/run"
     )
+  workdir = path_of_flag("--workdir", values.workdir)
+  cache = values.compilation_cache
+  if cache not in (None, "none"):
+    cache = str(path_of_flag("--compilation_cache", cache))
   processes = read_process_flags(values)
   sweep = read_sweep_flags(values)
   if values.arms and values.job != "study":
@@ -88,14 +100,14 @@ def parse_command_line(argv: Sequence[str], jobs: Sequence[str]) -> Command:
     config = apply_overrides(load_config_file(values.config), overrides)
   return Command(
     job=values.job,
-    workdir=Path(values.workdir),
+    workdir=workdir,
     config=config,
     overrides=overrides,
     file=values.config,
     sweep=sweep,
     arms=tuple(values.arms),
     processes=processes,
-    compilation_cache=values.compilation_cache,
+    compilation_cache=cache,
   )
 
 
@@ -120,35 +132,11 @@ def _join_values(argv: Sequence[str]) -> list[str]:
   for arg in argv:
     last = joined[-1] if joined else ""
     waits = _OVERRIDE.match(last) and "=" not in last
-    if waits and not arg.startswith("-"):
+    if waits and (not arg.startswith("-") or _NEGATIVE.match(arg)):
       joined[-1] = f"{last}={arg}"
     else:
       joined.append(arg)
   return joined
-
-
-def load_config_file(argument: str) -> config_dict.ConfigDict:
-  """Runs `get_config(VARIANT)` of `FILE.py:VARIANT`."""
-  file, _, variant = argument.partition(":")
-  if not Path(file).is_file():
-    beside = sorted(Path(file).parent.glob("*.py"))
-    allowed = "an existing file, then :VARIANT"
-    if beside:
-      allowed += f"; there are {', '.join(map(str, beside))}"
-    raise ConfigError(refusal("--config", argument, allowed))
-  get_config = runpy.run_path(file).get("get_config")
-  if get_config is None:
-    allowed = "a file that defines get_config(variant)"
-    raise ConfigError(refusal("--config", argument, allowed))
-  try:
-    config = get_config(*([variant] if variant else []))
-  except (TypeError, ValueError) as error:
-    raise ConfigError(refusal("--config", argument, str(error))) from error
-  if not isinstance(config, config_dict.ConfigDict):
-    found = type(config).__name__
-    allowed = f"a file whose get_config returns a ConfigDict, not a {found}"
-    raise ConfigError(refusal("--config", argument, allowed))
-  return config
 
 
 def apply_overrides(

@@ -2,7 +2,10 @@
 
 import difflib
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
+
+from forgetsam._paths import local_path
 
 
 class ConfigError(ValueError):
@@ -12,6 +15,14 @@ class ConfigError(ValueError):
 def refusal(key: str, value: Any, allowed: str) -> str:
   """One refused value: the key, the value and what is allowed."""
   return f"{key}={value!r} is refused\n  allowed: {allowed}"
+
+
+def path_of_flag(flag: str, value: str) -> Path:
+  """The path on this machine that a flag names."""
+  try:
+    return local_path(flag, value)
+  except ValueError as error:
+    raise ConfigError(str(error)) from error
 
 
 def closest(word: str, known: Iterable[str]) -> str:

@@ -24,6 +24,7 @@ from forgetsam.experiment.config._rules import (
   choice,
   integer,
   interval,
+  path,
   per_channel,
   text,
   words,
@@ -87,7 +88,7 @@ _TABLE: dict[str, Any] = {
   ),
   "init_from": Key(
     None,
-    text("the folder of a run, or a PyTorch model's file"),
+    path("the folder of a run, or a PyTorch model's file,"),
     "Run or PyTorch file whose weights training starts from",
   ),
   "epochs": Key(10, COUNT, "Passes over the training split"),
@@ -117,7 +118,9 @@ _TABLE: dict[str, Any] = {
   },
   "data": _data(
     name=Key("digits", text("the name of a data set"), "Data set"),
-    dir=_free(None, text("a folder"), "Folder of prepared sets; none: TFDS's"),
+    dir=_free(
+      None, path("a folder", "gs"), "Folder of prepared sets; none: TFDS's"
+    ),
     stream=Key(False, FLAG, "Read files as needed, with random resized crops"),
     image_size=Key(224, COUNT, "Side of streamed crops, in pixels"),
     crop_area=Key(

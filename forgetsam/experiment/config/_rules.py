@@ -4,6 +4,8 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+from forgetsam._paths import local_path, scheme_of
+
 # JAX's integers hold less than this, and its float32 numbers at most that.
 _INT_LIMIT, _LARGEST = 2**31, 3.4e38
 
@@ -97,6 +99,19 @@ def words(allowed: str, *names: str) -> Rule:
 def text(allowed: str) -> Rule:
   """A string that is not empty."""
   return Rule(str, allowed, bool)
+
+
+def path(allowed: str, *schemes: str) -> Rule:
+  """A path on this machine, or on file systems of these schemes."""
+
+  def accepts(value: str) -> bool:
+    try:
+      return scheme_of(value) in schemes or bool(local_path("path", value))
+    except ValueError:
+      return False
+
+  remote = "".join(f", or on {scheme}://" for scheme in schemes)
+  return Rule(str, f"{allowed} on this machine{remote}", accepts)
 
 
 def integer(low: int) -> Rule:

@@ -5,7 +5,11 @@ from typing import NamedTuple
 
 from absl import flags
 
-from forgetsam.experiment.config._errors import ConfigError, refusal
+from forgetsam.experiment.config._errors import (
+  ConfigError,
+  path_of_flag,
+  refusal,
+)
 
 
 class SweepFlags(NamedTuple):
@@ -63,5 +67,7 @@ def read_sweep_flags(values: flags.FlagValues) -> SweepFlags | None:
     first_seed=values.first_seed,
     grid=values.grid,
     tune=tune,
-    settings=Path(values.settings) if values.settings else None,
+    settings=path_of_flag("--settings", values.settings)
+    if values.settings
+    else None,
   )

@@ -1,11 +1,14 @@
 """From a study's file to its arms, and the networks of each."""
 
 import dataclasses
-import runpy
 from collections.abc import Sequence
-from pathlib import Path
 
-from forgetsam.experiment.config import ConfigError, refusal
+from forgetsam.experiment.config import (
+  ConfigError,
+  refusal,
+  run_config_file,
+  split_config,
+)
 from forgetsam.experiment.sweep import (
   Trial,
   check_trials,
@@ -59,13 +62,10 @@ def plan_study(
     ConfigError: the file has no study, an arm is unknown, or a configuration
       cannot run.
   """
-  if ":" in file or not Path(file).is_file():
-    allowed = "an existing file alone, such as configs/study_fashion.py"
+  if not file or split_config(file)[1] is not None:
+    allowed = "a file alone, such as configs/study_fashion.py"
     raise ConfigError(refusal("--config", file, allowed))
-  declared = runpy.run_path(file).get("STUDY")
-  if declared is None:
-    allowed = "a file that defines STUDY, as configs/study_fashion.py does"
-    raise ConfigError(refusal("--config", file, allowed))
+  declared = run_config_file(file, "STUDY")
   for arm in arms:
     if arm not in declared["arms"]:
       allowed = "arms of the file: " + ", ".join(declared["arms"])
