@@ -1,7 +1,8 @@
 """How much information a perturbation of the weights removes.
 
-The estimators are ours: the paper's are not known to us. Each comes with its
-standard error, its bias, and the controls without which it misleads.
+The estimators are ours, derived in their docstrings: the paper's are not known
+to us. Each comes with its standard error, its bias, and the controls without
+which it misleads.
 """
 
 from forgetsam._arrays import add_delta as add_offset

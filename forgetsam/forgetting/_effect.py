@@ -35,8 +35,7 @@ def effect_over_repeats(
   with every :math:`B_r` drawn without replacement from the examples. The mean
   is unbiased for the mean over micro-batches; its standard error is that over
   repeats, with the network and the examples given. One repeat is compiled, once
-  for given functions and m, and called in a Python loop, since convolutions
-  inside a `lax` loop are slow on CPUs; under an outer `jit` it is unrolled.
+  for given functions and m, and called in a Python loop.
 
   *Controls.* The same effect of random offsets of the same length, and of
   offsets from held-out examples: `model_specific_forgetting` has both built in.
@@ -103,7 +102,6 @@ def _one_repeat(
 
 
 def draw(examples: Examples, size: int, key: jax.Array) -> Examples:
-  """Draws examples without replacement."""
   images, labels = examples
   indices = jax.random.choice(key, len(labels), (size,), replace=False)
   return jnp.asarray(images)[indices], jnp.asarray(labels)[indices]

@@ -56,7 +56,7 @@ class NetworkForgetting(NamedTuple):
 
 
 class ModelSpecificForgetting(NamedTuple):
-  """The report: without either control it would confirm anything.
+  """Forgetting of a network, and of the same before training: the control.
 
   Attributes:
     trained: the network in question.
@@ -93,36 +93,29 @@ def model_specific_forgetting(
   s_{\text{held out}}`, averaged over repeats. It asks whether the offset undoes
   more of what the network knows of B where the network was trained on B.
 
-  *Why both controls.* To first order, the loss form of SAM is
+  *Controls.* To first order, the loss form of SAM is
 
   .. math:: s \approx \rho \Bigl(\lVert g_B \rVert -
      \frac{\langle g_B, g_F \rangle}{\lVert g_B \rVert}\Bigr),
 
   which is positive for *any* network, grows as m shrinks, and is as large
-  before training: an offset is simply aimed at the examples that made it. That
-  part is the same for held-out examples and cancels in the excess. The
-  untrained network tells whether the two sets are alike: there the excess must
-  be zero within its error, unless the sets differ by more than being trained
-  on (flipped labels, augmentation).
-
-  *Why fresh examples of the same set.* Examples within B and F are
-  exchangeable, so that an offset that does not depend on B, such as a random
-  one, has s = 0 in expectation for any network; fresh examples from elsewhere
-  would add a difference of sensitivity between sets.
+  before training: an offset is aimed at the examples that made it. That part is
+  the same for held-out examples and cancels in the excess. The untrained
+  network tells whether the two sets are alike: there the excess must be zero
+  within its error, unless the sets differ by more than being trained on
+  (flipped labels, augmentation). F comes from B's own set, so that an offset
+  that does not depend on B, such as a random one, has s = 0 in expectation.
 
   *Bias*: none, as a mean over micro-batches drawn from these sets; what it
   says of model-specific *information* is a reading, not a bound. *Standard
-  errors* are over repeats (each draws B and F without replacement, the trained
-  and the untrained network the same), with the networks and sets given: the
-  spread over networks comes on top, and so does that over sets, which shows
-  where repeats times m exceeds the size of a set.
+  errors* are over repeats (B and F are drawn without replacement, the same for
+  both networks), with the networks and sets given: their spreads come on top,
+  that over sets where repeats times m exceeds the size of a set.
 
   Args:
     logits_fn: `(params, images) -> logits [batch, classes]`, in evaluation
-      mode. It, `delta_fn` and `loss` are compiled with: keep the same objects
-      from call to call.
-    delta_fn: `(params, images, labels, *, micro_batch) -> offset`, such as
-      `offset_fn` makes.
+      mode. Keep it, `delta_fn` and `loss` from call to call: others compile.
+    delta_fn: as in `effect_over_repeats`.
     params: the trained network's weights.
     untrained_params: the same network's weights before training.
     train: images and labels that the network was trained on.
@@ -156,9 +149,6 @@ def model_specific_forgetting(
     True
     >>> round(abs(float(report.untrained.loss.excess.value)), 4)
     0.0
-
-  References:
-    Ours: the paper's estimators are not known to us.
   """
   check_count("repeats", repeats)
   for name, (_, labels) in (("train", train), ("held_out", held_out)):

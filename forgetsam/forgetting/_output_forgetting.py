@@ -80,9 +80,6 @@ def output_forgetting(
     >>> report = output_forgetting(before, jnp.zeros((4, 2)), labels)
     >>> float(report.forgotten.unconditional.plug_in.value)  # log 2
     0.69...
-
-  References:
-    Ours: the paper's estimators are not known to us.
   """
   groups = strata(labels, before_logits.shape[1])
   before, after = (
@@ -133,10 +130,9 @@ def probe_forgetting(
   use a common perturbation (SAM and OBF of a fixed radius and m) beside each
   run's own.
 
-  *Bias*: that of `output_forgetting`, which repeats do not reduce. *Standard
-  errors* come over repeats and over the probe, apart. *Controls*: probes of
-  training and of held-out examples side by side, a random perturbation of the
-  same length, and an untrained network.
+  *Bias*: that of `output_forgetting`, which repeats do not reduce. *Controls*:
+  probes of training and of held-out examples side by side, a random
+  perturbation of the same length, and an untrained network.
 
   Args:
     logits_fn: `(params, images) -> logits`, in evaluation mode.
@@ -170,9 +166,6 @@ def probe_forgetting(
     ... )
     >>> bool(report["train"].forgotten.unconditional.plug_in.value > 0)
     True
-
-  References:
-    Ours: the paper's estimators are not known to us.
   """
   probes = dict(probes)
   effect = _ProbeEffect(logits_fn, batch_size)

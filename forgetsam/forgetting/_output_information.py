@@ -109,8 +109,8 @@ def output_information(
   few, as are the corrected estimates where it has a single one.
 
   *Controls.* Information falls whenever outputs become alike: compare
-  perturbations of the same length, training examples with held-out ones, and
-  report both informations, which can move in opposite directions.
+  perturbations of one length, training examples with held-out ones, and report
+  both informations, which can move in opposite directions.
 
   Args:
     probabilities: rows that sum to one. A sigmoid model is read through the
@@ -132,8 +132,7 @@ def output_information(
     0.0
 
   References:
-    Ours: the paper's estimators are not known to us. Efron and Stein, *The
-    jackknife estimate of variance*, 1981.
+    Efron and Stein, *The jackknife estimate of variance*, 1981.
   """
   groups = strata(labels, probabilities.shape[1])
   return estimates(information_terms(probabilities, groups), groups)
@@ -237,5 +236,4 @@ def _divergence(centre: Array, shift: Array) -> Array:
 
 
 def softmax(logits: NDArray) -> Array:
-  """Probabilities in at least float32."""
   return jax.nn.softmax(at_least_float32(jnp.asarray(logits)))

@@ -86,11 +86,9 @@ def output_shift(
 
   *Standard errors* are stratified by class, paired in `change`; the
   calibration error's take its bins' signs as given, and are too small where a
-  bin's gap is near zero. Every class must be in the probe, or the prior bias is
-  infinite.
-
-  *Controls.* A random direction of the same length, and held-out examples:
-  confidence on training examples falls for nearly any offset.
+  bin's gap is near zero. The prior bias of a probe that lacks a class is
+  infinite. *Controls.* A random direction of the same length, and held-out
+  examples: confidence on training examples falls for nearly any offset.
 
   Args:
     before_logits: at w, for the probe's examples, in evaluation mode.
@@ -120,8 +118,9 @@ def output_shift(
   """
   check_count("bins", bins)
   groups = strata(labels, before_logits.shape[1])
-  before = _terms(jnp.asarray(before_logits), groups, bins)
-  after = _terms(jnp.asarray(after_logits), groups, bins)
+  before, after = (
+    _terms(jnp.asarray(z), groups, bins) for z in (before_logits, after_logits)
+  )
   change = jax.tree.map(jnp.subtract, after, before)
   return OutputShift(
     *(

@@ -43,10 +43,9 @@ class RepresentationForgetting(NamedTuple):
     after: at the perturbed weights.
     lower: the lower bound's difference, before minus after.
     upper: the upper bound's difference.
-    rescaled_lower: `lower`, with the features after scaled back to the spread
-      within classes that they had before.
+    rescaled_lower: `lower`, with the features after scaled by 1 / `scale`.
     rescaled_upper: `upper`, with the same.
-    scale: the spread after over the spread before.
+    scale: `feature_scale` after over that before.
   """
 
   before: RepresentationInformation
@@ -74,15 +73,12 @@ def representation_information(
   the upper from the components' KL divergences
   :math:`\lVert h_i - h_j\rVert^2 / 2\sigma^2`, the lower from their
   Bhattacharyya distances (the Chernoff-alpha bound at 1/2), a quarter of it.
-  Classes are averaged by size, which gives I(X; Z | Y). Without noise the
-  information of a deterministic layer would be the entropy of the input.
+  Classes are averaged by size, which gives I(X; Z | Y).
 
   *Bias.* The bounds hold for X drawn from the probe. For the population's X
-  they are too small: the probe's information is, in expectation, and it cannot
-  exceed `ceiling`. Bounds near the ceiling say that the noise is too small for
-  the probe, and nothing about the network.
-
-  *Standard errors* are the jackknife's over examples, stratified by class.
+  they are too small, in expectation. Near `ceiling` they say that the noise is
+  too small for the probe, and nothing about the network. *Standard errors* are
+  the jackknife's over examples, stratified by class.
 
   *Controls.* Noise must be the same wherever bounds are compared, and its
   scale decides what counts: a quarter to one of `feature_scale` of a reference
@@ -94,7 +90,7 @@ def representation_information(
     labels: class indices.
     noise_std: sigma, the noise's standard deviation per coordinate, in the
       features' units, above 0.
-    num_classes: number of classes.
+    num_classes: their number.
 
   Returns:
     `RepresentationInformation(lower, upper, ceiling)`, in nats.
@@ -113,8 +109,7 @@ def representation_information(
 
   References:
     Kolchinsky and Tracey, *Estimating Mixture Entropy with Pairwise
-    Distances*, Entropy 2017, eqs. (10), (13). Its use as a forgetting estimate
-    is ours.
+    Distances*, Entropy 2017, eqs. (10), (13).
   """
   _check_noise(noise_std)
   groups = strata(labels, num_classes)
@@ -133,7 +128,7 @@ def feature_scale(
   Args:
     features: a row per example.
     labels: class indices.
-    num_classes: number of classes.
+    num_classes: their number.
 
   Returns:
     A scalar, too small by a factor of about :math:`\sqrt{1 - C / n}`, with C
@@ -164,21 +159,20 @@ def representation_forgetting(
   `before.lower - after.upper` and `before.upper - after.lower`. Where the two
   differences disagree in sign, the estimate says nothing.
 
-  *Bias.* That of the bounds, which cancels in part; both differences shrink to
-  zero as the bounds near the ceiling. *Standard errors* are paired, by the
-  jackknife over examples; the scale below counts as given.
+  *Bias.* That of the bounds cancels in part; both differences shrink to zero as
+  the bounds near the ceiling. *Standard errors* are paired, by the
+  jackknife over examples; `scale` counts as given.
 
   *Control.* Features that shrink as a whole lose information to noise of a
   fixed size, though the next layer could scale them up again. The rescaled
-  differences give the features after the perturbation the spread that they had
-  before: what remains is a change of their geometry.
+  differences undo that: what remains is a change of geometry.
 
   Args:
     before_features: the layer's features at w, a row per example.
     after_features: at w + delta, for the same examples.
     labels: class indices.
-    noise_std: as in `representation_information`, the same before and after.
-    num_classes: number of classes.
+    noise_std: as in `representation_information`.
+    num_classes: their number.
 
   Returns:
     `RepresentationForgetting`, in nats.
@@ -195,9 +189,6 @@ def representation_forgetting(
     (True, 0.1)
     >>> round(abs(float(report.rescaled_lower.value)), 4)
     0.0
-
-  References:
-    Ours, on the bounds of Kolchinsky and Tracey, 2017.
   """
   _check_noise(noise_std)
   groups = strata(labels, num_classes)
@@ -268,7 +259,7 @@ def _bound_terms(
 def _pairwise_terms(
   distances: Array, same: Array, other: Array, groups: Strata
 ) -> Terms:
-  """-mean_i log mean_j exp(-D_ij) within classes, and its jackknife moves."""
+  """-mean_i log mean_j exp(-D_ij) within classes."""
   kernel = jnp.where(same, jnp.exp(-distances), 0)
   sums = jnp.sum(kernel, axis=1)
   logs = jnp.log(sums / groups.count)

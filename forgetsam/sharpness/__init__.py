@@ -8,6 +8,7 @@ from forgetsam._estimate import Estimate
 from forgetsam.sharpness._balls import (
   WorstCase,
   average_sharpness,
+  m_sharpness,
   worst_case_sharpness,
 )
 from forgetsam.sharpness._dataset_loss import (
@@ -16,7 +17,6 @@ from forgetsam.sharpness._dataset_loss import (
   gradient_norm,
 )
 from forgetsam.sharpness._layer_groups import layer_groups, restrict
-from forgetsam.sharpness._m_sharpness import m_sharpness
 from forgetsam.sharpness._plots import plot_loss_surface, plot_spectral_density
 from forgetsam.sharpness._spectrum import (
   Eigenvalues,

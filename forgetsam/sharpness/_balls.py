@@ -40,11 +40,10 @@ def average_sharpness(
      \xi \sim \mathcal N(0, I),
 
   uniform on the sphere, which in many dimensions is the ball. Adaptive:
-  :math:`\delta = |w| \odot \rho\, \xi / \lVert \xi \rVert`, so that
-  :math:`\lVert \delta / |w| \rVert = \rho`. A sample is the mean of
-  :math:`\delta` and :math:`-\delta`, which the gradient cancels from. To second
-  order the result is :math:`\rho^2 \operatorname{tr}(H) / 2 d`; choose rho so
-  that it is far above the loss's rounding, 1e-7 of the loss.
+  :math:`\delta = |w| \odot \rho\, \xi / \lVert \xi \rVert`. A sample is the
+  mean of :math:`\delta` and :math:`-\delta`, which the gradient cancels from.
+  To second order the result is :math:`\rho^2 \operatorname{tr}(H) / 2 d`;
+  choose rho so that it is far above the loss's rounding, 1e-7 of the loss.
 
   Args:
     loss: as `dataset_loss` builds it.
@@ -63,9 +62,8 @@ def average_sharpness(
   Example:
     >>> import forgetsam as fs
     >>> from forgetsam.sharpness import dataset_loss
-    >>> def forward(params, model_state, images, *, train, key):
-    ...   return images @ params, model_state
-    >>> batches = [{"image": jnp.eye(2), "label": jnp.array([0, 1])}]
+    >>> forward = lambda w, state, x, **_: (x @ w, state)
+    >>> batches = [{"image": jnp.eye(2), "label": jnp.arange(2)}]
     >>> loss = dataset_loss(forward, fs.softmax_cross_entropy(), {}, batches)
     >>> params = jnp.zeros((2, 2))  # H's eigenvalues: 0, 0, 1/4, 1/4
     >>> estimate = average_sharpness(loss, params, 0.1, jax.random.key(0))
@@ -82,10 +80,8 @@ def average_sharpness(
   increases = []
   for k in jax.random.split(key, num_samples):
     delta = _random_delta(k, params, rho, adaptive=adaptive)
-    up, down = (
-      loss.value(add_delta(params, delta, sign)) for sign in (1.0, -1.0)
-    )
-    increases.append((up - center) / 2 + (down - center) / 2)
+    moved = (loss.value(add_delta(params, delta, s)) for s in (1.0, -1.0))
+    increases.append(sum((value - center) / 2 for value in moved))
   return estimate_mean(jnp.stack(increases))
 
 
@@ -118,20 +114,19 @@ def worst_case_sharpness(
   adaptive: :math:`\lVert \delta / |w| \rVert \le \rho`. The first step is SAM's
   (adaptive: ASAM's) of length rho, with the gradient taken a thousandth of rho
   off w, in a random direction. Each later step adds such an offset, of length
-  falling linearly to zero, and projects back onto the ball. The best point is
-  returned: a *lower bound* of the maximum. At a minimum this is a power
-  iteration, which tends to :math:`\rho^2 \lambda_{\max} / 2`.
+  falling linearly to zero, and projects back onto the ball. At a minimum this
+  is a power iteration, which tends to :math:`\rho^2 \lambda_{\max} / 2`.
 
   Args:
     loss: as `dataset_loss` builds it.
     params: w.
-    rho: the radius, in units of the weights' norm (adaptive: relative).
+    rho: the radius, as in `average_sharpness`.
     key: of the first offset.
     num_steps: gradients, at least 1.
-    adaptive: whether offsets are in units of each weight's magnitude.
+    adaptive: as in `average_sharpness`.
 
   Returns:
-    The increase and its offset.
+    The best point found: a *lower bound* of the maximum, and its offset.
 
   Raises:
     ValueError: rho is negative or nan, or num_steps is below 1.
@@ -139,14 +134,12 @@ def worst_case_sharpness(
   Example:
     >>> import forgetsam as fs
     >>> from forgetsam.sharpness import dataset_loss
-    >>> def forward(params, model_state, images, *, train, key):
-    ...   return images @ params, model_state
-    >>> batches = [{"image": jnp.eye(2), "label": jnp.array([0, 1])}]
+    >>> forward = lambda w, state, x, **_: (x @ w, state)
+    >>> batches = [{"image": jnp.eye(2), "label": jnp.arange(2)}]
     >>> loss = dataset_loss(forward, fs.softmax_cross_entropy(), {}, batches)
-    >>> worst = worst_case_sharpness(
-    ...   loss, jnp.zeros((2, 2)), 0.1, jax.random.key(0)
-    ... )  # the gradient's length is 1/2
-    >>> round(float(worst.increase), 3)
+    >>> w, key = jnp.zeros((2, 2)), jax.random.key(0)
+    >>> worst = worst_case_sharpness(loss, w, 0.1, key)
+    >>> round(float(worst.increase), 3)  # the gradient's length is 1/2
     0.051
 
   References:
@@ -162,12 +155,62 @@ def worst_case_sharpness(
     value, gradient = loss.value_and_gradient(add_delta(params, delta))
     best = _better(best, WorstCase(value - center, delta))
     radius = rho * (1 - step / num_steps)
-    ascent = ascent_delta(gradient, params, radius, adaptive=adaptive)
+    ascent = _ascent_delta(gradient, params, radius, adaptive=adaptive)
     # The first step is SAM's own, to the sphere.
     delta = add_delta(delta, ascent) if step else ascent
     delta = _project(delta, params, rho, adaptive=adaptive)
   value = loss.value(add_delta(params, delta))
   return _better(best, WorstCase(value - center, delta))
+
+
+def m_sharpness(
+  loss: DatasetLoss, params: PyTree, rho: float, *, adaptive: bool = False
+) -> Estimate:
+  r"""The mean of the batches' own one-step sharpness.
+
+  .. math:: \frac1N \sum_B |B|\, \bigl[ L_B(w + \delta_B) - L_B(w) \bigr],
+     \qquad \delta_B = \rho\, g_B / \lVert g_B \rVert,
+
+  with :math:`g_B` the gradient of the batch's loss; adaptive: ASAM's
+  :math:`\delta_B = \rho\, |w|^2 g_B / \lVert |w|\, g_B \rVert`. It is what SAM
+  with micro-batches of m examples descends beyond the loss.
+
+  Args:
+    loss: `dataset_loss` over *batches of m examples*; those of a padded batch
+      count in proportion.
+    params: w.
+    rho: the radius, as in `average_sharpness`.
+    adaptive: as in `average_sharpness`.
+
+  Returns:
+    The mean, and its standard error over draws of the batches (nan for one).
+
+  Raises:
+    ValueError: rho is negative or nan.
+
+  Example:
+    >>> import forgetsam as fs
+    >>> from forgetsam.sharpness import dataset_loss
+    >>> forward = lambda w, state, x, **_: (x @ w, state)
+    >>> examples = zip(jnp.eye(2)[:, None], jnp.arange(2)[:, None])
+    >>> batches = [{"image": x, "label": y} for x, y in examples]
+    >>> loss = dataset_loss(forward, fs.softmax_cross_entropy(), {}, batches)
+    >>> estimate = m_sharpness(loss, jnp.zeros((2, 2)), 0.1)
+    >>> round(float(estimate.value), 3)  # m = 1: gradients of length 0.7
+    0.073
+
+  References:
+    Foret et al., ICLR 2021, section 4.1.
+  """
+  check_rho("rho", rho)
+  parts = [part for part in loss.parts if part.num_examples > 0]
+  increases = []
+  for part in parts:
+    value, gradient = part.value_and_gradient(params)
+    delta = _ascent_delta(gradient, params, rho, adaptive=adaptive)
+    increases.append(part.value(add_delta(params, delta)) - value)
+  counts = jnp.array([part.num_examples for part in parts], jnp.float32)
+  return estimate_mean(jnp.stack(increases), counts)
 
 
 @jax.jit
@@ -178,10 +221,9 @@ def _better(best: WorstCase, new: WorstCase) -> WorstCase:
 
 
 @functools.partial(jax.jit, static_argnames="adaptive")
-def ascent_delta(
+def _ascent_delta(
   gradient: PyTree, params: PyTree, radius: Scalar, *, adaptive: bool
 ) -> PyTree:
-  """The offset that raises the loss most to first order, on the sphere."""
   perturbation = asam(radius) if adaptive else sam(radius)
   return _first_update(perturbation, gradient, params)
 
@@ -198,28 +240,25 @@ def _random_delta(
   return _first_update(perturbation, wide, wide)
 
 
+def _first_update(
+  perturbation: optax.GradientTransformation, gradient: PyTree, params: PyTree
+) -> PyTree:
+  return perturbation.update(gradient, perturbation.init(params), params)[0]
+
+
 @functools.partial(jax.jit, static_argnames="adaptive")
 def _project(
   delta: PyTree, params: PyTree, radius: Scalar, *, adaptive: bool
 ) -> PyTree:
   """The nearest offset in the ball (adaptive: nearest in units of |w|)."""
-  norm = tree_norm(_relative(delta, params) if adaptive else delta)
-  shrink = jnp.where(norm > radius, radius / norm, 1.0)
-  return jax.tree.map(lambda d: shrink * d, delta)
 
-
-def _relative(delta: PyTree, params: PyTree) -> PyTree:
-  """delta / |w|, zero where the weight is, as adaptive offsets are there."""
-
-  def divide(d: Array, w: Array) -> Array:
+  def relative(d: Array, w: Array) -> Array:
+    # An adaptive offset is zero where the weight is.
     magnitude = jnp.abs(at_least_float32(w))
-    inside = magnitude > 0
-    return jnp.where(inside, d / jnp.where(inside, magnitude, 1), 0)
+    return jnp.where(
+      magnitude > 0, d / jnp.where(magnitude > 0, magnitude, 1), 0
+    )
 
-  return jax.tree.map(divide, delta, params)
-
-
-def _first_update(
-  perturbation: optax.GradientTransformation, gradient: PyTree, params: PyTree
-) -> PyTree:
-  return perturbation.update(gradient, perturbation.init(params), params)[0]
+  measured = jax.tree.map(relative, delta, params) if adaptive else delta
+  norm = tree_norm(measured)
+  return optax.tree.scale(jnp.where(norm > radius, radius / norm, 1.0), delta)

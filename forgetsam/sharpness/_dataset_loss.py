@@ -54,14 +54,12 @@ def dataset_loss(
 
   .. math:: L(w) = \frac1N \sum_{i=1}^N \ell(f_w(x_i), y_i)
 
-  Every unmasked example counts once, whatever the batches; the result depends
-  on their size and on the number of devices through rounding alone.
-  Derivatives are exact, in float32 and the highest matmul precision. One
-  program per quantity works on one batch, and Python goes through the batches:
-  call the functions outside of `jit`, which would lay all batches out in one
-  program (and XLA runs convolutions inside loops many times slower on CPUs).
-  The programs are kept for a pair of `forward` and `loss`, so pass the same
-  two objects for all networks of one architecture.
+  Every unmasked example counts once; the batches' size and the number of
+  devices change rounding alone. Derivatives are exact, in float32 and the
+  highest matmul precision. One program per quantity works on one batch, and
+  Python goes through the batches: call the functions outside of `jit`, which
+  would lay all batches out in one program. Programs are kept for a pair of
+  `forward` and `loss`: pass the same two for all networks of an architecture.
 
   Args:
     forward: the model, `(params, model_state, images, *, train, key) ->
@@ -84,9 +82,8 @@ def dataset_loss(
 
   Example:
     >>> import forgetsam as fs, jax.numpy as jnp
-    >>> def forward(params, model_state, images, *, train, key):
-    ...   return images @ params, model_state
-    >>> batches = [{"image": jnp.eye(2), "label": jnp.array([0, 1])}]
+    >>> forward = lambda w, state, x, **_: (x @ w, state)
+    >>> batches = [{"image": jnp.eye(2), "label": jnp.arange(2)}]
     >>> loss = dataset_loss(forward, fs.softmax_cross_entropy(), {}, batches)
     >>> float(loss.value(jnp.zeros((2, 2))))  # log 2
     0.693...
@@ -130,9 +127,8 @@ def gradient_norm(loss: DatasetLoss, params: PyTree) -> Float[Array, ""]:
 
   Example:
     >>> import forgetsam as fs, jax.numpy as jnp
-    >>> def forward(params, model_state, images, *, train, key):
-    ...   return images @ params, model_state
-    >>> batches = [{"image": jnp.eye(2), "label": jnp.array([0, 1])}]
+    >>> forward = lambda w, state, x, **_: (x @ w, state)
+    >>> batches = [{"image": jnp.eye(2), "label": jnp.arange(2)}]
     >>> loss = dataset_loss(forward, fs.softmax_cross_entropy(), {}, batches)
     >>> round(float(gradient_norm(loss, jnp.zeros((2, 2)))), 4)
     0.5
@@ -173,17 +169,12 @@ def _mean_over(
 
 def _wait(result: Any) -> Any:
   """Waits on CPUs, where XLA's collectives hang when programs pile up."""
-  if jax.default_backend() == "cpu":
-    jax.block_until_ready(result)
-  return result
+  on_cpu = jax.default_backend() == "cpu"
+  return jax.block_until_ready(result) if on_cpu else result
 
 
 _add = jax.jit(optax.tree.add)
-
-
-@jax.jit
-def _divide(tree: PyTree, count: int | Array) -> PyTree:
-  return jax.tree.map(lambda x: x / count, tree)
+_divide = jax.jit(lambda tree, n: jax.tree.map(lambda x: x / n, tree))
 
 
 def _blank_padding(batch: Batch) -> Batch:

@@ -48,8 +48,7 @@ def restrict(
 ) -> tuple[DatasetLoss, PyTree]:
   """A loss as a function of the chosen arrays, the others held at params.
 
-  Eigenvalues, traces, densities and balls of the result are those of the
-  group: its diagonal block of the Hessian.
+  Its Hessian is the group's diagonal block.
 
   Args:
     loss: as `dataset_loss` builds it.
@@ -66,8 +65,7 @@ def restrict(
   Example:
     >>> import forgetsam as fs, jax.numpy as jnp
     >>> from forgetsam.sharpness import dataset_loss, gradient_norm
-    >>> def forward(params, model_state, images, *, train, key):
-    ...   return images @ params["kernel"] + params["bias"], model_state
+    >>> forward = lambda p, s, x, **_: (x @ p["kernel"] + p["bias"], s)
     >>> batches = [{"image": jnp.eye(2), "label": jnp.array([0, 0])}]
     >>> loss = dataset_loss(forward, fs.softmax_cross_entropy(), {}, batches)
     >>> params = {"kernel": jnp.zeros((2, 2)), "bias": jnp.zeros(2)}
@@ -77,11 +75,11 @@ def restrict(
     >>> round(float(gradient_norm(bias, chosen)), 4)  # (-1/2, 1/2)
     0.7071
   """
-  structures: list[Any] = [jax.tree.structure(t) for t in (mask, params)]
-  if structures[0] != structures[1]:
+  found: Any = jax.tree.structure(mask)
+  wanted: Any = jax.tree.structure(params)
+  if found != wanted:
     raise ValueError(
-      f"mask has the structure {structures[0]}: it must be that of params, "
-      f"{structures[1]}"
+      f"mask has the structure {found}: it must be that of params, {wanted}"
     )
   if not any(jax.tree.leaves(mask)):
     raise ValueError("mask must choose at least one array")
