@@ -9,7 +9,8 @@ import numpy as np
 
 def is_number(value: Any) -> bool:
   """Whether a value is a Python or NumPy number, known before tracing."""
-  return isinstance(value, (int, float, np.number))
+  number = isinstance(value, (int, float, np.number))
+  return number and not isinstance(value, bool)
 
 
 def check_number(

@@ -24,7 +24,7 @@ def register(name: str, factory: Factory, **defaults: Any) -> None:
     ValueError: the name is taken, or a default is no option of the factory.
   """
   if name in _REGISTRY:
-    raise ValueError(f"name={name!r} is registered already.")
+    raise ValueError(f"name={name!r} is registered already: choose another")
   _check_options(name, factory, defaults)
   _REGISTRY[name] = (factory, defaults)
 

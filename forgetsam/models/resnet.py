@@ -7,12 +7,11 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
+from forgetsam._checks import check_choice, check_count
 from forgetsam.models._layers import BatchNorm, Head, Images, Logits
 from forgetsam.models._options import (
-  check_choice,
   check_classifier,
   check_flag,
-  check_positive,
   check_widths,
 )
 
@@ -50,12 +49,9 @@ class ConvNorm(nn.Module):
       dtype=self.dtype,
       name="conv",
     )(x)
-    ones, zeros = nn.initializers.ones, nn.initializers.zeros
-    return BatchNorm(
-      scale_init=zeros if self.zero_scale else ones,
-      dtype=self.dtype,
-      name="bn",
-    )(x, use_running_average=not train)
+    scale_init = nn.initializers.constant(float(not self.zero_scale))
+    norm = BatchNorm(scale_init=scale_init, dtype=self.dtype, name="bn")
+    return norm(x, use_running_average=not train)
 
 
 class ResidualBlock(nn.Module):
@@ -134,16 +130,13 @@ class ResNet(nn.Module):
   dtype: DTypeLike = "float32"
 
   def __post_init__(self) -> None:
-    check_classifier(
-      num_classes=self.num_classes,
-      dropout=self.dropout,
-      head_bias=0.0 if self.head_bias is None else self.head_bias,
-      dtype=self.dtype,
-    )
-    check_positive(width=self.width)
-    check_widths(stage_sizes=self.stage_sizes)
-    check_flag(bottleneck=self.bottleneck, remat=self.remat)
-    check_choice(("imagenet", "cifar"), stem=self.stem)
+    bias = 0.0 if self.head_bias is None else self.head_bias
+    check_classifier(self.num_classes, self.dropout, bias, self.dtype)
+    check_count("width", self.width)
+    check_widths("stage_sizes", self.stage_sizes)
+    check_flag("bottleneck", self.bottleneck)
+    check_flag("remat", self.remat)
+    check_choice("stem", self.stem, ("imagenet", "cifar"))
     super().__post_init__()
 
   @nn.compact
@@ -154,11 +147,10 @@ class ResNet(nn.Module):
     dropout is on, which needs the key "dropout".
     """
     kernel_size, stride = (7, 2) if self.stem == "imagenet" else (3, 1)
-    x = nn.relu(
-      ConvNorm(self.width, kernel_size, stride, dtype=self.dtype, name="stem")(
-        images, train
-      )
+    stem = ConvNorm(
+      self.width, kernel_size, stride, dtype=self.dtype, name="stem"
     )
+    x = nn.relu(stem(images, train))
     if self.stem == "imagenet":
       x = nn.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
     block = ResidualBlock

@@ -6,10 +6,10 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
+from forgetsam._checks import check_choice
 from forgetsam.models._layers import BatchNorm, Head, Images, Logits
 from forgetsam.models._options import (
   ACTIVATIONS,
-  check_choice,
   check_classifier,
   check_flag,
   check_widths,
@@ -36,14 +36,9 @@ class MLP(nn.Module):
   dtype: DTypeLike = "float32"
 
   def __post_init__(self) -> None:
-    check_classifier(
-      num_classes=self.num_classes,
-      dropout=self.dropout,
-      head_bias=self.head_bias,
-      dtype=self.dtype,
-    )
-    check_widths(hidden=self.hidden)
-    check_choice(ACTIVATIONS, activation=self.activation)
+    check_classifier(self.num_classes, self.dropout, self.head_bias, self.dtype)
+    check_widths("hidden", self.hidden)
+    check_choice("activation", self.activation, tuple(ACTIVATIONS))
     super().__post_init__()
 
   @nn.compact
@@ -81,14 +76,9 @@ class CNN(nn.Module):
   dtype: DTypeLike = "float32"
 
   def __post_init__(self) -> None:
-    check_classifier(
-      num_classes=self.num_classes,
-      dropout=self.dropout,
-      head_bias=self.head_bias,
-      dtype=self.dtype,
-    )
-    check_widths(widths=self.widths)
-    check_flag(batch_norm=self.batch_norm)
+    check_classifier(self.num_classes, self.dropout, self.head_bias, self.dtype)
+    check_widths("widths", self.widths)
+    check_flag("batch_norm", self.batch_norm)
     super().__post_init__()
 
   @nn.compact

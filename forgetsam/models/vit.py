@@ -8,14 +8,10 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
+from forgetsam._checks import check_count
 from forgetsam._typing import NDArray
 from forgetsam.models._layers import Head, Images, Logits
-from forgetsam.models._options import (
-  ACTIVATIONS,
-  check_classifier,
-  check_flag,
-  check_positive,
-)
+from forgetsam.models._options import ACTIVATIONS, check_classifier, check_flag
 
 Grid = tuple[int, int]
 
@@ -37,7 +33,7 @@ class PatchEmbedding(nn.Module):
     if height % self.patch_size or width % self.patch_size:
       raise ValueError(
         f"patch_size={self.patch_size} must divide the image's height and "
-        f"width, which are {height} and {width}."
+        f"width, which are {height} and {width}"
       )
     x = nn.Conv(
       self.width,
@@ -137,23 +133,13 @@ class ViT(nn.Module):
   dtype: DTypeLike = "float32"
 
   def __post_init__(self) -> None:
-    check_classifier(
-      num_classes=self.num_classes,
-      dropout=self.dropout,
-      head_bias=self.head_bias,
-      dtype=self.dtype,
-    )
-    check_positive(
-      patch_size=self.patch_size,
-      width=self.width,
-      depth=self.depth,
-      num_heads=self.num_heads,
-      mlp_ratio=self.mlp_ratio,
-    )
-    check_flag(remat=self.remat)
+    check_classifier(self.num_classes, self.dropout, self.head_bias, self.dtype)
+    for name in ("patch_size", "width", "depth", "num_heads", "mlp_ratio"):
+      check_count(name, getattr(self, name))
+    check_flag("remat", self.remat)
     if self.width % self.num_heads:
       raise ValueError(
-        f"num_heads={self.num_heads} must divide width={self.width}."
+        f"num_heads={self.num_heads} must divide width={self.width}"
       )
     super().__post_init__()
 
