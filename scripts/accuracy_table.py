@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from forgetsam.experiment.sweep import mean_over_runs
-from forgetsam.experiment.tables import markdown_table
+from forgetsam.experiment.tables import markdown_table, mean_text
 
 
 def row(variant: Path) -> list[str]:
@@ -18,11 +18,10 @@ def row(variant: Path) -> list[str]:
   runs = [json.loads(p.read_text()) for p in variant.glob("*/summary.json")]
   if len(runs) < 2:
     raise SystemExit(f"{variant} holds {len(runs)} complete runs, 2 needed")
-  means = [
-    mean_over_runs([run[key] for run in runs])
+  cells = [
+    mean_text(*mean_over_runs([run[key] for run in runs]))
     for key in ("test/accuracy", "test/loss")
   ]
-  cells = [f"{mean:.4f} ± {error:.4f}" for mean, error in means]
   seconds = statistics.median(run["wall_seconds"] for run in runs)
   return [f"`{variant.name}`", str(len(runs)), *cells, f"{seconds:.0f} s"]
 

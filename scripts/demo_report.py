@@ -1,14 +1,18 @@
 """The curves and the tables of `scripts/demo.py`."""
 
-import csv
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from forgetsam.experiment.sweep import (
-  Mean,
-  mean_over_runs,
-  paired_difference,
+import numpy as np
+
+from forgetsam.experiment.figures import add_grid, new_figure
+from forgetsam.experiment.sweep import mean_over_runs, paired_difference
+from forgetsam.experiment.tables import (
+  csv_text,
+  interval_text,
+  markdown_table,
+  mean_text,
 )
 
 
@@ -55,22 +59,20 @@ def best_on_validation(run: Run) -> Point:
 
 def write_curves(path: Path, curves: Curves, seeds: Sequence[int]) -> None:
   """Writes every point as a row of CSV."""
-  with path.open("w", newline="") as file:
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(["method", "seed", *Point._fields])
-    for name, runs in curves.items():
-      for seed, run in zip(seeds, runs, strict=True):
-        for epoch, *values in run:
-          writer.writerow([name, seed, epoch, *(f"{v:.4f}" for v in values)])
+  rows = (
+    [name, seed, epoch, *(f"{value:.4f}" for value in values)]
+    for name, runs in curves.items()
+    for seed, run in zip(seeds, runs, strict=True)
+    for epoch, *values in run
+  )
+  path.write_text(csv_text(["method", "seed", *Point._fields], rows))
 
 
 def draw(path: Path, curves: Curves) -> None:
   """Draws the means over seeds, with each seed where there are more, as PNG."""
-  import numpy as np
-  from matplotlib.figure import Figure
   from matplotlib.ticker import PercentFormatter
 
-  figure = Figure(figsize=(11.0, 4.0), dpi=110, layout="constrained")
+  figure = new_figure(11.0, 4.0, dpi=110)
   axes = figure.subplots(1, len(_PANELS))
   for axis, (field, panel) in zip(axes, _PANELS.items(), strict=True):
     title, low, high, form = panel
@@ -87,7 +89,7 @@ def draw(path: Path, curves: Curves) -> None:
     axis.set(xlim=(0, epochs[-1]), ylim=(low, high))
     if "%" in form:
       axis.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-    axis.grid(color="#e4e4e4")
+    add_grid(axis)
     axis.spines[["top", "right"]].set_visible(False)
     axis.legend(title="at the end", fontsize=9, edgecolor="none")
   figure.savefig(path)
@@ -103,37 +105,23 @@ def results(curves: Curves) -> str:
     name: [[result(run) for run in runs] for result in _RESULTS.values()]
     for name, runs in curves.items()
   }
+  one_seed = len(curves[BASELINE]) == 1
+  digits = 3 if one_seed else 4
   means = [
-    [name, *(_mean(mean_over_runs(column)) for column in columns)]
+    [name, *(mean_text(*mean_over_runs(c), digits) for c in columns)]
     for name, columns in values.items()
   ]
-  text = _table([["method", *_RESULTS], *means])
-  if len(curves[BASELINE]) == 1:
+  text = markdown_table(["method", *_RESULTS], means, aligned=True)
+  if one_seed:
     return text
   differences = [
     [name, *map(_difference, columns, values[BASELINE])]
     for name, columns in values.items()
     if name != BASELINE
   ]
-  return f"{text}\n{_table([[f'minus {BASELINE}', *_RESULTS], *differences])}"
-
-
-def _mean(value: Mean) -> str:
-  mean, error = value
-  return f"{mean:.3f}" if error is None else f"{mean:.4f} ± {error:.4f}"
+  header = [f"minus {BASELINE}", *_RESULTS]
+  return f"{text}\n{markdown_table(header, differences, aligned=True)}"
 
 
 def _difference(values: list[float], baseline: list[float]) -> str:
-  mean, low, high = paired_difference(values, baseline)
-  return f"{mean:+.4f} [{low:+.4f}, {high:+.4f}]"
-
-
-def _table(rows: Sequence[Sequence[str]]) -> str:
-  """Markdown, aligned so that it reads well on a terminal, too."""
-  widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-  rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
-  lines = [
-    [row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]
-    for row in (rows[0], rule, *rows[1:])
-  ]
-  return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+  return interval_text(*paired_difference(values, baseline))

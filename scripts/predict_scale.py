@@ -14,7 +14,8 @@ an estimate, not a measurement.
 import argparse
 import dataclasses
 import functools
-from collections.abc import Iterator, Sequence
+import itertools
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -22,6 +23,7 @@ import jax.numpy as jnp
 import optax
 
 import forgetsam as fs
+from forgetsam.experiment.tables import markdown_table
 
 IMAGE = (224, 224, 3)
 CLASSES = 1000
@@ -32,46 +34,27 @@ COUNTED_BATCH = 8  # operations and activations grow in proportion to it
 
 @dataclasses.dataclass(frozen=True)
 class Machine:
-  """An assumed device: NVIDIA's figures for an H100 SXM.
+  """An assumed device: NVIDIA's figures for an H100 SXM, per second."""
 
-  Attributes:
-    flops: dense bfloat16 operations per second.
-    memory: memory bandwidth, bytes per second.
-    inside: bandwidth to devices of the same host, bytes per second each way.
-    outside: bandwidth to other hosts, bytes per second each way.
-    devices: devices per host.
-    utilisation: share of `flops` that the step reaches.
-    cpu_seconds: seconds of one core to read, decode and crop an image.
-  """
-
-  flops: float = 989e12
-  memory: float = 3.35e12
-  inside: float = 450e9
-  outside: float = 50e9
-  devices: int = 8
-  utilisation: float = 0.4
-  cpu_seconds: float = 2.7e-3
+  flops: float = 989e12  # dense bfloat16
+  memory: float = 3.35e12  # bytes to and from its memory
+  inside: float = 450e9  # bytes each way to devices of its host
+  outside: float = 50e9  # bytes each way to other hosts
+  devices: int = 8  # per host
+  utilisation: float = 0.4  # share of `flops` that the step reaches
+  cpu_seconds: float = 2.7e-3  # of one core to read, decode and crop an image
 
 
 @dataclasses.dataclass(frozen=True)
 class Counts:
-  """Counts of a traced step.
+  """Counts of a traced step: operations and bytes."""
 
-  Attributes:
-    flops: operations per example.
-    activations: bytes per example that the backward pass keeps.
-    params: bytes of parameters.
-    opt_state: bytes of the optimizer's state.
-    reduced: bytes that the devices average.
-    copies: arrays as large as the parameters that a step holds beside them.
-  """
-
-  flops: float
-  activations: float
+  flops: float  # per example
+  activations: float  # per example, that the backward pass keeps
   params: float
   opt_state: float
-  reduced: float
-  copies: int
+  reduced: float  # that the devices average
+  copies: int  # of the parameters, that a step holds beside them
 
 
 def count(model: str, method: str, dtype: str) -> Counts:
@@ -110,23 +93,16 @@ def abstract_step(
   model: str, method: str, forward: Any, params: Any, model_state: Any
 ) -> tuple[Any, Any]:
   """The jitted step with one micro-batch per device, and its state's shapes."""
-  is_vit = model.startswith("vit")
-  optimizer = (
-    optax.adamw(1e-3, weight_decay=0.3)
-    if is_vit
-    else fs.sgdw(0.1, momentum=0.9, weight_decay=1e-4)
-  )
-  perturb = None
-  ascent = None
-  if method != "plain":
-    perturb = fs.perturbed_gradient(fs.sam(0.1))
-  if method == "OBF":
-    ascent = fs.output_bias_forgetting()
+  optimizer = fs.sgdw(0.1, momentum=0.9, weight_decay=1e-4)
+  if model.startswith("vit"):
+    optimizer = optax.adamw(1e-3, weight_decay=0.3)
+  plain, obf = method == "plain", method == "OBF"
+  perturb = None if plain else fs.perturbed_gradient(fs.sam(0.1))
   step = fs.make_train_step(
     forward,
     loss=fs.softmax_cross_entropy(),
     optimizer=optimizer,
-    ascent=ascent,
+    ascent=fs.output_bias_forgetting() if obf else None,
     perturb=perturb,
   )
   state = jax.eval_shape(
@@ -148,13 +124,12 @@ def abstract_batch(size: int) -> dict[str, Any]:
 def kept_bytes(forward: Any, params: Any, model_state: Any, size: int) -> float:
   """Bytes kept for the backward pass, before XLA fuses or rematerialises."""
 
-  def logits(params: Any, model_state: Any, images: Any) -> Any:
-    key = jax.random.key(0)
-    return forward(params, model_state, images, train=True, key=key)[0]
-
   def pullback(params: Any, model_state: Any, images: Any) -> Any:
-    run = functools.partial(logits, model_state=model_state, images=images)
-    return jax.vjp(run, params)[1]
+    def logits(p: Any) -> Any:
+      key = jax.random.key(0)
+      return forward(p, model_state, images, train=True, key=key)[0]
+
+    return jax.vjp(logits, params)[1]
 
   images = abstract_batch(size)["image"]
   return num_bytes(jax.eval_shape(pullback, params, model_state, images))
@@ -214,44 +189,40 @@ def predict(
   )
 
 
-def table(
+def section(
   model: str, counts: dict[str, Counts], options: argparse.Namespace
-) -> Iterator[str]:
-  """Lines of the Markdown table."""
+) -> str:
+  """A model's title, counts and table."""
   machine = Machine(utilisation=options.utilisation)
   first = counts[METHODS[0]]
-  yield f"\n### {model}\n"
-  yield (
-    f"{first.params / 4e6:.1f} M parameters; an example: "
-    + ", ".join(f"{m} {c.flops / 1e9:.1f}" for m, c in counts.items())
-    + f" GFLOP, and {first.activations / 1e6:.0f} MB of activations in "
-    f"{options.dtype}.\n"
+  flops = ", ".join(f"{m} {c.flops / 1e9:.1f}" for m, c in counts.items())
+  header = ["devices", "m", "method", "step", "compute", "update"]
+  header += ["all-reduce", "sent by a device", "memory", "with `shard_state`"]
+  header += ["images/s a host", "cores a host"]
+  rows = []
+  for devices, (method, counted) in itertools.product(
+    options.devices, counts.items()
+  ):
+    p = predict(
+      counted, machine, devices, options.batch_size, options.micro_batch_size
+    )
+    hosts = max(1, devices // machine.devices)
+    images = options.batch_size / p.step / hosts
+    times = (p.step, p.compute, p.update, p.reduce)
+    rows.append(
+      [
+        *(str(devices), str(p.micro_batch_size), method),
+        *(f"{1e3 * seconds:.1f} ms" for seconds in times),
+        f"{p.traffic / 1e6:.0f} MB",
+        *(f"{m / 1e9:.1f} GB" for m in (p.memory, p.memory_sharded)),
+        *(f"{images:,.0f}", f"{images * machine.cpu_seconds:.0f}"),
+      ]
+    )
+  return (
+    f"\n### {model}\n\n{first.params / 4e6:.1f} M parameters; an example: "
+    f"{flops} GFLOP, and {first.activations / 1e6:.0f} MB of activations in "
+    f"{options.dtype}.\n\n{markdown_table(header, rows)}"
   )
-  yield (
-    "| devices | m | method | step | compute | update | all-reduce "
-    "| sent by a device | memory | with `shard_state` | images/s a host "
-    "| cores a host |"
-  )
-  yield "|--:|--:|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|"
-  for devices in options.devices:
-    for method, counted in counts.items():
-      p = predict(
-        counted, machine, devices, options.batch_size, options.micro_batch_size
-      )
-      hosts = max(1, devices // machine.devices)
-      images = options.batch_size / p.step / hosts
-      yield (
-        f"| {devices} | {p.micro_batch_size} | {method} | {ms(p.step)} "
-        f"| {ms(p.compute)} | {ms(p.update)} | {ms(p.reduce)} "
-        f"| {p.traffic / 1e6:.0f} MB | {p.memory / 1e9:.1f} GB "
-        f"| {p.memory_sharded / 1e9:.1f} GB | {images:,.0f} "
-        f"| {images * machine.cpu_seconds:.0f} |"
-      )
-
-
-def ms(seconds: float) -> str:
-  """Milliseconds."""
-  return f"{1e3 * seconds:.1f} ms"
 
 
 def check(model: str, dtype: str) -> None:
@@ -270,30 +241,26 @@ def check(model: str, dtype: str) -> None:
   )
 
 
-def numbers(text: str) -> list[int]:
-  """Whole numbers between commas."""
-  return [int(number) for number in text.split(",")]
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
   """Prints the table."""
   parser = argparse.ArgumentParser(
     description=__doc__, formatter_class=argparse.RawTextHelpFormatter
   )
   parser.add_argument("--models", default="vit_s16,resnet50")
-  parser.add_argument("--devices", default=[1, 8, 64, 512], type=numbers)
+  parser.add_argument("--devices", default="1,8,64,512")
   parser.add_argument("--batch_size", default=4096, type=int)
   parser.add_argument("--micro_batch_size", default=64, type=int)
   parser.add_argument("--dtype", default="bfloat16")
   parser.add_argument("--utilisation", default=0.4, type=float)
   parser.add_argument("--check")
   options = parser.parse_args(arguments)
+  options.devices = [int(number) for number in options.devices.split(",")]
   if options.check:
     check(options.check, options.dtype)
     return
   for model in options.models.split(","):
     counts = {m: count(model, m, options.dtype) for m in METHODS}
-    print("\n".join(table(model, counts, options)))
+    print(section(model, counts, options), end="")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Results as Markdown and as CSV tables."""
+"""Results as text: Markdown and CSV tables, and the numbers in them."""
 
 import csv
 import io
@@ -42,6 +42,32 @@ def markdown_table(
 
   body = [padded(lines[0]), rule, *map(padded, lines[1:])]
   return "".join(f"| {' | '.join(line)} |\n" for line in body)
+
+
+def mean_text(mean: float, error: float | None, digits: int = 4) -> str:
+  """`0.8132 ± 0.0013`; the mean alone where there is no error.
+
+  Example:
+    >>> mean_text(0.5, None), mean_text(0.5, 0.125, digits=2)
+    ('0.5000', '0.50 ± 0.12')
+  """
+  text = f"{mean:.{digits}f}"
+  return text if error is None else f"{text} ± {error:.{digits}f}"
+
+
+def interval_text(
+  value: float, low: float | None, high: float | None, digits: int = 4
+) -> str:
+  """`+0.0120 [+0.0040, +0.0200]`; the value alone where there is no interval.
+
+  Example:
+    >>> interval_text(0.5, None, None), interval_text(0.5, -1.0, 2.0, digits=1)
+    ('+0.5000', '+0.5 [-1.0, +2.0]')
+  """
+  text = f"{value:+.{digits}f}"
+  if low is None:
+    return text
+  return f"{text} [{low:+.{digits}f}, {high:+.{digits}f}]"
 
 
 def csv_text(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:

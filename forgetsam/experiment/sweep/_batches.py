@@ -16,11 +16,10 @@ _MOST_BYTES = 2**28
 
 
 class RunBatches:
-  """The batches of the main job, made ready for a loop on the device.
+  """The main job's batches, ready for a loop on the device.
 
-  Without augmentation the split is normalised and copied to the device once,
-  and a run needs only the positions of its examples; with it, the images of
-  every step are copied.
+  Without augmentation the split is copied to the device once, and a run needs
+  the positions of its examples alone.
   """
 
   def __init__(self, config: config_dict.ConfigDict, split: data.Split):

@@ -13,7 +13,12 @@ from forgetsam.experiment.sweep._statistics import (
   mean_over_runs,
   paired_difference,
 )
-from forgetsam.experiment.tables import csv_text, markdown_table
+from forgetsam.experiment.tables import (
+  csv_text,
+  interval_text,
+  markdown_table,
+  mean_text,
+)
 
 _BASELINES = ("plain", "sam")
 # One dark and one light tone: the picture reads the same in grey.
@@ -79,19 +84,21 @@ def compare(records: Mapping[str, Sequence[Record]], metric: str) -> list[Row]:
 
 def mean_of(values: Sequence[float | None]) -> Mean | None:
   """The mean over all runs, or None where one diverged."""
-  finished = [value for value in values if value is not None]
+  finished = _finished(values)
   return mean_over_runs(finished) if len(finished) == len(values) else None
 
 
 def _difference(
   values: Sequence[float | None], baseline: Sequence[float | None]
 ) -> Difference | None:
-  pairs = zip(values, baseline, strict=True)
-  finished = [(x, y) for x, y in pairs if x is not None and y is not None]
-  if len(finished) < len(values):
+  mine, theirs = _finished(values), _finished(baseline)
+  if min(len(mine), len(theirs)) < len(values):
     return None
-  mine, theirs = zip(*finished, strict=True)
   return paired_difference(mine, theirs)
+
+
+def _finished(values: Sequence[float | None]) -> list[float]:
+  return [value for value in values if value is not None]
 
 
 def comparison_markdown(title: str, rows: Sequence[Row]) -> str:
@@ -126,21 +133,12 @@ def comparison_csv(tables: Mapping[str, Sequence[Row]]) -> str:
 
 
 def show_mean(mean: Mean | None) -> str:
-  """`0.8132 ± 0.0013`."""
-  if mean is None:
-    return "diverged"
-  error = mean.standard_error
-  return f"{mean.mean:.4f}" + ("" if error is None else f" ± {error:.4f}")
+  """`0.8132 ± 0.0013`, or `diverged`."""
+  return "diverged" if mean is None else mean_text(*mean)
 
 
 def _show_difference(difference: Difference | None) -> str:
-  """`+0.0120 [+0.0040, +0.0200]`."""
-  if difference is None:
-    return "diverged"
-  text = f"{difference.mean:+.4f}"
-  if difference.low is None:
-    return text
-  return f"{text} [{difference.low:+.4f}, {difference.high:+.4f}]"
+  return "diverged" if difference is None else interval_text(*difference)
 
 
 def show_runs(count: int, diverged: int) -> str:
@@ -164,37 +162,17 @@ def draw_comparison(path: Path, tables: dict[str, list[Row]]) -> None:
 
 def _draw_panel(axis: Any, label: str, rows: list[Row]) -> None:
   for y, row in enumerate(rows):
-    finished = [value for value in row.values if value is not None]
-    axis.plot(
-      finished,
-      [y] * len(finished),
-      marker="o",
-      linestyle="none",
-      markersize=4,
-      color=_RUN,
-      label="one run" if y == 0 else None,
-    )
+    finished = _finished(row.values)
+    at = [y] * len(finished)
+    axis.plot(finished, at, "o", ms=4, color=_RUN, label="one run")
     if row.mean is not None:
-      axis.errorbar(
-        row.mean.mean,
-        y,
-        xerr=row.mean.standard_error,
-        marker="D",
-        markersize=5,
-        capsize=4,
-        linewidth=1.8,
-        color=_MEAN,
-        label="mean ± standard error" if y == 0 else None,
-      )
+      look = {"fmt": "D", "ms": 5, "capsize": 4, "lw": 1.8, "color": _MEAN}
+      mean, error = row.mean
+      axis.errorbar(mean, y, None, error, label="mean ± standard error", **look)
     if row.diverged:
-      axis.annotate(
-        f"{row.diverged} of {len(row.values)} diverged",
-        (0.98, y),
-        xycoords=("axes fraction", "data"),
-        ha="right",
-        va="center",
-        fontsize=8,
-      )
+      text = f"{row.diverged} of {len(row.values)} diverged"
+      place = {"xycoords": ("axes fraction", "data"), "ha": "right"}
+      axis.annotate(text, (0.98, y), va="center", fontsize=8, **place)
   if rows[0].variant == "plain" and rows[0].mean is not None:
     look = {"color": "black", "linestyle": ":", "linewidth": 1}
     axis.axvline(rows[0].mean.mean, label="mean of plain", **look)

@@ -24,17 +24,12 @@ Stepped = tuple[fs.TrainState, dict[str, Array]]
 
 
 class Parts(NamedTuple):
-  """A configuration, taken apart for compilation.
+  """A configuration, taken apart for compilation."""
 
-  Attributes:
-    numbers: the traced keys that are set, and their values.
-    frame: the whole configuration as nested dictionaries.
-    shape: what decides the program: equal for configurations that share one.
-      Keys that are none stay in it: they choose a branch.
-  """
-
-  numbers: Numbers
-  frame: dict[str, Any]
+  numbers: Numbers  # the traced keys that are set
+  frame: dict[str, Any]  # all keys, nested
+  # Equal where the program is shared. Keys that are none are in it: they choose
+  # a branch.
   shape: str
 
 
@@ -66,14 +61,8 @@ def put_together(
 class Program:
   """Start, steps and evaluation of all runs that differ in numbers only.
 
-  Attributes:
-    start: `numbers -> state`.
-    advance: `(numbers, state, resident, xs) -> (state, metrics)`: as many
-      steps as `xs` has, in one loop on the device; metrics are stacked.
-    eval_step: as `make_eval_step` builds it.
-    steps_per_epoch: updates in an epoch.
-    num_steps: updates in the run.
-    loops: whether several steps go into one loop; see `_has_convolution`.
+  `advance` takes as many steps as `xs` has, in one loop on the device where
+  `loops`, and stacks their metrics.
   """
 
   def __init__(self, parts: Parts, sources: data.Sources):
@@ -110,10 +99,7 @@ class Program:
 
 
 def _has_convolution(experiment: Experiment) -> bool:
-  """Whether the model convolves.
-
-  XLA's CPU backend runs convolutions inside a loop about 12 times slower.
-  """
+  """XLA's CPU backend runs convolutions inside a loop 12 times slower."""
   shape = (1, *experiment.sources.image_shape)
   jaxpr = jax.make_jaxpr(
     lambda image: experiment.model.init(jax.random.key(0), image, train=False)

@@ -31,7 +31,7 @@ def report_comparison(workdir: Path, finished: Finished, seeds: range) -> None:
   Args:
     workdir: where `comparison.md`, `.csv`, `.png` and `runs.csv` go.
     finished: each variant's trial, and its records in the order of seeds.
-    seeds: the runs' seeds.
+    seeds: of the runs.
   """
   records = {trial.variant: several for trial, several in finished}
   titles = {"test/accuracy": "test accuracy", "test/loss": "test loss (nats)"}
@@ -41,8 +41,7 @@ def report_comparison(workdir: Path, finished: Finished, seeds: range) -> None:
   )
   used = [f"- {t.variant}: {t.label}\n" for t, _ in finished if t.label]
   settings = "\nSettings:\n\n" + "".join(used) if used else ""
-  seeds_text = f"Seeds {seeds.start} to {seeds.stop - 1}."
-  text += f"{settings}\n{seeds_text} {NOTE}\n"
+  text += f"{settings}\nSeeds {seeds.start} to {seeds.stop - 1}. {NOTE}\n"
   (workdir / "comparison.md").write_text(text)
   (workdir / "comparison.csv").write_text(comparison_csv(tables))
   (workdir / "runs.csv").write_text(_runs_csv(finished, seeds))

@@ -16,7 +16,7 @@ from forgetsam.experiment.build import build_data, build_sources
 from forgetsam.experiment.config import config_to_dict
 from forgetsam.experiment.evaluation import evaluate
 from forgetsam.experiment.sweep._batches import RunBatches
-from forgetsam.experiment.sweep._program import Program, take_apart
+from forgetsam.experiment.sweep._program import Numbers, Program, take_apart
 
 
 class Outcome(NamedTuple):
@@ -25,8 +25,7 @@ class Outcome(NamedTuple):
   Attributes:
     metrics: `train/*` over the last epoch, then `validation/*` and `test/*` of
       the last step; empty where the run diverged.
-    diverged_at: the step, from 0, that was not finite; None where there is
-      none.
+    diverged_at: the step, from 0, that was not finite; or None.
     seconds: wall seconds, compilation included.
     state: the last state.
   """
@@ -103,18 +102,14 @@ class Runner:
       for name in ("loss", "accuracy")
     }
     for split in splits:
+      batches = self._eval_batches(config, split)
       result = evaluate(
-        program.eval_step,
-        state.params,
-        state.model_state,
-        self._eval_batches(config, split),
+        program.eval_step, state.params, state.model_state, batches
       )
       results |= {f"{split}/{name}": value for name, value in result.items()}
     return Outcome(results, None, time.perf_counter() - began, state)
 
-  def _program(
-    self, config: config_dict.ConfigDict
-  ) -> tuple[Program, dict[str, float | int]]:
+  def _program(self, config: config_dict.ConfigDict) -> tuple[Program, Numbers]:
     parts, images = take_apart(config), self.images(config)
     key = parts.shape, len(images.train), repr(images.image_shape)
     if key not in self._programs:

@@ -114,7 +114,7 @@ def _target(
   both = intervals[target, GIVEN]
   axes = _axes(networks)
   within = {name: axis for name, axis in axes.items() if name != "method"}
-  fixed = combined([axes["method"], networks["seed"]])
+  fixed = combined([axes["method"], networks["seed"]], len(networks["seed"]))
   return TargetTables(
     tau=intervals[target, ()],
     spearman=associate(

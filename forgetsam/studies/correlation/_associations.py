@@ -198,7 +198,10 @@ def associate(
   for name, column in zip(names, columns.T, strict=True):
     if not np.isfinite(column).all():
       raise ValueError(f"column {name!r} must be finite: leave its rows out")
-  place = {name: i for i, name in enumerate(names)}
+  places = [
+    (names.index(q.x), names.index(q.y), tuple(map(names.index, q.given)))
+    for q in queries
+  ]
   signs = order_signs(columns)
 
   def statistic(weights: Float[np.ndarray, " n"]) -> np.ndarray:
@@ -206,14 +209,7 @@ def associate(
       matrix = kendall_of_signs(signs, len(columns), weights)
     else:
       matrix = spearman_matrix(np.repeat(columns, weights.astype(int), axis=0))
-    return np.array(
-      [
-        partial_correlation(
-          matrix, place[q.x], place[q.y], tuple(place[g] for g in q.given)
-        )
-        for q in queries
-      ]
-    )
+    return np.array([partial_correlation(matrix, *place) for place in places])
 
   return bootstrap_intervals(
     statistic, networks["setting"], resamples=resamples, seed=seed

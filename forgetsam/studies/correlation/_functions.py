@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 from ml_collections import config_dict
 
 import forgetsam as fs
@@ -25,8 +26,7 @@ _PERTURBATIONS: dict[str, Callable[[Any], Any]] = {
 class PerturbedNetwork(NamedTuple):
   """A network's weights, and the numbers of its perturbation.
 
-  The estimators take it for the network's parameters: one compiled program
-  serves every radius and gamma.
+  The estimators take it for parameters: one program serves all numbers.
   """
 
   weights: PyTree
@@ -68,20 +68,16 @@ def traced_offset_fn(
       signal = fs.output_bias_forgetting(
         gamma=params.gamma, activation=activation
       )
-    inner = offset_fn(
-      logits_fn, signal, _PERTURBATIONS[perturbation](params.rho)
-    )
+    perturb = _PERTURBATIONS[perturbation](params.rho)
+    inner = offset_fn(logits_fn, signal, perturb)
     delta = inner(params.weights, images, labels, micro_batch=micro_batch)
-    zero = jnp.zeros_like(params.rho)
-    return PerturbedNetwork(delta, zero, zero)
+    return perturbed(delta, 0.0, 0.0)
 
   return delta_fn
 
 
 def offset_length(params: Any, moved: Any, _: Any) -> jax.Array:
-  return tree_norm(
-    jax.tree.map(lambda a, b: b - a, params.weights, moved.weights)
-  )
+  return tree_norm(optax.tree.sub(moved.weights, params.weights))
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -5,7 +5,10 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
+import scipy.special
 from jaxtyping import Float, Int, Shaped
+
+from forgetsam.studies.correlation._rank_correlation import order_signs
 
 Column = Float[np.ndarray, " n"]
 Axis = Shaped[np.ndarray, " n"]
@@ -49,8 +52,8 @@ def granulated_kendall(
   psi: dict[str, float] = {}
   for name in axes:
     others = [axis for other, axis in axes.items() if other != name]
-    group = combined([fixed, *others])
-    values = combined([axes[name]])
+    group = combined([fixed, *others], len(fixed))
+    values = combined([axes[name]], len(fixed))
     taus = [
       _pairs_mean(measure[rows], target[rows])
       for g in np.unique(group)
@@ -62,9 +65,9 @@ def granulated_kendall(
   return psi
 
 
-def combined(axes: list[Axis]) -> Axis:
-  """A number for each combination of values."""
-  code = np.zeros(len(axes[0]), int)
+def combined(axes: list[Axis], size: int) -> Axis:
+  """A number for each combination of values, in each of `size` rows."""
+  code = np.zeros(size, int)
   for axis in axes:
     values, index = np.unique(axis, return_inverse=True)
     _, code = np.unique(code * len(values) + index, return_inverse=True)
@@ -72,10 +75,8 @@ def combined(axes: list[Axis]) -> Axis:
 
 
 def _pairs_mean(measure: Column, target: Column) -> float:
-  left, right = np.triu_indices(len(measure), k=1)
-  agree = np.sign(measure[left] - measure[right])
-  agree = agree * np.sign(target[left] - target[right])
-  return float(np.mean(agree))
+  signs = order_signs(np.stack([measure, target], axis=1))
+  return float(np.mean(signs[0] * signs[1], dtype=float))
 
 
 class ConditionalIndependence(NamedTuple):
@@ -133,20 +134,14 @@ def conditional_independence(
   left, right = np.nonzero(~np.eye(len(measure), dtype=bool))
   v_measure = np.sign(measure[left] - measure[right]).astype(int) + 1
   v_target = np.sign(target[left] - target[right]).astype(int) + 1
-  best: tuple[float, tuple[str, ...]] | None = None
-  unconditional = float("nan")
+  found: dict[tuple[str, ...], float] = {}
   for size in range(max_given + 1):
     for given in itertools.combinations(axes, size):
-      code = np.zeros(len(left), int)
-      if given:
-        one = combined([axes[name] for name in given])
-        code = one[left] * (one.max() + 1) + one[right]
-      value = _normalized_information(v_measure, v_target, code)
-      unconditional = value if not given else unconditional
-      if best is None or value < best[0]:
-        best = value, given
-  assert best is not None
-  return ConditionalIndependence(*best, unconditional)
+      one = combined([axes[name] for name in given], len(measure))
+      code = one[left] * (one.max() + 1) + one[right]
+      found[given] = _normalized_information(v_measure, v_target, code)
+  best = min(found, key=found.__getitem__)
+  return ConditionalIndependence(found[best], best, found[()])
 
 
 def permuted_score(
@@ -191,5 +186,4 @@ def _normalized_information(x: Codes, y: Codes, given: Codes) -> float:
 
 
 def _entropy(p: Float[np.ndarray, "..."]) -> float:
-  p = p[p > 0]
-  return float(-np.sum(p * np.log(p)))
+  return float(scipy.special.entr(p).sum())

@@ -52,25 +52,19 @@ def collect_networks(arms: Sequence[Arm], workdir: Path) -> Networks:
 
 def write_networks(path: Path, networks: Networks) -> None:
   """Writes the table as Parquet; measures in single precision."""
-  columns = {
+  measures = {
     name: c.astype(np.float32)
-    if c.dtype.kind == "f" and name not in AXES
-    else c
     for name, c in networks.items()
+    if c.dtype.kind == "f" and name not in AXES
   }
-  pq.write_table(pa.table(columns), path, compression="zstd")
+  pq.write_table(pa.table(networks | measures), path, compression="zstd")
 
 
 def read_networks(path: Path | str) -> Networks:
   """Reads what `write_networks` wrote; measures as float64."""
-  table = pq.read_table(path)
-  columns = {
-    name: np.asarray(table[name].to_pylist()) for name in table.column_names
-  }
-  return {
-    name: c.astype(np.float64) if c.dtype.kind == "f" else c
-    for name, c in columns.items()
-  }
+  # Python's floats become float64.
+  columns = pq.read_table(path).to_pydict()
+  return {name: np.asarray(values) for name, values in columns.items()}
 
 
 def choose(networks: Networks, rows: Bool[np.ndarray, " n"]) -> Networks:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from forgetsam.experiment.tables import markdown_table
+from forgetsam.experiment.tables import interval_text, markdown_table
 from forgetsam.studies.correlation._arm_tables import ArmTables, arm_tables
 from forgetsam.studies.correlation._associations import Interval
 from forgetsam.studies.correlation._figures import (
@@ -235,10 +235,8 @@ def _along_table(tables: ArmTables) -> str:
 def number(interval: Interval) -> str:
   if np.isnan(interval.value):
     return "n/a"
-  text = f"{interval.value:+.2f}"
-  if np.isnan(interval.low):
-    return text
-  return f"{text} [{interval.low:+.2f}, {interval.high:+.2f}]"
+  low = None if np.isnan(interval.low) else interval.low
+  return interval_text(interval.value, low, interval.high, digits=2)
 
 
 def p_value(p: float) -> str:

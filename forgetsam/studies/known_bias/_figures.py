@@ -11,6 +11,7 @@ from forgetsam.studies.known_bias._tables import (
   cell,
   collapsed,
   key_of,
+  shown_effects,
 )
 
 # Dark and light, filled and open: the pictures read the same in grey.
@@ -79,22 +80,15 @@ def _draw_panel(
       if mean is not None and not collapsed(groups[key]):
         finite.append((key, mean))
       elif metric == "test_random/accuracy":
-        axis.annotate(
-          f"m = {m}\ncollapses",
-          (key[3], 0.04),
-          xycoords=("data", "axes fraction"),
-          ha="right",
-          fontsize=8,
-          color=style["color"],
-        )
+        look = {"ha": "right", "fontsize": 8, "color": style["color"]}
+        place = {"xycoords": ("data", "axes fraction")}
+        axis.annotate(f"m = {m}\ncollapses", (key[3], 0.04), **place, **look)
     axis.errorbar(
-      [k[3] for k, _ in finite],
+      [key[3] for key, _ in finite],
       [mean.mean for _, mean in finite],
-      yerr=[mean.standard_error or 0.0 for _, mean in finite],
-      capsize=3,
-      markersize=5,
+      [mean.standard_error or 0.0 for _, mean in finite],
       label=f"m = {m}, mean ± s.e.",
-      **style,
+      **{"capsize": 3, "markersize": 5, **style},
     )
     for key, mean in finite:
       if key in chosen:
@@ -142,10 +136,8 @@ def draw_steps(
   for row, (name, label) in zip(axes, labels.items(), strict=True):
     row[0].set_ylabel(label)
     for axis, epoch in zip(row, epochs, strict=True):
-      for effect in effects:
-        shown = effect["method"] == "plain" or effect["micro_batch_size"] == m
-        if effect["epoch"] == epoch and shown:
-          _draw_effect(axis, effect, name, groups)
+      for effect in shown_effects(effects, epoch, m):
+        _draw_effect(axis, effect, name, groups)
       axis.axhline(0, color="black", linewidth=0.8)
       add_grid(axis)
   for axis, epoch in zip(axes[0], epochs, strict=True):
@@ -163,14 +155,14 @@ def _draw_effect(
   trained = cell(groups[key], "influence/ratio", None).mean
   if trained is None or collapsed(groups[key]):
     return
+  method = effect["method"]
+  look = {"capsize": 2, "markersize": 5, "linestyle": "none"}
   axis.errorbar(
     trained.mean,
     effect[name],
-    xerr=trained.standard_error,
-    yerr=effect[f"{name}_se"],
-    capsize=2,
-    markersize=5,
-    linestyle="none",
-    label=_NAMES.get(effect["method"], effect["method"]),
-    **METHOD_STYLES[effect["method"]],
+    effect[f"{name}_se"],
+    trained.standard_error,
+    label=_NAMES.get(method, method),
+    **look,
+    **METHOD_STYLES[method],
   )

@@ -81,12 +81,8 @@ def markdown_tables(runs: Sequence[Run], effects: Sequence[Run]) -> str:
   """
   curve, final = split_runs(runs)
   no_decay = group_runs(run for run in runs if run["weight_decay"] == 0)
-  tables = (
-    results_table(final, list(final)),
-    results_table(no_decay, list(no_decay)),
-    rank_table(effects, curve),
-  )
-  return "\n".join(tables)
+  tables = results_table(final), results_table(no_decay)
+  return "\n".join((*tables, rank_table(effects, curve)))
 
 
 def _read_lines(path: Path) -> list[dict[str, Any]]:

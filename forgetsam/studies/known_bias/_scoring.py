@@ -1,7 +1,7 @@
 """A network's accuracy on the splits, and what its logits depend on."""
 
+import functools
 import os
-from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
@@ -54,22 +54,16 @@ class Scorer:
     self._splits = {
       split: data.load_split(name, split, data_dir=where) for split in SPLITS
     }
-    self.pairs = ImagePairs(
-      *map(
-        jnp.asarray,
-        make_pairs(
-          real.test.images[:num_pairs],
-          real.test.labels[:num_pairs],
-          size=biased.PATCH_SIZE[base_name],
-          num_places=real.num_classes,
-          seed=_PAIRS_SEED,
-        ),
-      )
+    pairs = make_pairs(
+      real.test.images[:num_pairs],
+      real.test.labels[:num_pairs],
+      size=biased.PATCH_SIZE[base_name],
+      num_places=real.num_classes,
+      seed=_PAIRS_SEED,
     )
+    self.pairs = ImagePairs(*map(jnp.asarray, pairs))
     self._logits = jax.jit(logits_fn)
-    self._influence = jax.jit(
-      lambda params, pairs: influence(logits_fn, params, pairs)
-    )
+    self._influence = jax.jit(functools.partial(influence, logits_fn))
 
   def score(self, params: PyTree) -> dict[str, float]:
     """`test_agree/accuracy` and so on; `influence/patch`, `content`, `ratio`.
@@ -85,9 +79,8 @@ class Scorer:
     }
     found = self._influence(params, self.pairs)
     results |= {
-      "influence/patch": found.patch,
-      "influence/content": found.content,
-      "influence/ratio": found.ratio,
+      f"influence/{name}": getattr(found, name)
+      for name in ("patch", "content", "ratio")
     }
     return {name: float(value) for name, value in results.items()}
 
@@ -95,11 +88,10 @@ class Scorer:
 def _real_images(
   base_name: str, where: str | os.PathLike[str] | None
 ) -> data.ImageData:
-  sources: Mapping[str, str] = _SOURCES
-  if base_name not in sources:
+  source = _SOURCES.get(base_name)
+  if source is None:
     raise ValueError(
       f"config.data.name={base_name!r} has no known bias; the sets that have"
-      f" one: {', '.join(sources)}"
+      f" one: {', '.join(_SOURCES)}"
     )
-  source = sources[base_name]
   return data.load(source, data_dir=data.source_directory(source, where))

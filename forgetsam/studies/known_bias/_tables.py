@@ -11,7 +11,7 @@ from forgetsam.experiment.sweep import (
   mean_over_runs,
   paired_difference,
 )
-from forgetsam.experiment.tables import markdown_table
+from forgetsam.experiment.tables import interval_text, markdown_table
 from forgetsam.studies.known_bias._scoring import SPLITS
 
 Run = Mapping[str, Any]
@@ -128,7 +128,7 @@ def markdown_cell(found: Cell, *, percent: bool) -> str:
   if found.minus_plain is None:
     return text
   mean, low, high = (scale * (value or 0.0) for value in found.minus_plain)
-  return f"{text} ({mean:+.{digits}f} [{low:+.{digits}f}, {high:+.{digits}f}])"
+  return f"{text} ({interval_text(mean, low, high, digits)})"
 
 
 def average_effects(rows: Iterable[Run]) -> list[dict[str, Any]]:
@@ -157,17 +157,15 @@ def average_effects(rows: Iterable[Run]) -> list[dict[str, Any]]:
   return averages
 
 
-def results_table(groups: Groups, chosen: Sequence[Key]) -> str:
+def results_table(groups: Groups) -> str:
   """The results in Markdown; the first condition is plain training."""
   header = ["method", "m", "rho", *(METRICS[name] for name in _SHOWN)]
-  rows = []
-  for key in chosen:
-    plain = None if key == chosen[0] else groups[chosen[0]]
+  plain, rows = next(iter(groups.values())), []
+  for key, runs in groups.items():
+    baseline = None if runs is plain else plain
     cells = [
-      markdown_cell(
-        cell(groups[key], name, plain), percent=name.endswith("accuracy")
-      )
-      for name in _SHOWN
+      markdown_cell(cell(runs, n, baseline), percent=n.endswith("accuracy"))
+      for n in _SHOWN
     ]
     rows.append([key[0], str(key[1]), f"{key[3]:g}", *cells])
   return markdown_table(header, rows)
@@ -181,20 +179,28 @@ def rank_table(effects: Sequence[Run], curve: Groups) -> str:
     for m in sorted({effect["micro_batch_size"] for effect in effects}):
       found = [
         effect
-        for effect in effects
-        if effect["epoch"] == epoch
-        and (effect["method"] == "plain" or effect["micro_batch_size"] == m)
-        and not collapsed(curve[key_of(effect)])
+        for effect in shown_effects(effects, epoch, m)
+        if not collapsed(curve[key_of(effect)])
       ]
-      trained = [curve[key_of(effect)] for effect in found]
-      cells = [cell(runs, "influence/ratio", None) for runs in trained]
-      ratios = [cell.mean.mean for cell in cells if cell.mean]
+      trained = (curve[key_of(effect)] for effect in found)
+      means = [cell(runs, "influence/ratio", None).mean for runs in trained]
+      ratios = [mean.mean for mean in means if mean]
       taus = [
         f"{kendalltau([e[name] for e in found], ratios)[0]:+.2f}"
         for name in ("forgotten_balance", "learned_balance")
       ]
       rows.append([str(epoch), str(m), str(len(found)), *taus])
   return markdown_table(header, rows)
+
+
+def shown_effects(effects: Sequence[Run], epoch: int, m: int) -> list[Run]:
+  """Those of an epoch and of micro-batches of m, beside plain training's."""
+  return [
+    effect
+    for effect in effects
+    if effect["epoch"] == epoch
+    and (effect["method"] == "plain" or effect["micro_batch_size"] == m)
+  ]
 
 
 def key_of(run: Run) -> Key:

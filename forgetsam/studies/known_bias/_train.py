@@ -86,9 +86,8 @@ def chosen_settings(runs: Runs) -> list[Condition]:
   """Stages 1 and 2: plain training's weight decay, then a rho for each m."""
   plain = plain_conditions()
   scores = [runs.validation(condition, "plain") for condition in plain]
-  index = choose(
-    [{"optimizer.weight_decay": c.weight_decay} for c in plain], scores
-  )
+  decays = [{"optimizer.weight_decay": c.weight_decay} for c in plain]
+  index = choose(decays, scores)
   if index is None:
     raise SystemExit("plain training diverged at every weight decay")
   chosen = [plain[index]]
@@ -130,13 +129,13 @@ def step_effects(
   ]
   for condition in [plain, *curve_conditions(plain.weight_decay)]:
     m = condition.micro_batch_size
-    images = train.images[:STEP_EXAMPLES].reshape(
-      -1, m, *train.images.shape[1:]
+    images, labels = (
+      jnp.asarray(x[:STEP_EXAMPLES].reshape(-1, m, *x.shape[1:]))
+      for x in (train.images, train.labels)
     )
-    labels = jnp.asarray(train.labels[:STEP_EXAMPLES].reshape(-1, m))
     effect = effect_of(condition, scorer, overrides)
     for seed, epoch, params in networks:
-      found = effect(params, jnp.asarray(images), labels, scorer.pairs)
+      found = effect(params, images, labels, scorer.pairs)
       yield {
         **vars(condition),
         "seed": seed,
