@@ -24,6 +24,7 @@ from forgetsam.experiment.config import (
   apply_overrides,
   load_config_file,
 )
+from forgetsam.experiment.figures import new_figure
 from forgetsam.experiment.jobs.sweep import sweep
 from forgetsam.experiment.run import read_json, write_json
 from forgetsam.experiment.sweep import (
@@ -33,6 +34,11 @@ from forgetsam.experiment.sweep import (
 )
 from forgetsam.experiment.sweep._batches import RunBatches
 from forgetsam.experiment.sweep._runner import Runner
+from forgetsam.experiment.tables import (
+  interval_text,
+  markdown_table,
+  mean_text,
+)
 
 CONFIG = "configs/cheap_fashion_2k.py"
 PLAIN = [name for name in VARIANTS if name.startswith("plain")]
@@ -65,15 +71,10 @@ GRIDS = {
 
 
 class Point(NamedTuple):
-  """A variant in the picture.
+  """A variant in the picture."""
 
-  Attributes:
-    accuracy: its test accuracies, in the order of seeds.
-    cost: time of a run, as a multiple of plain training's.
-  """
-
-  accuracy: Sequence[float]
-  cost: float
+  accuracy: Sequence[float]  # on test images, in the order of seeds
+  cost: float  # time of a run, as a multiple of plain training's
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -88,14 +89,8 @@ def main(argv: Sequence[str] | None = None) -> None:
   variants = options.variants.split(",")
   workdir: Path = options.workdir
   for variant in variants:
-    tuning = SweepFlags(
-      (variant,),
-      options.tuning_seeds,
-      0,
-      GRIDS.get(variant, CHEAP_GRID),
-      True,
-      None,
-    )
+    grid = GRIDS.get(variant, CHEAP_GRID)
+    tuning = SweepFlags((variant,), options.tuning_seeds, 0, grid, True, None)
     sweep(CONFIG, [], tuning, workdir / "tuning")
   best = workdir / "tuning" / "best.json"
   reporting = SweepFlags(
@@ -195,24 +190,20 @@ def table(points: Mapping[str, Point], chosen: Mapping[str, Any]) -> str:
   full = max(
     np.mean(points[name].accuracy) - np.mean(plain) for name in ("sam", "obf")
   )
-  lines = [
-    "| variant | cost | test accuracy | minus plain | share of the full gain "
-    "| setting |",
-    "| --- | ---: | ---: | ---: | ---: | --- |",
-  ]
+  header = ["variant", "cost", "test accuracy", "minus plain"]
+  header += ["share of the full gain", "setting"]
+  rows = []
   for name, point in sorted(points.items(), key=lambda item: item[1].cost):
-    mean = mean_over_runs(point.accuracy)
     gain = paired_difference(point.accuracy, plain)
     setting = ", ".join(
       f"{key.rpartition('.')[2]} {value:g}"
       for key, value in chosen[name]["overrides"].items()
     )
-    lines.append(
-      f"| {name} | {point.cost:.2f} | {mean.mean:.4f} ± "
-      f"{mean.standard_error or 0:.4f} | {gain.mean:+.4f} [{gain.low:+.4f}, "
-      f"{gain.high:+.4f}] | {gain.mean / full:.0%} | {setting} |"
-    )
-  return "\n".join(lines) + "\n"
+    accuracy = mean_text(*mean_over_runs(point.accuracy))
+    share = f"{gain.mean / full:.0%}"
+    cost, minus_plain = f"{point.cost:.2f}", interval_text(*gain)
+    rows.append([name, cost, accuracy, minus_plain, share, setting])
+  return markdown_table(header, rows)
 
 
 def draw(path: Path, points: Mapping[str, Point]) -> None:
@@ -220,12 +211,8 @@ def draw(path: Path, points: Mapping[str, Point]) -> None:
 
   What is far below plain training is a triangle at the lower edge.
   """
-  import matplotlib
-
-  matplotlib.use("Agg")
-  from matplotlib import pyplot
-
-  figure, axes = pyplot.subplots(figsize=(9, 5.5))
+  figure = new_figure(9, 5.5, dpi=120)
+  axes = figure.subplots()
   colors = {"plain": "tab:gray", "sam": "tab:blue", "obf": "tab:orange"}
   ordered = sorted(points.items(), key=lambda item: item[1].cost)
   lowest = np.mean(points["plain"].accuracy) - 0.006
@@ -242,13 +229,8 @@ def draw(path: Path, points: Mapping[str, Point]) -> None:
       color=color,
       label=f"{number}  {name}  {mean.mean:.4f}",
     )
-    axes.annotate(
-      str(number),
-      (point.cost, height),
-      (5, 4),
-      textcoords="offset points",
-      fontsize=8,
-    )
+    look = {"textcoords": "offset points", "fontsize": 8}
+    axes.annotate(str(number), (point.cost, height), (5, 4), **look)
     if mean.mean > best:
       best = mean.mean
       steps.append((point.cost, best))
@@ -256,12 +238,8 @@ def draw(path: Path, points: Mapping[str, Point]) -> None:
   axes.axvline(1.25, color="0.8", linestyle=":")
   axes.set_xlabel("time of a run, in runs of plain training")
   axes.set_ylabel("test accuracy, mean and standard error")
-  axes.legend(
-    loc="center left", bbox_to_anchor=(1, 0.5), fontsize=8, markerscale=0.7
-  )
-  figure.tight_layout()
-  figure.savefig(path, dpi=120)
-  pyplot.close(figure)
+  figure.legend(loc="outside right center", fontsize=8, markerscale=0.7)
+  figure.savefig(path)
 
 
 if __name__ == "__main__":

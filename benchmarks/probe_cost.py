@@ -22,6 +22,7 @@ from forgetsam.experiment.build import (
   build_sources,
 )
 from forgetsam.experiment.config import apply_overrides, load_config_file
+from forgetsam.experiment.tables import markdown_table
 
 VARIANTS = ("plain", "sam", "obf")
 
@@ -31,18 +32,18 @@ def main(argv: Sequence[str] | None = None) -> None:
   parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
   parser.add_argument("--rounds", type=int, default=15)
   rounds = parser.parse_args(argv).rounds
-  print("| variant | steps | seconds without | ratio with the probe |")
-  print("|---|---|---|---|")
+  rows = []
   for variant in VARIANTS:
     config = load_config_file(f"configs/fashion_mnist_2k.py:{variant}")
     apply_overrides(config, ["--config.probe.perturbations=sam,obf"])
     experiment = build_experiment(config, build_sources(config))
-    plain, probed = measure(experiment, config.probe.every_steps, rounds)
+    steps = config.probe.every_steps
+    plain, probed = measure(experiment, steps, rounds)
     low, middle, high = np.quantile(probed / plain, [0.25, 0.5, 0.75])
-    print(
-      f"| {variant} | {config.probe.every_steps} | {np.median(plain):.3f} |"
-      f" {middle:.3f} ({low:.3f} to {high:.3f}) |"
-    )
+    ratio = f"{middle:.3f} ({low:.3f} to {high:.3f})"
+    rows.append([variant, str(steps), f"{np.median(plain):.3f}", ratio])
+  header = ["variant", "steps", "seconds without", "ratio with the probe"]
+  print(markdown_table(header, rows), end="")
 
 
 def measure(

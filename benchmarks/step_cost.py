@@ -24,6 +24,7 @@ import optax
 from optax import contrib
 
 import forgetsam as fs
+from forgetsam.experiment.tables import markdown_table
 
 RHO, LEARNING_RATE = 0.05, 0.05
 LOSS = fs.softmax_cross_entropy()
@@ -47,33 +48,20 @@ SETUPS = {
 
 
 class Step(NamedTuple):
-  """A step that can be run again and again on its own state.
+  """A step that can be run again and again on its own state."""
 
-  Attributes:
-    compile: compiles it anew; `(state, batch) -> state` when called.
-    start: makes its first state.
-  """
-
-  compile: Callable[[], Any]
-  start: Callable[[], Any]
+  compile: Callable[[], Any]  # anew, to `(state, batch) -> state`
+  start: Callable[[], Any]  # makes its first state
 
 
 class Cost(NamedTuple):
-  """What a compiled step costs.
+  """What a compiled step costs; operations and bytes by XLA's count."""
 
-  Attributes:
-    seconds: of a step, one per round.
-    compile_seconds: of each compilation.
-    flops: floating-point operations, by XLA's count.
-    bytes_moved: bytes that its operations read and write, by XLA's count.
-    temporary: bytes that live only during the step.
-  """
-
-  seconds: list[float]
-  compile_seconds: list[float]
+  seconds: list[float]  # of a step, one per round
+  compile_seconds: list[float]  # of each compilation
   flops: float
-  bytes_moved: float
-  temporary: int
+  bytes_moved: float  # that its operations read and write
+  temporary: int  # bytes that live only during the step
 
 
 def perturbs() -> dict[str, tuple[Any, Any]]:
@@ -227,20 +215,19 @@ def _cost(compiled: Any, seconds: list[float], compiling: list[float]) -> Cost:
 def table(costs: dict[str, Cost], parameter_bytes: int) -> str:
   """All as multiples of the plain step, times also of optax's."""
   plain, theirs = costs["plain, 1"], costs["optax, 1"]
-  lines = [
-    "| step, micro-batches | time, of plain's | time, of optax's | operations |"
-    " temporary memory, beyond plain's, in copies of the parameters |"
-    " compile time |",
-    "|---|---|---|---|---|---|",
-  ]
+  header = ["step, micro-batches", "time, of plain's", "time, of optax's"]
+  header += ["operations", "memory, beyond plain's, in copies of parameters"]
+  header += ["compile time"]
+  rows = []
   for name, cost in sorted(costs.items(), key=lambda item: item[0][-1]):
+    times = _ratio(cost, plain), _ratio(cost, theirs)
     beyond = (cost.temporary - plain.temporary) / parameter_bytes
     compiling = np.min(cost.compile_seconds) / np.min(plain.compile_seconds)
-    lines.append(
-      f"| {name} | {_ratio(cost, plain)} | {_ratio(cost, theirs)} |"
-      f" {cost.flops / plain.flops:.2f} | {beyond:+.2f} | {compiling:.2f} |"
+    operations = f"{cost.flops / plain.flops:.2f}"
+    rows.append(
+      [name, *times, operations, f"{beyond:+.2f}", f"{compiling:.2f}"]
     )
-  return "\n".join(lines)
+  return markdown_table(header, rows)
 
 
 def _ratio(cost: Cost, other: Cost) -> str:
