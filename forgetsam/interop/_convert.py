@@ -57,7 +57,8 @@ def from_torch(
   Raises:
     ImportError: a .pth file, and PyTorch is not installed.
     ValueError: names or shapes differ from the model's, in which case the
-      message lists them all; or the file cannot be read.
+      message lists them all, or gives the prefix that the names have, as in
+      files of Lightning and of weights' averages; or the file cannot be read.
 
   Example:
     >>> options = {"width": 4, "depth": 1, "num_heads": 2}
@@ -73,6 +74,7 @@ def from_torch(
   state = read_state(state_dict)
   module = models.create(model_name, 1, **options)
   names = torch_names(model_name, module)
+  _refuse_prefix(model_name, state, names)
   shape_of = {name: array.shape for name, array in state.items()}.get
   classes = _axis(shape_of(f"{names.head}.weight"), 0, default=1)
   channels = _axis(shape_of(names.stem), 1, default=3)
@@ -143,6 +145,28 @@ def to_torch(
   }
   state.update({name: np.zeros((), np.int64) for name in names.counters})
   return state
+
+
+def _refuse_prefix(model_name: str, state: Arrays, names: Names) -> None:
+  """Names what a training framework put before the names of a model's arrays."""
+  expected = [entry.name for entry in names.entries]
+
+  def has_most(prefix: str) -> bool:
+    found = sum(prefix + name in state for name in expected)
+    return prefix != "" and 2 * found > len(expected)
+
+  stems = (name for name in state if name.endswith(names.stem))
+  prefixes = {name.removesuffix(names.stem) for name in stems}
+  if not (found := sorted(filter(has_most, prefixes))):
+    return
+  others = [name for name in state if not name.startswith(tuple(found))]
+  beside = f", beside {', '.join(others[:3])}" if others else ""
+  raise ValueError(
+    f"state_dict for {model_name!r} has the prefix "
+    f"{' or '.join(map(repr, found))} before the model's names{beside}: pass "
+    f"(or save) {{name.removeprefix({found[0]!r}): value for name, value in "
+    f"state_dict.items() if name.startswith({found[0]!r})}}"
+  )
 
 
 def _to_ours(

@@ -23,7 +23,14 @@ _PREFIXES = ("module.", "_orig_mod.")
 def read_state(source: Mapping[str, Any] | str | Path) -> Arrays:
   """Reads a PyTorch state, without what training wrapped it in, in float32."""
   state = source if isinstance(source, Mapping) else _read_file(source)
-  return {name: _array(name, value) for name, value in _unwrap(state).items()}
+  state = _unwrap(state)
+  if inner := [name for name, value in state.items() if _holds_arrays(value)]:
+    entries = " or ".join(f"state[{name!r}]" for name in inner)
+    raise ValueError(
+      f"state_dict has its weights under {', '.join(map(repr, inner))}, and "
+      f"under none of {', '.join(_WRAPPERS)}: pass (or save) {entries} itself."
+    )
+  return {name: _array(name, value) for name, value in state.items()}
 
 
 def _read_file(source: str | Path) -> Mapping[str, Any]:
@@ -89,6 +96,14 @@ def _unwrap(state: Mapping[str, Any]) -> Mapping[str, Any]:
       logging.info("The prefix %r of all names is dropped.", prefix)
       return _unwrap({k.removeprefix(prefix): v for k, v in state.items()})
   return state
+
+
+def _holds_arrays(value: Any) -> bool:
+  return (
+    isinstance(value, Mapping)
+    and bool(value)
+    and all(hasattr(x, "shape") for x in value.values())
+  )
 
 
 def _array(name: str, value: Any) -> Shaped[np.ndarray, "..."]:

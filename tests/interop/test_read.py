@@ -91,6 +91,51 @@ def test_a_prefix_of_some_names_is_none(state):
     _import(some)
 
 
+@pytest.mark.parametrize(
+  ("prefix", "others"),
+  [
+    ("model.", {}),  # Lightning
+    ("model.", {"criterion.weight": np.ones(3, np.float32)}),
+    ("module.", {"n_averaged": np.array(7)}),  # PyTorch's AveragedModel
+    ("ema_model.module.", {"initted": np.array(True), "step": np.array(9)}),
+  ],
+)
+@pytest.mark.parametrize("wrapper", [None, "state_dict"])
+def test_a_prefix_is_named_with_what_to_do(state, prefix, others, wrapper):
+  named = {prefix + name: value for name, value in state.items()} | others
+  with pytest.raises(ValueError, match="has the prefix") as error:
+    _import({wrapper: named} if wrapper else named)
+  said = str(error.value)
+  assert f"{{name.removeprefix({prefix!r}): value for" in said
+  assert all(name in said for name in others)
+  # The message's own words.
+  _same(
+    _import(
+      {
+        name.removeprefix(prefix): value
+        for name, value in named.items()
+        if name.startswith(prefix)
+      }
+    ),
+    _import(state),
+  )
+
+
+def test_two_networks_in_one_file_are_both_named(state):
+  both = {
+    f"{who}.{k}": v for who in ("student", "teacher") for k, v in state.items()
+  }
+  with pytest.raises(ValueError, match=r"'student\.'.*'teacher\.'"):
+    _import(both)
+
+
+@pytest.mark.parametrize("entry", ["state_dict_ema", "ema", "net"])
+def test_weights_under_another_entry_are_named(state, entry):
+  saved = {"epoch": 3, entry: state, "optimizer": {"state": {}}}
+  with pytest.raises(ValueError, match=rf"under '{entry}'.*state\['{entry}'\]"):
+    _import(saved)
+
+
 class _Tensor:
   """The part of `torch.Tensor` that the reader uses."""
 
