@@ -11,7 +11,8 @@ from forgetsam.perturbations._friendly import FriendlyState, friendly_sam
 from forgetsam.perturbations._look_sam import LookSAMState, look_sam
 from forgetsam.perturbations._momentum import momentum_ascent
 from forgetsam.perturbations._multi_step import multi_step
-from forgetsam.perturbations._only import norm_layers, only
+from forgetsam.perturbations._norm_layers import norm_layers
+from forgetsam.perturbations._only import only
 from forgetsam.perturbations._perturbed_gradient import (
   PerturbedGradientState,
   perturbed_gradient,

@@ -65,43 +65,6 @@ def only(
   return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
 
-def norm_layers(params: PyTree) -> PyTree:
-  """The mask of normalisation layers, for `only`: a pytree of booleans.
-
-  It chooses the arrays of every layer with one named `scale`, as Flax Linen and
-  NNX name it in BatchNorm, LayerNorm, GroupNorm and RMSNorm alone.
-  `only(sam(rho), norm_layers)` is then SAM-ON.
-
-  Args:
-    params: nested dicts of arrays, or another pytree with named leaves.
-
-  Raises:
-    ValueError: no layer has a scale.
-
-  Example:
-    >>> norm_layers({"dense": {"kernel": 1.0}, "norm": {"scale": 1.0}})
-    {'dense': {'kernel': False}, 'norm': {'scale': True}}
-
-  References:
-    Mueller et al., *Normalization Layers Are All That SAM Needs*, NeurIPS 2023.
-  """
-  paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(params)]
-  layers = {path[:-1] for path in paths if path and _name(path[-1]) == "scale"}
-  if not layers:
-    names = sorted({jax.tree_util.keystr(path) for path in paths})
-    raise ValueError(
-      "norm_layers found no array named 'scale' in params, only "
-      f"{', '.join(names)}: pass only a mask of your own"
-    )
-  return jax.tree_util.tree_map_with_path(
-    lambda path, _: path[:-1] in layers, params
-  )
-
-
-def _name(key: Any) -> Any:
-  return getattr(key, "key", getattr(key, "name", None))
-
-
 def _resolve(mask: Mask, params: PyTree) -> PyTree:
   """The mask with one boolean for every array of params."""
   chosen = mask(params) if callable(mask) else mask

@@ -1,18 +1,20 @@
 """Perturbing normalisation layers alone: SAM-ON from `only` and a mask."""
 
+import equinox as eqx
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax import nnx, traverse_util
 from meshes import data_mesh
 
 import forgetsam as fs
 
 
-def chosen(params):
-  mask = fs.norm_layers(params)
+def chosen(params, names=None):
+  mask = fs.norm_layers(params, names)
   leaves = jax.tree_util.tree_leaves_with_path(mask)
   return {
     jax.tree_util.keystr(path, simple=True, separator="/")
@@ -147,6 +149,128 @@ def test_in_the_train_step_on_eight_devices():
   )
 
 
-def test_a_model_without_norms_is_refused():
-  with pytest.raises(ValueError, match=r"no array named 'scale'.*'kernel'"):
-    fs.norm_layers({"dense": {"kernel": jnp.ones(2)}})
+def test_in_an_nnx_state():
+  class Net(nnx.Module):
+    def __init__(self, rngs):
+      self.dense = nnx.Linear(3, 4, rngs=rngs)
+      self.norms = nnx.List(
+        [nnx.BatchNorm(4, rngs=rngs), nnx.RMSNorm(4, rngs=rngs)]
+      )
+
+  params = nnx.split(Net(nnx.Rngs(0)), nnx.Param, ...)[1]
+  expected = {"norms/0/scale", "norms/0/bias", "norms/1/scale"}
+  assert {name.removesuffix("/value") for name in chosen(params)} == expected
+  assert chosen(nnx.to_pure_dict(params)) == expected
+  perturbation = fs.only(fs.sam(1.0), fs.norm_layers)
+  ones = jax.tree.map(jnp.ones_like, params)
+  delta, _ = perturbation.update(ones, perturbation.init(params), params)
+  np.testing.assert_array_equal(delta["dense"]["kernel"][...], 0)
+  np.testing.assert_allclose(delta["norms"][1]["scale"][...], 12**-0.5)
+
+
+def test_in_an_equinox_model():
+  key = jax.random.key(0)
+  model = {
+    "dense": eqx.nn.Linear(3, 4, key=key),
+    "square": eqx.nn.Linear(1, 1, key=key),
+    "conv": eqx.nn.Conv1d(3, 4, 1, key=key),
+    "embedding": eqx.nn.Embedding(4, 3, key=key),
+    "norms": [eqx.nn.LayerNorm(4), eqx.nn.GroupNorm(2, 4), eqx.nn.RMSNorm(4)],
+    "rms_norm": eqx.nn.RMSNorm(4, use_bias=False),
+    # Layers for a scan, whose arrays have one axis more.
+    "stacked": {
+      "norm": eqx.filter_vmap(lambda _: eqx.nn.LayerNorm(4))(jnp.ones(2)),
+      "dense": eqx.filter_vmap(lambda k: eqx.nn.Linear(2, 2, key=k))(
+        jax.random.split(key)
+      ),
+    },
+    "prelu": eqx.nn.PReLU(),
+  }
+  assert chosen(eqx.filter(model, eqx.is_inexact_array)) == {
+    *(f"norms/{i}/{name}" for i in range(3) for name in ("weight", "bias")),
+    "rms_norm/weight",
+    "stacked/norm/weight",
+    "stacked/norm/bias",
+  }
+
+
+@pytest.mark.parametrize(
+  ("shapes", "norms"),
+  [
+    (  # PyTorch
+      {
+        "conv1.weight": (4, 3, 3, 3),
+        "bn1.weight": (4,),
+        "bn1.bias": (4,),
+        "layer1.0.downsample.1.weight": (4,),
+        "layer1.0.downsample.1.bias": (4,),
+        "layers.0.input_layernorm.weight": (4,),
+        "layers.0.act.weight": (4,),  # a PReLU
+        "layers.0.ls1.gamma": (4,),  # a LayerScale
+        "head.weight": (2, 4),
+        "head.bias": (2,),
+      },
+      {
+        "bn1.weight",
+        "bn1.bias",
+        "layer1.0.downsample.1.weight",
+        "layer1.0.downsample.1.bias",
+        "layers.0.input_layernorm.weight",
+      },
+    ),
+    (  # Keras, whose variables know their paths
+      {
+        "net/dense/kernel": (3, 4),
+        "net/dense/bias": (4,),
+        "net/batch_normalization/gamma": (4,),
+        "net/batch_normalization/beta": (4,),
+        "net/rms_normalization/scale": (4,),
+      },
+      {
+        "net/batch_normalization/gamma",
+        "net/batch_normalization/beta",
+        "net/rms_normalization/scale",
+      },
+    ),
+  ],
+)
+@pytest.mark.parametrize("nested", [False, True])
+def test_by_names_of_other_libraries(shapes, norms, nested):
+  params = {k: jax.ShapeDtypeStruct(v, jnp.float32) for k, v in shapes.items()}
+  if nested:
+    split = {
+      tuple(k.replace(".", "/").split("/")): v for k, v in params.items()
+    }
+    params = traverse_util.unflatten_dict(split)
+    norms = {name.replace(".", "/") for name in norms}
+  assert chosen(params) == norms
+
+
+def test_names_of_ones_own():
+  params = {"a": {"w": 1.0, "b": 1.0}, "c": {"d": {"w": 1.0}}, "e": 1.0}
+  for names, expected in (
+    (("a",), {"a/w", "a/b"}),
+    (("d", "e"), {"c/d/w", "e"}),
+    ("w", {"a/w", "c/d/w"}),
+  ):
+    assert chosen(params, names) == expected
+  with pytest.raises(ValueError, match=r"found no norm in params.*'e'"):
+    fs.norm_layers(params, ("a", "norm"))
+
+
+@pytest.mark.parametrize(
+  "params",
+  [
+    {"dense": {"kernel": jnp.ones(2)}},
+    [jnp.ones(2), jnp.ones(2)],  # Keras' lists of variables
+    {"act": {"weight": jnp.ones(2)}},
+    {"dense": {"weight": jnp.ones((2, 2)), "bias": jnp.ones(2)}},
+    jnp.ones(2),
+  ],
+)
+def test_a_model_without_norms_is_refused(params):
+  (path, _), *_ = jax.tree_util.tree_leaves_with_path(params)
+  with pytest.raises(ValueError, match="no array named 'scale'") as error:
+    fs.norm_layers(params)
+  assert jax.tree_util.keystr(path) in str(error.value)
+  assert "names=(...)), or pass only a mask of your own" in str(error.value)
