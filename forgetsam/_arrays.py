@@ -1,5 +1,10 @@
-"""Pytrees of arrays: precision, `params + delta`, norms, inner products."""
+"""Pytrees of arrays: precision, `params + delta`, norms, inner products.
 
+A complex number counts as the pair of its real and its imaginary part.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -13,18 +18,46 @@ from forgetsam._typing import PyTree, Scalar
 _SMALLEST, _LARGEST = 1e-30, 1e37
 
 
+@contextlib.contextmanager
+def usual_promotion() -> Iterator[None]:
+  """JAX's default promotion for others' code, such as optax's, in strict modes.
+
+  Ours needs none: it runs under JAX_NUMPY_DTYPE_PROMOTION=strict and
+  JAX_NUMPY_RANK_PROMOTION=raise as it is.
+  """
+  with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+    yield
+
+
 def is_float(x: Any) -> bool:
-  return jnp.issubdtype(x.dtype, jnp.floating)
+  """Whether an array holds real or complex floating-point numbers."""
+  return jnp.issubdtype(x.dtype, jnp.inexact)
 
 
 def at_least_float32(x: Array) -> Array:
   """Casts bfloat16 and float16 to float32; leaves wider types alone."""
   x = jnp.asarray(x)
-  return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+  return x.astype(_wide(x))
 
 
 def wide_zeros(tree: PyTree) -> PyTree:
-  return jax.tree.map(lambda x: jnp.zeros_like(at_least_float32(x)), tree)
+  """Zeros in at least float32, of arrays or of their shapes and dtypes."""
+  return jax.tree.map(lambda x: jnp.zeros_like(x, dtype=_wide(x)), tree)
+
+
+def conj(tree: PyTree) -> PyTree:
+  """From JAX's gradient of a real function to the direction of its ascent.
+
+  For a slope of (a, b) in (re, im), JAX gives a - bi, and optax takes a + bi.
+  """
+  return jax.tree.map(lambda x: jnp.conj(x) if jnp.iscomplexobj(x) else x, tree)
+
+
+def _wide(x: Any) -> Any:
+  # No `promote_types`, which strict dtype promotion refuses.
+  dtype = jnp.result_type(x)
+  wide = jnp.issubdtype(dtype, jnp.inexact) and jnp.finfo(dtype).bits >= 32
+  return dtype if wide else jnp.dtype(jnp.float32)
 
 
 def cast_like(tree: PyTree, like: PyTree) -> PyTree:
@@ -46,44 +79,61 @@ def tree_norm(tree: PyTree) -> Float[Array, ""]:
   Where the sum of squares under- or overflows, one `lax.cond` on the finished
   scalar divides by the largest entry first: other norms pay the plain price.
   """
-  leaves = [at_least_float32(x) for x in jax.tree.leaves(tree)]
+  leaves = _real_leaves(tree)
   if not leaves:
     return jnp.zeros((), jnp.float32)
-  total = _sum_of_squares(leaves)
+  total = _dot(leaves, leaves)
   in_range = (total >= _SMALLEST) & (total <= _LARGEST)
   return jax.lax.cond(
     in_range, lambda: jnp.sqrt(total), lambda: _scaled(leaves)
   )
 
 
-def _sum_of_squares(leaves: list[Array]) -> Array:
+def _real_leaves(tree: PyTree) -> list[Array]:
+  """The leaves in at least float32, real and imaginary parts apart."""
+  leaves = [at_least_float32(x) for x in jax.tree.leaves(tree)]
+  return [part for x in leaves for part in _parts(x)]
+
+
+def _parts(x: Array) -> tuple[Array, ...]:
+  return (x.real, x.imag) if jnp.iscomplexobj(x) else (x,)
+
+
+def _on_parts(f: Callable[..., Array], *arrays: Array) -> Array:
+  """A linear function of arrays of one dtype, without complex products."""
+  results = [f(*parts) for parts in zip(*map(_parts, arrays), strict=True)]
+  return jax.lax.complex(*results) if len(results) == 2 else results[0]
+
+
+def _dot(left: list[Array], right: list[Array]) -> Array:
   # Elementwise products: TPUs would multiply a `vdot` in bfloat16.
-  return sum((jnp.sum(x * x) for x in leaves), jnp.zeros((), jnp.float32))
+  pairs = zip(left, right, strict=True)
+  return sum((jnp.sum(a * b) for a, b in pairs), jnp.zeros((), jnp.float32))
 
 
 def _scaled(leaves: list[Array]) -> Array:
   maxima = [jnp.max(jnp.abs(x), initial=0.0) for x in leaves]
   largest = jnp.max(jnp.stack(maxima))
   divisor = jnp.where(largest > 0, largest, 1)
-  return largest * jnp.sqrt(_sum_of_squares([x / divisor for x in leaves]))
+  scaled = [x / divisor for x in leaves]
+  return largest * jnp.sqrt(_dot(scaled, scaled))
 
 
 def tree_dot(left: PyTree, right: PyTree) -> Float[Array, ""]:
-  """Inner product of two trees, in float32 on every backend."""
-  products = jax.tree.map(
-    lambda a, b: jnp.sum(at_least_float32(a) * at_least_float32(b)),
-    left,
-    right,
-  )
-  return jax.tree.reduce(jnp.add, products, jnp.zeros((), jnp.float32))
+  """Real inner product of two trees, in float32 on every backend."""
+  return _dot(_real_leaves(left), _real_leaves(right))
 
 
 def orthogonal(tree: PyTree, to: PyTree) -> PyTree:
-  """A tree without its part along another, in at least float32."""
+  """A tree without its part along another, each array in at least float32."""
   direction = unit(to)
   along = tree_dot(tree, direction)
+
+  def subtract(x: Array, d: Array) -> Array:
+    return (x - along * d).astype(x.dtype)
+
   return jax.tree.map(
-    lambda x, d: at_least_float32(x) - along * d, tree, direction
+    lambda x, d: _on_parts(subtract, at_least_float32(x), d), tree, direction
   )
 
 
@@ -92,19 +142,23 @@ def plain_norm(tree: PyTree) -> Float[Array, ""]:
 
   For numbers that are only looked at: 0 or infinite out of float32's range.
   """
-  leaves = [at_least_float32(x) for x in jax.tree.leaves(tree)]
-  return jnp.sqrt(_sum_of_squares(leaves))
+  leaves = _real_leaves(tree)
+  return jnp.sqrt(_dot(leaves, leaves))
 
 
 def to_length(tree: PyTree, length: Scalar) -> PyTree:
-  """`length * tree / ||tree||` in at least float32; zero stays zero."""
+  """`length * tree / ||tree||`, in at least float32; zero stays zero."""
   norm = tree_norm(tree)
   # One multiplication by length / norm would do, but for norms whose inverse
   # float32 cannot hold: those take a power of two first.
   power = jnp.where(norm < _SMALLEST, 2.0**100, 1.0)
   power = jnp.where(norm > 1 / _SMALLEST, 2.0**-100, power)
   factor = length / jnp.where(norm == 0, 1, norm * power)
-  return jax.tree.map(lambda x: at_least_float32(x) * power * factor, tree)
+
+  def scale(x: Array) -> Array:
+    return (x * power * factor).astype(x.dtype)
+
+  return jax.tree.map(lambda x: _on_parts(scale, at_least_float32(x)), tree)
 
 
 def unit(tree: PyTree) -> PyTree:

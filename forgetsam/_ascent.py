@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from forgetsam._arrays import at_least_float32
+from forgetsam._arrays import at_least_float32, conj
 from forgetsam._checks import check_choice, check_number
 from forgetsam._losses import target_distribution
 from forgetsam._typing import AscentSignal, Labels, Logits, Loss, PyTree, Scalar
@@ -159,6 +159,7 @@ def ascent_and_descent(
   Returns:
     A function of `(params, labels)` to the ascent gradient at params, the
     function `params -> gradient of the loss`, and `AscentAux(logits, loss)`.
+    Gradients of complex parameters are optax's, the conjugate of `jax.grad`'s.
 
   Example:
     >>> import optax, forgetsam as fs
@@ -181,8 +182,11 @@ def ascent_and_descent(
     params: PyTree, labels: Labels
   ) -> tuple[PyTree, Callable[[PyTree], PyTree], AscentAux]:
     logits, pullback = jax.vjp(logits_fn, params)
-    (ascent_grads,) = pullback(signal(logits, labels))
-    grad_fn = jax.grad(lambda p: loss(logits_fn(p), labels))
+    ascent_grads = conj(pullback(signal(logits, labels))[0])
+
+    def grad_fn(params: PyTree) -> PyTree:
+      return conj(jax.grad(lambda p: loss(logits_fn(p), labels))(params))
+
     return ascent_grads, grad_fn, AscentAux(logits, loss(logits, labels))
 
   return both

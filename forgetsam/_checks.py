@@ -45,10 +45,26 @@ def check_rho(name: str, value: Any) -> None:
 
 def check_count(name: str, value: Any, otherwise: str = "") -> None:
   """Raises a `ValueError` where a value is not an integer of at least 1."""
-  whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
-  if not whole or value < 1:
+  if not _is_integer(value) or value < 1:
     raise ValueError(
       f"{name}={value!r} must be an integer of at least 1{otherwise}"
+    )
+
+
+def check_seed(name: str, value: Any) -> None:
+  """Raises a `ValueError` where a seed has no JAX key of its own.
+
+  JAX keeps 32 bits of a seed, so that 7 and 2**32 + 7 would share a key. Arrays
+  pass unchecked where they hold integers.
+  """
+  if isinstance(value, (jax.Array, np.ndarray)):
+    whole = np.issubdtype(value.dtype, np.integer)
+  else:
+    whole = _is_integer(value) and 0 <= value < 2**32
+  if not whole:
+    raise ValueError(
+      f"{name}={value!r} must be an integer, at least 0 and below 2**32: JAX "
+      "folds others onto those"
     )
 
 
@@ -65,6 +81,10 @@ def check_params(name: str, params: Any, extra: str = "") -> None:
     raise ValueError(
       f"{name} needs params: call update(gradients, state, params{extra})"
     )
+
+
+def _is_integer(value: Any) -> bool:
+  return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
 
 
 def _range(low: float, high: float, exclude_high: bool) -> str:

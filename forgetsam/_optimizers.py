@@ -1,7 +1,7 @@
 """Optimizers of the paper that optax does not have."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +10,7 @@ from jaxtyping import Array, Int
 
 from forgetsam._arrays import at_least_float32
 from forgetsam._checks import check_number, check_params
+from forgetsam._schedules import value_at
 from forgetsam._typing import PyTree, Scalar
 
 
@@ -96,8 +97,7 @@ def shrink_and_perturb(
     check_number("factor", factor, low=0, high=1)
 
   def init_fn(params: PyTree) -> ShrinkAndPerturbState:
-    # A copy: params' own buffers may be donated to the step that follows.
-    initial = jax.tree.map(lambda w: jnp.array(w, copy=True), params)
+    initial = jax.tree.map(_copy, params)
     return ShrinkAndPerturbState(jnp.zeros((), jnp.int32), initial)
 
   def update_fn(
@@ -108,7 +108,7 @@ def shrink_and_perturb(
   ) -> tuple[PyTree, ShrinkAndPerturbState]:
     check_params("shrink_and_perturb", params)
     count = optax.safe_increment(state.count)
-    f = factor(count) if callable(factor) else factor
+    f = value_at(factor, count)
 
     def pull(u: Array, w: Array, w_0: Array) -> Array:
       wide = at_least_float32(u), at_least_float32(w), at_least_float32(w_0)
@@ -118,3 +118,10 @@ def shrink_and_perturb(
     return pulled, ShrinkAndPerturbState(count, state.initial_params)
 
   return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
+def _copy(w: Any) -> Array:
+  """A copy, as a step may be given w's own buffer; zeros for a bare shape."""
+  if isinstance(w, jax.ShapeDtypeStruct):
+    return jnp.zeros_like(w)
+  return jnp.array(w, copy=True)

@@ -1,9 +1,12 @@
-"""Schedules of the perturbation radius."""
+"""Schedules of the perturbation radius, and their values."""
+
+from typing import Any
 
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
+from forgetsam._arrays import usual_promotion
 from forgetsam._checks import check_rho, is_number
 from forgetsam._typing import Scalar
 
@@ -52,3 +55,11 @@ def lr_proportional_rho(
     return jnp.maximum(0.0, fraction * (rho_max - rho_min) + rho_min)
 
   return schedule
+
+
+def value_at(scalar_or_schedule: Any, count: Array) -> Any:
+  """A hyper-parameter, or its schedule's value, at an update count."""
+  if not callable(scalar_or_schedule):
+    return scalar_or_schedule
+  with usual_promotion():
+    return scalar_or_schedule(count)

@@ -22,7 +22,8 @@ def scale_by_magnitude(
     eta: what is added to the magnitude, in units of the weights, at least 0.
 
   Raises:
-    ValueError: eta is negative or nan; `update` without params.
+    ValueError: eta is negative or nan; `update` without params, or with complex
+      ones, whose |w| could be that of the number or of each part.
 
   Example:
     >>> transform = scale_by_magnitude(eta=1.0)
@@ -36,6 +37,12 @@ def scale_by_magnitude(
   check_number("eta", eta, low=0)
 
   def scale(g: Array, w: Array) -> Array:
+    if jnp.iscomplexobj(w):
+      raise ValueError(
+        f"scale_by_magnitude (of asam) is given params of {w.dtype}, whose |w| "
+        "could be the number's or that of each part. For the parts, wrap it: "
+        "optax.contrib.split_real_and_imaginary(asam(rho))"
+      )
     magnitude = jnp.abs(at_least_float32(w)) + eta
     return (magnitude * at_least_float32(g)).astype(g.dtype)
 

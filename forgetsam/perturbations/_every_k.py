@@ -10,6 +10,7 @@ from jaxtyping import Array, Bool, Int
 from forgetsam._arrays import at_least_float32, cast_like, wide_zeros
 from forgetsam._checks import check_count, check_params
 from forgetsam._typing import GradFn, PyTree
+from forgetsam.perturbations._skipping import gate
 
 
 class EveryKState(NamedTuple):
@@ -79,17 +80,13 @@ def every_k(
   ) -> tuple[PyTree, EveryKState]:
     stored = state.ascent_grads
     due = (state.count % k == 0) | _is_zero(stored)
-    if ascent_fn is None:
-      direction = jax.tree.map(
-        lambda g, a: jnp.where(due, at_least_float32(g), a),
-        ascent_grads,
-        stored,
-      )
-    else:
+    fresh = ascent_grads
+    if ascent_fn is not None:
       check_params("every_k with ascent_fn", params)
-      direction = jax.lax.cond(
-        due, lambda p: cast_like(ascent_fn(p), stored), lambda _: stored, params
-      )
+      fresh = gate(due, ascent_fn)(params)
+    direction = jax.tree.map(
+      lambda g, a: jnp.where(due, at_least_float32(g), a), fresh, stored
+    )
     delta, inner_state = inner.update(
       cast_like(direction, ascent_grads),
       state.perturbation,

@@ -73,11 +73,12 @@ def friendly_sam(
     )
     # The first gradient is the first average: zeros would make it too short.
     weight = jnp.where(state.count == 0, 1.0, 1.0 - decay)
-    mean = jax.tree.map(
-      lambda g, m: (m + weight * (at_least_float32(g) - m)).astype(m.dtype),
-      updates,
-      state.mean,
-    )
+
+    def average(g: Array, m: Array) -> Array:
+      step = weight.astype(m.dtype) * (at_least_float32(g) - m)
+      return (m + step).astype(m.dtype)
+
+    mean = jax.tree.map(average, updates, state.mean)
     return direction, FriendlyState(optax.safe_increment(state.count), mean)
 
   without_mean = optax.GradientTransformationExtraArgs(init_fn, update_fn)

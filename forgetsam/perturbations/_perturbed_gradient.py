@@ -20,7 +20,7 @@ class PerturbedGradientState(NamedTuple):
   Attributes:
     perturbation: the state of the perturbation.
     perturbed_loss: the loss at params + delta of the last update, in float32;
-      nan where only `grad_fn` was given, and before the first update.
+      0 where only `grad_fn` was given, and before the first update.
     perturbation_norm: the Euclidean norm of the last delta.
   """
 
@@ -49,7 +49,10 @@ def perturbed_gradient(
   - `opt_state`: the optimizer's state, for perturbations along its momentum.
 
   Bfloat16 and float16 leaves are perturbed in float32; the gradient comes back
-  in the leaf's dtype. `optax.MultiSteps` belongs after it, as in
+  in the leaf's dtype. A complex leaf is the pair of its parts, and its gradient
+  optax's, the conjugate of `jax.grad`'s.
+
+  `optax.MultiSteps` belongs after it, as in
   `chain(perturbed_gradient(...), MultiSteps(adam, k))`: around it, it would
   average ascent gradients, and perturb on the last mini-batch alone. A schedule
   of rho then counts k per optimizer update: pass `lambda t: rho(t // k)`.
@@ -96,7 +99,8 @@ def perturbed_gradient(
     _refuse_masked(params)
     return PerturbedGradientState(
       perturbation=inner.init(params),
-      perturbed_loss=jnp.full((), jnp.nan, jnp.float32),
+      # No nan for what is not known yet: JAX_DEBUG_NANS would stop at it.
+      perturbed_loss=jnp.zeros((), jnp.float32),
       perturbation_norm=jnp.zeros((), jnp.float32),
     )
 
@@ -148,7 +152,7 @@ def value_and_grad(
   grad_fn: GradFn | None,
   value_and_grad_fn: ValueAndGradFn | None,
 ) -> ValueAndGradFn:
-  """`value_and_grad_fn` where given, or else `grad_fn` with a loss of nan."""
+  """`value_and_grad_fn` where given, or else `grad_fn` with a loss of 0."""
   check_params(name, params, ", grad_fn=grad_fn")
   if value_and_grad_fn is not None:
     return value_and_grad_fn
@@ -159,7 +163,7 @@ def value_and_grad(
       "grad_fn=grad_fn). In make_train_step, which provides it, pass it as "
       "perturb and not as a part of optimizer."
     )
-  return lambda p: (jnp.full((), jnp.nan, jnp.float32), grad_fn(p))
+  return lambda p: (jnp.zeros((), jnp.float32), grad_fn(p))
 
 
 def _refuse_masked(tree: PyTree) -> None:

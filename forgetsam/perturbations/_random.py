@@ -1,5 +1,6 @@
 """Random directions, reproducible over steps, micro-batches and devices."""
 
+import math
 from typing import NamedTuple
 from zlib import crc32
 
@@ -8,6 +9,8 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Int
 
+from forgetsam._arrays import at_least_float32
+from forgetsam._checks import check_seed
 from forgetsam._typing import PyTree
 from forgetsam.perturbations._sam import scale_to_radius
 
@@ -32,7 +35,11 @@ def gaussian_direction(
   devices.
 
   Args:
-    seed: of the noise; an integer, or an integer array.
+    seed: of the noise; an integer in [0, 2**32), or an integer array. The real
+      and imaginary parts of complex arrays are entries of their own.
+
+  Raises:
+    ValueError: seed is no integer, or JAX would fold it into that range.
 
   Example:
     >>> transform = gaussian_direction(seed=0)
@@ -41,6 +48,7 @@ def gaussian_direction(
     >>> noise["w"].shape
     (3,)
   """
+  check_seed("seed", seed)
 
   def init_fn(params: PyTree) -> GaussianDirectionState:
     return GaussianDirectionState(
@@ -62,8 +70,11 @@ def gaussian_direction(
       leaf_key = jax.random.fold_in(
         key, crc32(jax.tree_util.keystr(path).encode())
       )
-      dtype = jnp.promote_types(g.dtype, jnp.float32)
-      return jax.random.normal(leaf_key, g.shape, dtype).astype(g.dtype)
+      dtype = at_least_float32(g).dtype
+      noise = jax.random.normal(leaf_key, g.shape, dtype)
+      # JAX's complex normal has variance 1 over both parts together.
+      noise = noise * math.sqrt(2) if jnp.iscomplexobj(g) else noise
+      return noise.astype(g.dtype)
 
     noise = jax.tree_util.tree_map_with_path(draw, updates)
     count = optax.safe_increment(state.count)
@@ -85,7 +96,7 @@ def random_perturbation(
     seed: of the noise, as in `gaussian_direction`.
 
   Raises:
-    ValueError: rho is negative or nan.
+    ValueError: rho is negative or nan, or seed is refused.
 
   Example:
     >>> perturbation, g = random_perturbation(0.5, seed=0), jnp.zeros(100)

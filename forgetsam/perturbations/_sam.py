@@ -8,6 +8,7 @@ from jaxtyping import Array, Int
 
 from forgetsam._arrays import cast_like, to_length
 from forgetsam._checks import check_rho
+from forgetsam._schedules import value_at
 from forgetsam._typing import PyTree
 
 
@@ -56,7 +57,7 @@ def scale_to_radius(
   def update_fn(
     updates: PyTree, state: RadiusState, params: object = None, **extra: object
   ) -> tuple[PyTree, RadiusState]:
-    radius = rho(state.count) if callable(rho) else rho
+    radius = value_at(rho, state.count)
     delta = cast_like(to_length(updates, radius), updates)
     return delta, RadiusState(optax.safe_increment(state.count))
 

@@ -33,7 +33,7 @@ def confidence_bins(
   """
   p = confidence[:, None]
   bins = jnp.where(p > 0, jnp.ceil(p * num_bins) - 1, 0)
-  return bins == jnp.arange(num_bins)
+  return bins == jnp.arange(num_bins, dtype=bins.dtype)[None]
 
 
 def calibration_error(bin_confidence: Any, bin_correct: Any, count: Any) -> Any:

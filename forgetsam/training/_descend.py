@@ -1,11 +1,14 @@
 """The descent: the optimizer's update, unless a number is not finite."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array
 
-from forgetsam._arrays import cast_like, tree_norm
+from forgetsam._arrays import cast_like, tree_norm, usual_promotion
+from forgetsam._typing import PyTree
 from forgetsam.training._micro_step import MicroBatchResult
 from forgetsam.training._train_state import TrainState
 
@@ -27,10 +30,10 @@ def descend(
     jnp.stack([jnp.isfinite(metrics[k]) for k in checked if k in metrics])
   )
   metrics["skipped"] = 1.0 - finite.astype(jnp.float32)
-  updates, opt_state = optimizer.update(
+  updates, opt_state = _update(
+    optimizer,
     cast_like(result.grads, state.params),
-    state.opt_state,
-    state.params,
+    state,
     value=metrics["loss"],
   )
   new_state = TrainState(
@@ -46,3 +49,22 @@ def descend(
     state,
   )
   return kept, metrics
+
+
+def _update(
+  optimizer: optax.GradientTransformationExtraArgs,
+  grads: PyTree,
+  state: TrainState,
+  value: Array,
+) -> tuple[PyTree, Any]:
+  try:
+    with usual_promotion():
+      return optimizer.update(grads, state.opt_state, state.params, value=value)
+  except TypeError as error:
+    if "argument" not in str(error):
+      raise
+    raise ValueError(
+      "optimizer takes other extra arguments than a step passes, which is "
+      f"value, the training loss: {error}. Its update must take value or "
+      "**extra, and need nothing else"
+    ) from error

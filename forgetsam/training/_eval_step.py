@@ -126,7 +126,7 @@ def _first_right(
   best = jnp.max(jnp.where(right, logits, -jnp.inf), axis=-1, keepdims=True)
   first = jnp.argmax(right & (logits == best), axis=-1, keepdims=True)
   not_before = (logits < best) | (
-    (logits == best) & (jnp.arange(num_classes) >= first)
+    (logits == best) & (jnp.arange(num_classes)[None] >= first)
   )
   return num_classes - jnp.sum(not_before, axis=-1)
 
@@ -141,7 +141,7 @@ def _sums(
   right = targets > 0
   if not multi_label:
     largest = jnp.argmax(targets, axis=-1, keepdims=True)
-    right &= jnp.arange(targets.shape[-1]) == largest
+    right &= jnp.arange(targets.shape[-1])[None] == largest
   loss = optax.softmax_cross_entropy(logits, targets)
   # The cross-entropy with an empty target would be 0: a perfect score.
   loss = jnp.where(jnp.any(right, axis=-1), loss, jnp.inf)

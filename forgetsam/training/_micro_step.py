@@ -10,7 +10,7 @@ import optax
 from jax.interpreters import partial_eval
 from jaxtyping import Array
 
-from forgetsam._arrays import tree_norm
+from forgetsam._arrays import conj, tree_norm
 from forgetsam._ascent import loss_ascent
 from forgetsam._typing import AscentSignal, Forward, GradFn, Loss, PyTree
 from forgetsam.training._train_state import TrainState
@@ -62,7 +62,14 @@ def micro_batch_step(
 
     def ascent_fn(params: PyTree) -> PyTree:
       logits, pullback, _ = clean_pass(params)
-      return pullback(signal(logits, labels))[0]
+      return conj(pullback(signal(logits, labels))[0])
+
+    def grad_fn(params: PyTree) -> PyTree:
+      return conj(jax.grad(loss_fn)(params))
+
+    def value_and_grad_fn(params: PyTree) -> tuple[Array, PyTree]:
+      value, grads = jax.value_and_grad(loss_fn)(params)
+      return value, conj(grads)
 
     clean = _first_examples(batch, ascent_fraction)
     labels = clean["label"]
@@ -72,14 +79,13 @@ def micro_batch_step(
       "accuracy": _accuracy(logits, labels),
     }
     # Dead code, and compiled away, where the perturbation does not read it.
-    (ascent_grads,) = pullback(signal(logits, labels))
+    ascent_grads = conj(pullback(signal(logits, labels))[0])
     if perturb is None:
       return MicroBatchResult(
         ascent_grads, metrics, model_state, state.perturb_state
       )
     if reads_ascent:
       metrics["ascent_grad_norm"] = tree_norm(ascent_grads)
-    grad_fn = jax.grad(loss_fn)
     # One function where the two are the same, so that one pass can do for both.
     same = ascent is None and clean is batch
     grads, perturb_state = perturb.update(
@@ -87,7 +93,7 @@ def micro_batch_step(
       state.perturb_state,
       state.params,
       grad_fn=grad_fn,
-      value_and_grad_fn=jax.value_and_grad(loss_fn),
+      value_and_grad_fn=value_and_grad_fn,
       ascent_fn=grad_fn if same else ascent_fn,
       micro_batch=index,
       opt_state=state.opt_state,

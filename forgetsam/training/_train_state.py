@@ -55,8 +55,10 @@ def create_train_state(
       optimizer's state instead of all of it; as in `make_train_step`.
 
   Raises:
-    ValueError: `optimizer` contains a `perturbed_gradient`, the mesh has other
-      axes than "data", or there is no mesh to shard over.
+    ValueError: `optimizer` is no optax transform, or contains a
+      `perturbed_gradient`, optax's own SAM or a line search; the params are
+      shapes without values, the mesh has other axes than "data", or there is no
+      mesh to shard over.
 
   Example:
     >>> state = create_train_state({"w": jnp.ones(2)}, {}, optax.sgd(0.1))
@@ -64,6 +66,8 @@ def create_train_state(
     0
   """
   check_mesh(mesh, shard=shard_opt_state)
+  check_transforms(optimizer, perturb)
+  _check_arrays(params)
   state = TrainState(
     step=jnp.zeros((), jnp.int32),
     params=params,
@@ -73,7 +77,7 @@ def create_train_state(
     if perturb is None
     else perturb.init(params),
   )
-  refuse_perturbed(state.opt_state)
+  check_opt_state(state.opt_state)
   state = jax.tree.map(_own, state)
   if mesh is None:
     return state
@@ -83,13 +87,65 @@ def create_train_state(
   return place(state, shardings)
 
 
-def refuse_perturbed(opt_state: Any) -> None:
-  is_perturbed = lambda x: isinstance(x, PerturbedGradientState)  # noqa: E731
-  if any(map(is_perturbed, jax.tree.leaves(opt_state, is_leaf=is_perturbed))):
-    raise ValueError(
-      "optimizer contains a perturbed_gradient: pass it as perturb, so that "
-      "each micro-batch gets a perturbation of its own"
-    )
+_LINE_SEARCH = (
+  "contains a line search, as optax.lbfgs does, which needs grad and value_fn, "
+  "and a step evaluates no loss along a line: pass "
+  "optax.lbfgs(learning_rate, linesearch=None), or another optimizer"
+)
+# States of transforms that a step cannot run, and what to do instead.
+_REFUSED: dict[type, str] = {
+  PerturbedGradientState: (
+    "contains a perturbed_gradient: pass it as perturb, so that each "
+    "micro-batch gets a perturbation of its own"
+  ),
+  optax.contrib.SAMState: (
+    "contains optax.contrib.sam, which perturbs in some steps and descends in "
+    "others, on other batches: pass the optimizer that it wraps, and "
+    "perturb=perturbed_gradient(sam(rho))"
+  ),
+  optax.ScaleByZoomLinesearchState: _LINE_SEARCH,
+  optax.ScaleByBacktrackingLinesearchState: _LINE_SEARCH,
+  optax.LookaheadState: (
+    "contains optax.lookahead, which needs two sets of weights "
+    "(LookaheadParams): pass the optimizer that it wraps"
+  ),
+  optax.contrib.HutchinsonState: (
+    "estimates the Hessian, as optax.contrib.sophia does, which needs obj_fn, "
+    "and a step passes none: pass another optimizer"
+  ),
+}
+
+
+def check_transforms(optimizer: Any, perturb: Any) -> None:
+  """Raises a `ValueError` for what is no optax transform, as yet uncalled."""
+  for name, value, example in (
+    ("optimizer", optimizer, "optax.adamw(learning_rate)"),
+    ("perturb", perturb, "perturbed_gradient(sam(rho)), or None"),
+  ):
+    is_transform = hasattr(value, "init") and hasattr(value, "update")
+    if not (is_transform or (name == "perturb" and value is None)):
+      raise ValueError(
+        f"{name}={value!r} must be an optax transform, such as {example}"
+      )
+
+
+def check_opt_state(opt_state: Any) -> None:
+  """Raises a `ValueError` for optimizers that a step cannot run."""
+  is_refused = lambda x: type(x) in _REFUSED  # noqa: E731
+  for state in filter(
+    is_refused, jax.tree.leaves(opt_state, is_leaf=is_refused)
+  ):
+    raise ValueError(f"optimizer {_REFUSED[type(state)]}")
+
+
+def _check_arrays(params: PyTree) -> None:
+  for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+    if isinstance(leaf, jax.ShapeDtypeStruct):
+      raise ValueError(
+        f"params{jax.tree_util.keystr(path)} is a shape without values: pass "
+        "arrays, or make the whole state abstract, jax.eval_shape(lambda p: "
+        "create_train_state(p, ...), params)"
+      )
 
 
 def _own(x: Any) -> Array:

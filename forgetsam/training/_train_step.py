@@ -17,7 +17,11 @@ from forgetsam.training._micro_step import (
   micro_batch_step,
   reads_ascent_gradient,
 )
-from forgetsam.training._train_state import TrainState, refuse_perturbed
+from forgetsam.training._train_state import (
+  TrainState,
+  check_opt_state,
+  check_transforms,
+)
 
 TrainStep = Callable[
   [TrainState, dict[str, Any], jax.Array], tuple[TrainState, Metrics]
@@ -80,9 +84,10 @@ def make_train_step(
 
   Raises:
     ValueError: `ascent` or an `ascent_fraction` without `perturb`, a fraction
-      outside (0, 1], a `perturb` that never evaluates a gradient, a
-      `perturbed_gradient` inside `optimizer`, sizes that do not divide, a mesh
-      with other axes, or `shard_opt_state` without a mesh.
+      outside (0, 1], a `perturb` that never evaluates a gradient, an
+      `optimizer` that `create_train_state` refuses or that needs arguments
+      besides `value`, sizes that do not divide, a mesh with other axes, or
+      `shard_opt_state` without a mesh.
 
   Example:
     >>> import jax.numpy as jnp
@@ -109,6 +114,7 @@ def make_train_step(
   """
   _check_arguments(ascent, perturb, micro_batch_size, ascent_fraction)
   check_mesh(mesh, shard=shard_opt_state)
+  check_transforms(optimizer, perturb)
   optimizer = optax.with_extra_args_support(optimizer)
   if perturb is not None:
     perturb = optax.with_extra_args_support(perturb)
@@ -187,7 +193,7 @@ def _check_arguments(
 def _check_state(
   perturb: optax.GradientTransformationExtraArgs | None, state: TrainState
 ) -> None:
-  refuse_perturbed(state.opt_state)
+  check_opt_state(state.opt_state)
   state_is_plain = isinstance(state.perturb_state, optax.EmptyState)
   if state_is_plain != (perturb is None):
     with_, without = ("step", "state") if state_is_plain else ("state", "step")

@@ -62,7 +62,7 @@ def test_sam():
   grads, state = perturbed(fs.sam(RHO))
   np.testing.assert_allclose(grads, A @ (W + RHO * G / norm(G)), rtol=1e-5)
   np.testing.assert_allclose(state.perturbation_norm, RHO, rtol=1e-6)
-  assert np.isnan(state.perturbed_loss)
+  assert state.perturbed_loss == 0  # grad_fn alone does not know it
 
 
 @pytest.mark.parametrize("eta", [0.0, 0.3])
@@ -313,3 +313,25 @@ def test_other_impossible_hyper_parameters_are_refused():
   state = perturbation.init(tree(W))
   with pytest.raises(ValueError, match="needs params"):
     perturbation.update(tree(G), state)
+
+
+@pytest.mark.parametrize(
+  "factory",
+  [fs.gaussian_direction, lambda seed: fs.random_perturbation(RHO, seed)],
+)
+@pytest.mark.parametrize("seed", [2**32, 2**32 + 7, -1])
+def test_seeds_that_jax_folds_are_refused(factory, seed):
+  with pytest.raises(ValueError, match=rf"seed=.*{seed}.*below 2\*\*32"):
+    factory(seed)
+
+
+@pytest.mark.parametrize("seeds", [(7, 2**32 - 1), (7, jnp.array(8))])
+def test_seeds_have_keys_of_their_own(seeds):
+  g = jnp.zeros(3)
+  first, second = (
+    fs.gaussian_direction(seed).update(g, fs.gaussian_direction(seed).init(g))[
+      0
+    ]
+    for seed in seeds
+  )
+  assert np.abs(first - second).max() > 1e-3

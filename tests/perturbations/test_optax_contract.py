@@ -7,31 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from transforms_table import GRADIENTS, PERTURBATIONS
 
 import forgetsam as fs
 from forgetsam import perturbations
 
-# name -> (factory of rho, does a radius apply)
-FACTORIES = {
-  "sam": fs.sam,
-  "asam": lambda rho: fs.asam(rho, eta=0.01),
-  "random_perturbation": lambda rho: fs.random_perturbation(rho, seed=0),
-  "scale_to_radius": fs.scale_to_radius,
-  # More steps need an ascent_fn: test_multi_step.py.
-  "multi_step": lambda rho: fs.multi_step(fs.sam(rho), steps=1),
-  "only": lambda rho: fs.only(fs.sam(rho), {"w": True, "b": True}),
-  "friendly_sam": fs.friendly_sam,
-  # Without an ascent_fn they take what they are given: test_every_k.py, ...
-  "every_k": lambda rho: fs.every_k(fs.sam(rho), k=2),
-  "active_between": lambda rho: fs.active_between(fs.sam(rho), start=0),
-  # Pieces without a radius of their own get one, to be perturbations.
-  "scale_by_magnitude": lambda rho: optax.chain(
-    fs.scale_by_magnitude(0.01), fs.scale_to_radius(rho)
-  ),
-  "gaussian_direction": lambda rho: optax.chain(
-    fs.gaussian_direction(0), fs.scale_to_radius(rho)
-  ),
-}
 NOT_PERTURBATIONS = {
   "look_sam",
   "norm_layers",
@@ -42,7 +22,7 @@ NOT_PERTURBATIONS = {
   "momentum_ascent",
 }
 # Their length is rho exactly; ASAM's depends on the weights.
-OF_LENGTH_RHO = sorted(set(FACTORIES) - {"asam"})
+OF_LENGTH_RHO = sorted(set(PERTURBATIONS) - {"asam"})
 
 X = jax.random.normal(jax.random.key(1), (8, 3))
 PARAMS = {
@@ -81,17 +61,19 @@ def test_no_exported_perturbation_is_missing_here():
     for name in perturbations.__all__
     if inspect.isfunction(getattr(perturbations, name))
   }
-  assert exported - NOT_PERTURBATIONS == set(FACTORIES)
+  assert exported - NOT_PERTURBATIONS == set(PERTURBATIONS)
+  # test_every_transform.py
+  assert exported - {"norm_layers", "perturbed_gradient"} <= set(GRADIENTS)
 
 
-@pytest.mark.parametrize("name", FACTORIES)
+@pytest.mark.parametrize("name", PERTURBATIONS)
 def test_stands_first_in_a_chain(name):
   """Clipping, Adam, decay and schedules see the perturbed gradient."""
   rest = optax.chain(
     optax.clip_by_global_norm(0.1),
     optax.adamw(optax.linear_schedule(0.1, 0.01, 10), weight_decay=0.1),
   )
-  perturbation = FACTORIES[name](0.2)
+  perturbation = PERTURBATIONS[name](0.2)
   chain = optax.chain(fs.perturbed_gradient(perturbation), rest)
   state, rest_state = chain.init(PARAMS), rest.init(PARAMS)
   perturbation_state, params = perturbation.init(PARAMS), PARAMS
@@ -108,7 +90,7 @@ def test_stands_first_in_a_chain(name):
     params = optax.apply_updates(params, updates)
 
 
-@pytest.mark.parametrize("name", FACTORIES)
+@pytest.mark.parametrize("name", PERTURBATIONS)
 def test_under_only_the_norm_runs_over_the_chosen(name):
   perturbation = fs.only(FACTORIES_OF_W[name](0.2), {"w": True, "b": False})
   grads = GRAD_FN(PARAMS)
@@ -120,10 +102,12 @@ def test_under_only_the_norm_runs_over_the_chosen(name):
   np.testing.assert_allclose(delta["w"], expected["w"], rtol=1e-6)
 
 
-FACTORIES_OF_W = FACTORIES | {"only": lambda rho: fs.only(fs.sam(rho), True)}
+FACTORIES_OF_W = PERTURBATIONS | {
+  "only": lambda rho: fs.only(fs.sam(rho), True)
+}
 
 
-@pytest.mark.parametrize("name", FACTORIES)
+@pytest.mark.parametrize("name", PERTURBATIONS)
 def test_under_partition_each_group_has_its_own_radius_and_norm(name):
   factory = FACTORIES_OF_W[name]
   perturbation = optax.partition(
@@ -145,10 +129,10 @@ def test_under_partition_each_group_has_its_own_radius_and_norm(name):
   assert_trees_close(actual, gradient_at(PARAMS, delta))
 
 
-@pytest.mark.parametrize("name", FACTORIES)
+@pytest.mark.parametrize("name", PERTURBATIONS)
 def test_inside_scan(name):
   optimizer = optax.chain(
-    fs.perturbed_gradient(FACTORIES[name](lambda t: 0.1 + 0.1 * t)),
+    fs.perturbed_gradient(PERTURBATIONS[name](lambda t: 0.1 + 0.1 * t)),
     optax.sgd(0.1),
   )
 
@@ -195,10 +179,10 @@ def test_inject_hyperparams(name, rho):
     )
 
 
-@pytest.mark.parametrize("name", FACTORIES)
+@pytest.mark.parametrize("name", PERTURBATIONS)
 def test_traced_hyper_parameters_under_vmap(name):
   def perturbed(rho):
-    transform = fs.perturbed_gradient(FACTORIES[name](rho))
+    transform = fs.perturbed_gradient(PERTURBATIONS[name](rho))
     return transform.update(
       GRAD_FN(PARAMS), transform.init(PARAMS), PARAMS, grad_fn=GRAD_FN
     )
@@ -212,9 +196,9 @@ def test_traced_hyper_parameters_under_vmap(name):
     np.testing.assert_allclose(states.perturbation_norm, rhos, rtol=1e-5)
 
 
-@pytest.mark.parametrize("name", FACTORIES)
+@pytest.mark.parametrize("name", PERTURBATIONS)
 def test_unknown_extra_arguments_are_ignored(name):
-  perturbation = FACTORIES[name](0.1)
+  perturbation = PERTURBATIONS[name](0.1)
   transform = fs.perturbed_gradient(perturbation)
   for arguments in ({}, {"value": 1.0, "batch": {"image": X}, "epoch": 3}):
     state = perturbation.init(PARAMS)
@@ -229,10 +213,12 @@ def test_unknown_extra_arguments_are_ignored(name):
     assert_trees_close(grads, gradient_at(PARAMS, delta))
 
 
-@pytest.mark.parametrize("name", FACTORIES)
+@pytest.mark.parametrize("name", PERTURBATIONS)
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 def test_no_recompilation_and_a_stable_state(name, dtype):
-  transform = fs.perturbed_gradient(FACTORIES[name](lambda t: 0.1 + 0.0 * t))
+  transform = fs.perturbed_gradient(
+    PERTURBATIONS[name](lambda t: 0.1 + 0.0 * t)
+  )
   params = jax.tree.map(lambda w: w.astype(dtype), PARAMS)
   traces = []
 

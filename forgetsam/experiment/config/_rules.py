@@ -149,7 +149,9 @@ def interval(highest: float = math.inf) -> Rule:
 
 FLAG = Rule(bool, "true or false")
 SEED = Rule(
-  int, "an integer, at least 0 and below 2**63", lambda v: 0 <= v < 2**63
+  int,
+  "an integer, at least 0 and below 2**32, onto which JAX folds larger ones",
+  lambda v: 0 <= v < 2**32,
 )
 COUNT = integer(1)
 FINITE = number("a finite number", lambda v: True)

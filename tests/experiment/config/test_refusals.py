@@ -74,7 +74,9 @@ WRONG = [
   ("model.widths=(3,)", "hidden"),
   ("model.activation=tahn", "tanh"),
   ("seed=-1", "at least 0"),
-  ("seed=99999999999999999999", "below 2**63"),
+  ("seed=99999999999999999999", "below 2**32"),
+  ("seed=4294967303", "below 2**32, onto which JAX folds"),
+  ("data.split_seed=4294967296", "below 2**32"),
   ("perturbation=sam", "closest key is config.perturbation.name"),
 ]
 

@@ -1,0 +1,87 @@
+"""Every perturbation, and every way to a perturbed gradient, by name."""
+
+import jax
+import jax.numpy as jnp
+import optax
+
+import forgetsam as fs
+
+# name -> from rho to a perturbation. Where more is needed than gradients and
+# params, they take what they are given, or `GRADIENTS` has them.
+PERTURBATIONS = {
+  "sam": fs.sam,
+  "asam": lambda rho: fs.asam(rho, eta=0.01),
+  "random_perturbation": lambda rho: fs.random_perturbation(rho, seed=0),
+  "scale_to_radius": fs.scale_to_radius,
+  "multi_step": lambda rho: fs.multi_step(fs.sam(rho), steps=1),
+  "only": lambda rho: fs.only(fs.sam(rho), {"w": True, "b": True}),
+  "friendly_sam": fs.friendly_sam,
+  "every_k": lambda rho: fs.every_k(fs.sam(rho), k=2),
+  "active_between": lambda rho: fs.active_between(fs.sam(rho), start=0),
+  # Pieces without a radius of their own get one, to be perturbations.
+  "scale_by_magnitude": lambda rho: optax.chain(
+    fs.scale_by_magnitude(0.01), fs.scale_to_radius(rho)
+  ),
+  "gaussian_direction": lambda rho: optax.chain(
+    fs.gaussian_direction(0), fs.scale_to_radius(rho)
+  ),
+}
+# name -> from rho to a transform from ascent to descent gradients.
+GRADIENTS = {
+  name: lambda rho, factory=factory: fs.perturbed_gradient(factory(rho))
+  for name, factory in PERTURBATIONS.items()
+} | {
+  "multi_step": lambda rho: fs.perturbed_gradient(
+    fs.multi_step(fs.sam(rho), steps=2)
+  ),
+  "active_between": lambda rho: fs.perturbed_gradient(
+    fs.active_between(fs.sam(rho), start=1)
+  ),
+  "momentum_ascent": lambda rho: fs.perturbed_gradient(fs.momentum_ascent(rho)),
+  "look_sam": lambda rho: fs.look_sam(fs.sam(rho), 2, 0.5),
+  "surrogate_gap": lambda rho: fs.perturbed_gradient(
+    fs.sam(rho), fs.surrogate_gap(0.3)
+  ),
+  "surrogate_gap_normalized": lambda rho: fs.perturbed_gradient(
+    fs.sam(rho), fs.surrogate_gap(0.3, normalized=True)
+  ),
+  "weighted": lambda rho: fs.perturbed_gradient(fs.sam(rho), fs.weighted(0.7)),
+}
+
+OPTIMIZER = optax.chain(
+  fs.sgdw(0.1, weight_decay=0.1), fs.shrink_and_perturb(0.1)
+)
+
+
+def init(transform, params):
+  return transform.init(params), OPTIMIZER.init(params)
+
+
+def step(transform, loss, params, states):
+  """A step of one's own loop, with all extra arguments.
+
+  The ascent is on the loss and a quarter of the weights' square.
+  """
+
+  def value_and_grad_fn(p):
+    value, grads = jax.value_and_grad(loss)(p)
+    return value, jax.tree.map(jnp.conj, grads)
+
+  def grad_fn(p):
+    return value_and_grad_fn(p)[1]
+
+  def ascent_fn(p):
+    return jax.tree.map(lambda g, w: g + 0.5 * w, grad_fn(p), p)
+
+  state, opt_state = states
+  grads, state = transform.update(
+    ascent_fn(params),
+    state,
+    params,
+    grad_fn=grad_fn,
+    value_and_grad_fn=value_and_grad_fn,
+    ascent_fn=ascent_fn,
+    opt_state=opt_state,
+  )
+  updates, opt_state = OPTIMIZER.update(grads, opt_state, params)
+  return optax.apply_updates(params, updates), (state, opt_state)
