@@ -148,7 +148,7 @@ def to_torch(
 
 
 def _refuse_prefix(model_name: str, state: Arrays, names: Names) -> None:
-  """Names what a training framework put before the names of a model's arrays."""
+  """Names what a training framework put before the model's own names."""
   expected = [entry.name for entry in names.entries]
 
   def has_most(prefix: str) -> bool:
