@@ -2,13 +2,16 @@
 
 from typing import Any
 
+import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from ml_collections import config_dict
 
 import forgetsam as fs
 from forgetsam import data, models
+from forgetsam.experiment.build._idle_keys import warn_of_idle_keys
 from forgetsam.experiment.build._images import (
   build_eval_batches,
   build_sources,
@@ -66,6 +69,36 @@ def _check_counts(config: config_dict.ConfigDict, per_epoch: int) -> None:
       raise ConfigError(refusal(f"config.{key}", epochs, text))
 
 
+def _check_smallest_pass(
+  config: config_dict.ConfigDict,
+  model: nn.Module,
+  image_shape: tuple[int, int, int],
+) -> None:
+  """Refuses a pass over one example that the model cannot train on."""
+  m = config.micro_batch_size or config.batch_size // num_devices()
+  key, value = "config.micro_batch_size", config.micro_batch_size
+  if m > 1 and config.ascent.fraction * m <= 1:
+    key, value = "config.ascent.fraction", config.ascent.fraction
+  elif m > 1:
+    return
+  forward: Any = models.forward(model)
+
+  def one_example(key: Any) -> Any:
+    params, model_state = models.initialise(model, key, image_shape)
+    image = jnp.zeros((1, *image_shape))
+    return forward(params, model_state, image, train=True, key=key)
+
+  try:
+    jax.eval_shape(one_example, jax.random.key(0))
+  except ValueError as error:
+    allowed = (
+      "what leaves more than one example to a micro-batch of one device"
+      f" (config.batch_size={config.batch_size}, {num_devices()} devices):"
+      f" {error}"
+    )
+    raise ConfigError(refusal(key, value, allowed)) from error
+
+
 def build_experiment(
   config: config_dict.ConfigDict, sources: data.Sources | None = None
 ) -> Experiment:
@@ -92,6 +125,9 @@ def build_experiment(
   rho = build_rho(config, learning_rate)
   optimizer = build_optimizer(config, learning_rate)
   num_steps = config.epochs * per_epoch
+  _check_smallest_pass(config, model, sources.image_shape)
+  if not isinstance(config.seed, jax.Array):  # traced: it was said before
+    warn_of_idle_keys(config, per_epoch)
   perturb = build_perturb(config, rho, config.seed, num_steps)
   schedules = {"learning_rate": learning_rate}
   if perturb is not None:

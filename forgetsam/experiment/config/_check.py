@@ -115,6 +115,15 @@ def _stream_problems(leaves: dict[str, Any], _: int) -> Iterator[str]:
       return
 
 
+def _sharpness_problems(leaves: dict[str, Any], _: int) -> Iterator[str]:
+  top, steps = leaves["sharpness.top"], leaves["sharpness.lanczos_steps"]
+  if top > steps:
+    allowed = (
+      f"at most config.sharpness.lanczos_steps={steps}: each step gives one"
+    )
+    yield refusal("config.sharpness.top", top, allowed)
+
+
 def _model_problems(leaves: dict[str, Any], _: int) -> Iterator[str]:
   from forgetsam import models
 
@@ -165,6 +174,7 @@ _JOINT_CHECKS: tuple[_JointCheck, ...] = (
   _schedule_problems,
   _image_problems,
   _stream_problems,
+  _sharpness_problems,
   _model_problems,
   _data_problems,
 )

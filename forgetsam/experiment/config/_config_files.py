@@ -14,6 +14,7 @@ from forgetsam.experiment.config._errors import (
   path_of_flag,
   refusal,
 )
+from forgetsam.experiment.config._json import typed_config
 
 
 def split_config(argument: str) -> tuple[str, str | None]:
@@ -64,7 +65,7 @@ def load_config_file(argument: str) -> config_dict.ConfigDict:
     found = type(config).__name__
     allowed = f"a file whose get_config returns a ConfigDict, not a {found}"
     raise ConfigError(refusal("--config", argument, allowed))
-  return config
+  return typed_config(config)
 
 
 def _beside(path: Path, name: str) -> str:

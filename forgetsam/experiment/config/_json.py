@@ -1,7 +1,9 @@
 """Configurations as flat mappings, as JSON, and as a hash."""
 
+import functools
 import hashlib
 import json
+import operator
 from collections.abc import Mapping
 from typing import Any
 
@@ -38,6 +40,23 @@ def _restored(key: str, value: Any) -> Any:
   if value is None and key in KEYS:
     return config_dict.placeholder(KEYS[key].rule.kind)
   return tuple(value) if isinstance(value, list) else value
+
+
+def typed_config(config: config_dict.ConfigDict) -> config_dict.ConfigDict:
+  """The configuration as overrides need it, also of a frozen or JSON-made one.
+
+  Lists become tuples, and what is none a placeholder of the key's type.
+  """
+  values = leaves(config)
+  frozen = isinstance(config, config_dict.FrozenConfigDict)
+  if frozen or any(isinstance(value, list) for value in values.values()):
+    return config_from_dict(config.to_dict())
+  for key, value in values.items():
+    *parents, name = key.split(".")
+    holder = functools.reduce(operator.getitem, parents, config)
+    if holder.get_type(name) is type(None):
+      holder[name] = _restored(key, value)
+  return config
 
 
 def _binding(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -243,7 +243,7 @@ _TABLE: dict[str, Any] = {
     micro_batch_size=Key(128, COUNT, "Micro-batch of m-sharpness (m)"),
     layers=Key(False, FLAG, "Measure each layer's curvature, too"),
     surface_points=Key(
-      0, integer(0), "Loss surface's points per axis; 0: none"
+      0, _NONE_OR_TWO, "Loss surface's points per axis; 0: none"
     ),
   ),
   "forgetting": _job(

@@ -27,6 +27,7 @@ from forgetsam.experiment.run import (
   Preemption,
   Reporter,
   WorkdirLock,
+  check_jax_settings,
   check_workdir,
   claim_workdir,
   is_main,
@@ -126,6 +127,7 @@ def _start(
   clock: Clock,
   workdir: Path,
 ) -> tuple[fs.TrainState, EpochMeans, NonFiniteSteps]:
+  check_jax_settings(checkpoints.newest_record(), workdir)
   state = experiment.create_state()
   record: dict[str, Any] = {}
   restored = checkpoints.restore_latest(state)

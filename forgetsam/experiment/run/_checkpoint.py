@@ -53,6 +53,7 @@ class Checkpoints:
   def __init__(self, folder: Path, keep: int = 1, read_only: bool = False):
     self._folder = folder.absolute()
     self._ranks: dict[int, Rank] = {}
+    self._newest: dict[str, Any] = {}
     self._manager: Any = None  # process 0's
     on_main(lambda: self._open(keep, read_only))
 
@@ -64,7 +65,8 @@ class Checkpoints:
       args = ocp.args.Composite(record=ocp.args.JsonRestore())
       try:
         restored = self._manager.restore(step, args=args)
-        rank = verify_record(restored["record"])["rank"]
+        self._newest = verify_record(restored["record"])
+        rank = self._newest["rank"]
       except Exception:  # whatever is wrong is reported when it is restored
         continue
       if rank is not None:
@@ -83,6 +85,10 @@ class Checkpoints:
 
   def _steps(self) -> list[int]:
     return sorted(self._manager.all_steps())
+
+  def newest_record(self) -> dict[str, Any]:
+    """The record of the newest checkpoint when the folder was opened, or {}."""
+    return on_main(lambda: self._newest)
 
   def best_steps(self) -> list[int]:
     """The steps with a validation result, best first."""

@@ -10,6 +10,7 @@ from jaxtyping import Array
 
 from forgetsam.experiment.run._checkpoint import Checkpoints
 from forgetsam.experiment.run._experiment import Experiment
+from forgetsam.experiment.run._jax_settings import jax_settings
 from forgetsam.experiment.run._metrics import Clock, EpochMeans
 from forgetsam.experiment.run._non_finite import NonFiniteSteps
 from forgetsam.experiment.run._preemption import PreemptedError, Preemption
@@ -159,6 +160,7 @@ class Loop:
     sources = self.experiment.sources
     assert sources.train is not None  # it is what the run trains on
     record = {
+      "jax": jax_settings(),
       "wall_seconds": self.clock.wall(),
       "means": self.means.record(),
       "non_finite": self.non_finite.record(),

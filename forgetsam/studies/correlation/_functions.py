@@ -16,7 +16,7 @@ from forgetsam._typing import Loss, PyTree
 from forgetsam.experiment.build import build_model
 from forgetsam.forgetting import DeltaFn, LogitsFn, offset_fn
 
-_PERTURBATIONS: dict[str, Callable[[Any], Any]] = {
+PERTURBATIONS: dict[str, Callable[[Any], Any]] = {
   "sam": fs.sam,
   "asam": fs.asam,
   "random": lambda rho: fs.random_perturbation(rho, seed=0),
@@ -68,7 +68,7 @@ def traced_offset_fn(
       signal = fs.output_bias_forgetting(
         gamma=params.gamma, activation=activation
       )
-    perturb = _PERTURBATIONS[perturbation](params.rho)
+    perturb = PERTURBATIONS[perturbation](params.rho)
     inner = offset_fn(logits_fn, signal, perturb)
     delta = inner(params.weights, images, labels, micro_batch=micro_batch)
     return perturbed(delta, 0.0, 0.0)

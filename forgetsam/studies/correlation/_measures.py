@@ -41,7 +41,6 @@ COMMON: dict[str, tuple[str, str]] = {  # ascent signal, perturbation
 # Enough for a standard error well below the spread over networks.
 REPEATS = {"obf_probe": 40, "sam_probe": 60, "random_probe": 4}
 OWN_REPEATS = 40
-PER_CLASS = 40
 SPECIFIC_M, SPECIFIC_REPEATS = 32, 40
 SHARP_RHO, SHARP_ADAPTIVE_RHO, SHARP_M = 0.1, 1.0, 32
 # A random direction has to be much longer to change the loss.
@@ -59,6 +58,9 @@ class Measures:
     images: the data.
     config: any network's on these data.
     test: what to test on in place of the images' own test split.
+
+  Raises:
+    ValueError: there are too few examples of a class.
   """
 
   def __init__(
@@ -80,7 +82,7 @@ class Measures:
     for index, (name, split) in enumerate(splits.items()):
       (batch,) = data.eval_batches(split, batch_size=len(split), **normal)
       key = jax.random.fold_in(self._key, index)
-      chosen = probe_indices(split.labels, PER_CLASS, key)
+      chosen = probe_indices(split.labels, config.forgetting.per_class, key)
       self._probes[name] = _examples(batch, chosen)
       count = len(split)
       if name != "test":  # micro-batches come from the others

@@ -16,6 +16,10 @@ from forgetsam.experiment.sweep import (
   plan_trials,
 )
 from forgetsam.experiment.sweep import settings as grid_settings
+from forgetsam.studies.correlation._functions import PERTURBATIONS
+
+# Examples of each class in a probe, unless `config.forgetting.per_class` says.
+PER_CLASS = 40
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,12 +79,29 @@ def plan_study(
   for name, arm in declared["arms"].items():
     if arms and name not in arms:
       continue
-    changes = [f"--config.{key}={v}" for key, v in arm["changes"].items()]
+    changes = {"forgetting.per_class": PER_CLASS, **arm["changes"]}
+    given = [f"--config.{key}={v}" for key, v in changes.items()] + [*overrides]
     variants = {key: grid_settings(grid) for key, grid in grids.items()}
-    trials = plan_trials(file, [*changes, *overrides], variants)
+    trials = plan_trials(file, given, variants)
+    _check_measurable(trials, given)
     seeds = range(arm["seeds"])
     check_trials(
       trials, seeds, splits=("validation", "test"), num_devices=num_devices
     )
     planned.append(Arm(name, trials, seeds, arm.get("test")))
   return planned
+
+
+def _check_measurable(trials: Sequence[Trial], given: Sequence[str]) -> None:
+  """Refuses keys that the study does not read, and what it cannot measure."""
+  for argument in given:
+    key, _, value = argument.lstrip("-").partition("=")
+    fixed = key.startswith(("config.forgetting.", "config.sharpness."))
+    if fixed and key != "config.forgetting.per_class":
+      allowed = "no value: a study's measures are the same for every network"
+      raise ConfigError(refusal(key, value, allowed))
+  for trial in trials:
+    name = trial.config.perturbation.name
+    if name not in ("none", *PERTURBATIONS):
+      allowed = "none, " + ", ".join(PERTURBATIONS) + " in a study"
+      raise ConfigError(refusal("config.perturbation.name", name, allowed))

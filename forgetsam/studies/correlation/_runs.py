@@ -7,13 +7,19 @@ from typing import Any
 
 import jax
 import numpy as np
+from ml_collections import config_dict
 
 import forgetsam as fs
-from forgetsam import data
+from forgetsam import data, models
+from forgetsam.experiment.build import build_model
+from forgetsam.experiment.config import ConfigError, refusal
+from forgetsam.experiment.run import read_json, write_json
 from forgetsam.experiment.sweep import Outcome, Progress, Records, Runner, Trial
 from forgetsam.studies.correlation._measures import Functions, Measures
-from forgetsam.studies.correlation._plan import Arm
+from forgetsam.studies.correlation._plan import PER_CLASS, Arm
 
+# The arm's file that says how large its probes are.
+MEASURED = "measured.json"
 # Epochs at which forgetting is measured along training.
 ALONG = (1, 3, 10)
 _SHARE_ALONG = 0.5
@@ -39,22 +45,77 @@ def run_study(arms: Sequence[Arm], workdir: Path) -> None:
   ]
   if not missing:
     return
-  runner, functions = Runner(), None
-  measures: dict[str, Measures] = {}
+  runner = Runner()
+  measures = _all_measures(missing, runner, workdir)
   with Progress(len(planned), len(planned) - len(missing)) as progress:
     for arm, trial, seed in missing:
-      if arm.name not in measures:
-        images = runner.images(trial.config)
-        functions = functions or Functions(trial.config, images.num_classes)
-        test = None
-        if arm.test is not None:
-          where = trial.config.data
-          test = data.load_split(where.name, arm.test, data_dir=where.dir)
-        measures[arm.name] = Measures(functions, images, trial.config, test)
       outcome = run_network(runner, measures[arm.name], trial, seed)
       record = records[arm.name].add(trial, trial.with_seed(seed), outcome)
       name = f"{arm.name} {trial.variant} {trial.label}, seed {seed}"
       progress.finished(name, record)
+
+
+def _all_measures(
+  missing: Sequence[tuple[Arm, Trial, int]], runner: Runner, workdir: Path
+) -> dict[str, Measures]:
+  """The measures of each arm: what refuses one does so before any training."""
+  measures: dict[str, Measures] = {}
+  functions: Functions | None = None
+  for arm, trial, _ in missing:
+    if arm.name in measures:
+      continue
+    config = trial.config
+    images = runner.images(config)
+    per_class = config.forgetting.per_class
+    _check_per_class(per_class, workdir / arm.name)
+    _check_stateless(config, images)
+    functions = functions or Functions(config, images.num_classes)
+    test = None if arm.test is None else _test_split(arm, config)
+    try:
+      measures[arm.name] = Measures(functions, images, config, test)
+    except ValueError as error:
+      allowed = f"what the arm {arm.name!r} has: {error}"
+      text = refusal("config.forgetting.per_class", per_class, allowed)
+      raise ConfigError(text) from error
+    write_json(workdir / arm.name / MEASURED, {"per_class": per_class})
+  return measures
+
+
+def _test_split(arm: Arm, config: config_dict.ConfigDict) -> data.Split:
+  assert arm.test is not None
+  where = config.data
+  try:
+    return data.load_split(where.name, arm.test, data_dir=where.dir)
+  except ValueError as error:
+    raise ConfigError(
+      f"STUDY's arm {arm.name!r} cannot be tested on {arm.test!r}\n  {error}"
+    ) from error
+
+
+def _check_per_class(per_class: int, folder: Path) -> None:
+  """Refuses another size of probes than that of the networks before."""
+  before = read_json(folder / MEASURED)
+  if before is None:  # nothing yet, or a study of an earlier version
+    before = {
+      "per_class": PER_CLASS if (folder / "runs").is_dir() else per_class
+    }
+  if before["per_class"] != per_class:
+    allowed = f"{before['per_class']}, as in {folder}; or another --workdir"
+    key = "config.forgetting.per_class"
+    raise ConfigError(refusal(key, per_class, allowed))
+
+
+def _check_stateless(
+  config: config_dict.ConfigDict, images: data.ImageData
+) -> None:
+  model = build_model(config, images.num_classes, images.image_shape)
+  _, state = jax.eval_shape(
+    lambda key: models.initialise(model, key, images.image_shape),
+    jax.random.key(0),
+  )
+  if state:
+    allowed = "a model without BatchNorm in a study, such as mlp or vit_tiny"
+    raise ConfigError(refusal("config.model.name", config.model.name, allowed))
 
 
 def run_network(

@@ -58,6 +58,7 @@ WRONG = [
   ("data.validation=1.0", "[0, 1)"),
   ("data.name=digitss", "'digits'"),
   ("data.std=(0.0,)", "above 0"),
+  ("sharpness.surface_points=1", "0 for none, or an integer, at least 2"),
   ("data.mean=abc", "tuple"),
   ("perturbation.steps=0", "at least 1"),
   ("perturbation.every_k=0", "at least 1"),

@@ -97,7 +97,6 @@ def small():
     for name, value in {
       "REPEATS": {"obf_probe": 2, "sam_probe": 2, "random_probe": 2},
       "OWN_REPEATS": 2,
-      "PER_CLASS": 4,
       "SPECIFIC_REPEATS": 2,
     }.items():
       patch.setattr(_measures, name, value)
@@ -111,7 +110,11 @@ def measured(small, data_dir: Path, tmp_path_factory):
     f"{write_file(tmp_path_factory.mktemp('study'))}:obf"
   )
   values = {"data.dir": data_dir, "ascent.gamma": 0.3, "perturbation.rho": 0.4}
-  values |= {"micro_batch_size": 8, "ascent.activation": "softmax"}
+  values |= {
+    "forgetting.per_class": 4,
+    "micro_batch_size": 8,
+    "ascent.activation": "softmax",
+  }
   apply_overrides(config, [f"--config.{k}={v}" for k, v in values.items()])
   images = build_data(config)
   functions = Functions(config, 10)

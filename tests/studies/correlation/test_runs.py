@@ -171,6 +171,58 @@ def test_an_arm_may_test_on_another_split(
   assert len(given[1]) == 1437  # digits' own training split
 
 
+def test_probes_have_as_many_examples_as_asked_for(
+  file: str, data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+  """Or it is refused, before any network trains."""
+  sizes = []
+
+  def note(_: Any, measures: Any, *rest: Any) -> Outcome:
+    sizes.extend(len(labels) for _, labels in measures._probes.values())
+    raise KeyboardInterrupt
+
+  monkeypatch.setattr(runs, "run_network", note)
+  where = [f"--config.data.dir={data_dir}"]
+  key = "--config.forgetting.per_class"
+
+  def run(*extra: str) -> None:
+    run_study(plan_study(file, [*where, *extra], []), tmp_path / "out")
+
+  allowed = r"allowed: .*'noisy'.*class \d has \d+ examples"
+  with pytest.raises(ConfigError, match=rf"per_class=40 .*\n.*{allowed}"):
+    run()
+  with pytest.raises(KeyboardInterrupt):
+    run(f"{key}=5")
+  assert sizes == [50, 50, 50]
+  with pytest.raises(ConfigError, match=r"per_class=4 .*\n.*allowed: 5, as in"):
+    run(f"{key}=4")
+
+
+@pytest.mark.parametrize(
+  ("override", "message"),
+  [
+    ("forgetting.repeats=3", r"forgetting\.repeats='3'.*\n.*no value"),
+    ("sharpness.rho=0.1", r"sharpness\.rho='0\.1'.*\n.*no value"),
+    ("perturbation.name=friendly_sam", r"'friendly_sam'.*\n.*none, sam, asam"),
+  ],
+)
+def test_keys_that_a_study_does_not_read_are_refused(
+  file: str, override: str, message: str
+):
+  with pytest.raises(ConfigError, match=message):
+    plan_study(file, [f"--config.{override}"], [])
+
+
+def test_models_with_statistics_are_refused(
+  file: str, data_dir: Path, tmp_path: Path
+):
+  cnn = ["--config.model.name=cnn", "--config.model.hidden=none"]
+  with pytest.raises(ConfigError, match=r"model\.name='cnn'.*\n.*BatchNorm"):
+    run_study(
+      plan_study(file, [f"--config.data.dir={data_dir}", *cnn], []), tmp_path
+    )
+
+
 def test_a_network_that_diverges_has_no_measures(file: str, data_dir: Path):
   (arm,) = plan_study(
     file,

@@ -1,0 +1,41 @@
+"""JAX's settings that decide a run's numbers: the same when it resumes."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from forgetsam.experiment.config import ConfigError
+
+_SETTINGS = (
+  "jax_default_prng_impl",
+  "jax_threefry_partitionable",
+  "jax_enable_x64",
+)
+
+
+def jax_settings() -> dict[str, Any]:
+  """The settings by the names of their environment variables."""
+  return {name.upper(): getattr(jax.config, name) for name in _SETTINGS}
+
+
+def check_jax_settings(record: Mapping[str, Any], workdir: Path) -> None:
+  """Refuses to resume a run under settings that would draw other numbers.
+
+  Args:
+    record: a checkpoint's; those of older versions have no settings.
+    workdir: the run's folder.
+
+  Raises:
+    ConfigError: it names the settings that differ.
+  """
+  now = jax_settings()
+  lines = [
+    f"{name}={now[name]} is refused\n  allowed: {name}={before}, as the run in "
+    f"--workdir={workdir} began; or another --workdir"
+    for name, before in record.get("jax", {}).items()
+    if now.get(name, before) != before
+  ]
+  if lines:
+    raise ConfigError("\n".join(lines))
