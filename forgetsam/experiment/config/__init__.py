@@ -23,6 +23,7 @@ from forgetsam.experiment.config._json import (
   config_to_dict,
   differing_keys,
   leaves,
+  with_absent,
 )
 from forgetsam.experiment.config._keys import KEYS, is_model_option
 from forgetsam.experiment.config._process_flags import LAUNCHERS, ProcessFlags
@@ -61,4 +62,5 @@ __all__ = [
   "refusal",
   "run_config_file",
   "split_config",
+  "with_absent",
 ]

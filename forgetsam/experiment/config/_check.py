@@ -13,12 +13,16 @@ from forgetsam.experiment.config._perturbation_checks import (
 )
 
 
-def check_config(config: config_dict.ConfigDict, num_devices: int) -> None:
+def check_config(
+  config: config_dict.ConfigDict, num_devices: int, *, trains: bool = True
+) -> None:
   """Raises a `ConfigError` that lists every key that cannot be run.
 
   Args:
     config: a configuration as `base_config` makes it.
     num_devices: number of devices that share a batch.
+    trains: whether training batches are among those; a run may be measured on
+      more devices than it could be trained on.
 
   Raises:
     ConfigError: a key is unknown, missing, of the wrong type or outside its
@@ -28,8 +32,9 @@ def check_config(config: config_dict.ConfigDict, num_devices: int) -> None:
   leaves = flat_config(config)
   problems = list(_key_problems(leaves)) or list(_value_problems(leaves))
   if not problems:  # what follows compares values that are valid alone
+    problems += _device_problems("evaluation.batch_size", leaves, num_devices)
     for check in _JOINT_CHECKS:
-      problems += check(leaves, num_devices)
+      problems += check(leaves, num_devices if trains else 1)
   if problems:
     raise ConfigError("\n".join(problems))
 
@@ -51,12 +56,18 @@ def _value_problems(leaves: dict[str, Any]) -> Iterator[str]:
       yield refusal(f"config.{key}", leaves[key], row.allowed)
 
 
+def _device_problems(
+  key: str, leaves: dict[str, Any], num_devices: int
+) -> Iterator[str]:
+  if leaves[key] % num_devices:
+    allowed = f"a multiple of the number of devices, {num_devices}"
+    yield refusal(f"config.{key}", leaves[key], allowed)
+
+
 def _batch_problems(leaves: dict[str, Any], num_devices: int) -> Iterator[str]:
-  for key in ("batch_size", "evaluation.batch_size"):
-    if leaves[key] % num_devices:
-      allowed = f"a multiple of the number of devices, {num_devices}"
-      yield refusal(f"config.{key}", leaves[key], allowed)
-      return
+  if leaves["batch_size"] % num_devices:
+    yield from _device_problems("batch_size", leaves, num_devices)
+    return
   share, m = leaves["batch_size"] // num_devices, leaves["micro_batch_size"]
   if m is not None and share % m:
     yield refusal(

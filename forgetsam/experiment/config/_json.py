@@ -12,7 +12,8 @@ from ml_collections import config_dict
 
 from forgetsam.experiment.config._keys import KEYS
 
-_FREE = {key for key, row in KEYS.items() if not row.binding}
+# No run was ever without; a `config.json` that lacks them is damaged.
+_ALWAYS_THERE = ("data.name", "model.name")
 
 
 def leaves(config: config_dict.ConfigDict) -> dict[str, Any]:
@@ -34,6 +35,31 @@ def config_from_dict(values: Mapping[str, Any]) -> config_dict.ConfigDict:
   flat = flatten_dict(dict(values), sep=".")
   restored = {key: _restored(key, value) for key, value in flat.items()}
   return config_dict.ConfigDict(unflatten_dict(restored, sep="."))
+
+
+def with_absent(
+  values: Mapping[str, Any],
+) -> tuple[dict[str, Any], dict[str, Any]]:
+  """Completes the configuration of a run that is older than some keys.
+
+  Args:
+    values: the content of its `config.json`.
+
+  Returns:
+    The values with what runs did before each missing key, and these alone, by
+    full key.
+  """
+  flat = flatten_dict(dict(values), sep=".")
+  absent = {
+    key: _as_json(row.unsaid)
+    for key, row in KEYS.items()
+    if key not in flat and key not in _ALWAYS_THERE
+  }
+  return dict(unflatten_dict(flat | absent, sep=".")), absent
+
+
+def _as_json(value: Any) -> Any:
+  return list(value) if isinstance(value, tuple) else value
 
 
 def _restored(key: str, value: Any) -> Any:
@@ -60,17 +86,28 @@ def typed_config(config: config_dict.ConfigDict) -> config_dict.ConfigDict:
 
 
 def _binding(values: Mapping[str, Any]) -> dict[str, Any]:
+  """What decides a run's result; keys that change nothing are left out."""
   flat = flatten_dict(dict(values), sep=".")
-  return {key: value for key, value in flat.items() if key not in _FREE}
+  return {
+    key: value
+    for key, value in flat.items()
+    if key not in KEYS
+    or (KEYS[key].binding and value != _as_json(KEYS[key].absent))
+  }
 
 
 def differing_keys(
   old: Mapping[str, Any], new: Mapping[str, Any]
 ) -> dict[str, tuple[Any, Any]]:
-  """Keys that decide a run's result and differ: `{key: (old, new)}`."""
+  """Keys that decide a run's result and differ: `{key: (old, new)}`.
+
+  Keys that `old` lacks have what runs did before these keys were added.
+  """
+  old = with_absent(old)[0]
   before, after = _binding(old), _binding(new)
+  olds, news = (flatten_dict(dict(values), sep=".") for values in (old, new))
   return {
-    key: (before.get(key), after.get(key))
+    key: (olds.get(key), news.get(key))
     for key in sorted(before | after)
     if before.get(key) != after.get(key)
   }

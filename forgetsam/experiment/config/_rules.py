@@ -8,6 +8,8 @@ from forgetsam._paths import local_path, scheme_of
 
 # JAX's integers hold less than this, and its float32 numbers at most that.
 _INT_LIMIT, _LARGEST = 2**31, 3.4e38
+# `Key.absent` of the keys of 0.1, which all hashes have.
+_UNSET: Any = object()
 
 
 class Rule(NamedTuple):
@@ -53,6 +55,10 @@ class Key(NamedTuple):
     perturbs: whether it is read only where weights are perturbed.
     switch: whether it is one of these and adds something: without a
       perturbation it must keep its default.
+    absent: of a key that was added since 0.1, what runs did before it. A
+      `config.json` without the key reads this rather than the default, from
+      which it may differ, and `config_hash` leaves the key out where it holds
+      this.
     tie_break: its turn, from 1, in deciding between settings that score alike:
       the smaller value wins, or the larger where negative. 0 decides nothing.
   """
@@ -66,12 +72,18 @@ class Key(NamedTuple):
   tuned: bool = True
   perturbs: bool = False
   switch: bool = False
+  absent: Any = _UNSET
   tie_break: int = 0
 
   @property
   def allowed(self) -> str:
     """The admitted values in words."""
     return self.rule.allowed + (", or none" if self.default is None else "")
+
+  @property
+  def unsaid(self) -> Any:
+    """The value in a run whose `config.json` lacks the key."""
+    return self.default if self.absent is _UNSET else self.absent
 
   def admits(self, value: Any) -> bool:
     """Whether `value` is allowed alone."""
