@@ -13,6 +13,7 @@ from forgetsam.data._batches import (
   steps_per_epoch,
 )
 from forgetsam.data._errors import DataError, DatasetNotFoundError
+from forgetsam.data._identity import SetIdentity
 from forgetsam.data._load import load, load_split
 from forgetsam.data._memory_batches import (
   eval_batches,
@@ -21,7 +22,7 @@ from forgetsam.data._memory_batches import (
 )
 from forgetsam.data._memory_source import MemorySource, in_memory
 from forgetsam.data._prefetch import prefetch_to_device
-from forgetsam.data._prepared import check_available
+from forgetsam.data._prepared import check_available, prepared_name
 from forgetsam.data._search import source_directory
 from forgetsam.data._split import ImageData, Split, mislabel
 from forgetsam.data._tensorflow import import_tensorflow
@@ -43,6 +44,7 @@ __all__ = [
   "ImageData",
   "MemorySource",
   "RandomResizedCrop",
+  "SetIdentity",
   "Sources",
   "Split",
   "StreamOptions",
@@ -58,6 +60,7 @@ __all__ = [
   "load_split",
   "mislabel",
   "prefetch_to_device",
+  "prepared_name",
   "source_directory",
   "steps_per_epoch",
   "stream",

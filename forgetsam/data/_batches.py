@@ -8,6 +8,8 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Float32, Int32, Int64
 
+from forgetsam.data._identity import SetIdentity
+
 Batch = dict[str, np.ndarray]
 Batches = Iterator[Batch]
 PerChannel = float | Sequence[float]
@@ -96,6 +98,7 @@ class Sources:
     validation: examples held out of training, or None.
     test: what to test on.
     left_out: number of corrupt examples of all splits that were left out.
+    identity: what the set was, where it was read from files.
   """
 
   name: str
@@ -105,6 +108,7 @@ class Sources:
   validation: BatchSource | None
   test: BatchSource
   left_out: int = 0
+  identity: SetIdentity | None = None
 
 
 def first_batches(

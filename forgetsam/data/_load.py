@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from forgetsam.data._identity import identify
 from forgetsam.data._prepared import class_features, prepared_builder
 from forgetsam.data._search import PathLike
 from forgetsam.data._split import ImageData, Split, mislabel
@@ -15,7 +16,7 @@ from forgetsam.data._subsets import (
   split_sizes,
   stratified,
 )
-from forgetsam.data.files import decode_split
+from forgetsam.data.files import decode_split, pixels_fingerprint
 
 if TYPE_CHECKING:
   import tensorflow_datasets as tfds
@@ -64,6 +65,10 @@ def load(
   num_classes, image_shape = _check_features(name, builder.info)
   full = decode_split(builder, "train")
   test = decode_split(builder, "test")
+  identity = identify(
+    builder.info,
+    {"train": pixels_fingerprint(full), "test": pixels_fingerprint(test)},
+  )
   num_held_out, num_train = split_sizes(len(full), validation, train_examples)
   held_out, train = None, full
   if num_held_out:
@@ -79,7 +84,9 @@ def load(
     train = mislabel(
       train, label_noise, num_classes=num_classes, seed=split_seed
     )
-  return ImageData(name, num_classes, image_shape, train, held_out, test)
+  return ImageData(
+    name, num_classes, image_shape, train, held_out, test, identity
+  )
 
 
 def load_split(

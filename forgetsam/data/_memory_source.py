@@ -118,4 +118,5 @@ def in_memory(
     source(images.train),
     None if held_out is None else source(held_out),
     source(images.test),
+    identity=images.identity,
   )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from absl import logging
 
 from forgetsam.data._errors import DatasetNotFoundError
+from forgetsam.data._identity import identify
 from forgetsam.data._search import (
   OWN_SETS,
   PathLike,
@@ -114,6 +115,17 @@ def prepared_builder(
       f" Ask for {name.partition(':')[0]!r}."
     )
   return builder
+
+
+def prepared_name(name: str, data_dir: PathLike | None = None) -> str | None:
+  """The name with the version that is found; None where none is prepared.
+
+  Args:
+    name: as in `check_available`.
+    data_dir: as in `check_available`.
+  """
+  builder = find_prepared(name, data_dir)
+  return None if builder is None else identify(builder.info, {}).name
 
 
 def class_features(

@@ -5,6 +5,7 @@ says so.
 """
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,25 +34,59 @@ def find_prepared(
 
   base_name(name)
   for directory in searched(name, data_dir):
-    try:
-      return tfds.core.read_only_builder.builder_from_files(
-        name, data_dir=directory
-      )
-    except registered.DatasetNotFoundError:
-      continue
-    except Exception as error:  # TFDS raises many kinds over damaged files
-      if scheme_of(directory) is not None:
-        raise DatasetNotFoundError(
-          f"{directory} cannot be read: {error}\nPass as data_dir a directory"
-          " of this machine, or one that it can reach."
-        ) from error
-      raise DataError(
-        f"Data set {name!r} in {directory} cannot be opened: its"
-        f" dataset_info.json or features.json is damaged or missing: {error}\n"
-        "  allowed: both files as TFDS wrote them; or remove the set's folder"
-        " and prepare it again"
-      ) from error
+    unfinished: Exception | None = None
+    # TFDS itself looks at the newest version alone.
+    for one in (name, *_versions(name, directory)):
+      try:
+        return tfds.core.read_only_builder.builder_from_files(
+          one, data_dir=directory
+        )
+      except registered.DatasetNotFoundError:
+        continue
+      except tfds.core.dataset_info.DatasetInfoFileError as error:
+        unfinished = error  # there is no such file
+      except Exception as error:  # TFDS raises many kinds over damaged files
+        raise _unreadable(name, directory, error) from error
+    if unfinished is not None:
+      raise _unreadable(name, directory, unfinished) from unfinished
   return None
+
+
+def _unreadable(
+  name: str, directory: PathLike, error: Exception
+) -> DatasetNotFoundError | DataError:
+  if scheme_of(directory) is not None:
+    return DatasetNotFoundError(
+      f"{directory} cannot be read: {error}\nPass as data_dir a directory"
+      " of this machine, or one that it can reach."
+    )
+  return DataError(
+    f"Data set {name!r} in {directory} cannot be opened: its"
+    f" dataset_info.json or features.json is damaged or missing: {error}\n"
+    "  allowed: both files as TFDS wrote them; or remove the set's folder"
+    " and prepare it again"
+  )
+
+
+def _versions(name: str, directory: PathLike) -> Iterator[str]:
+  """The name with each version in a directory that it admits, newest first."""
+  from etils import epath
+  from tensorflow_datasets.core import naming
+  from tensorflow_datasets.core.utils import version
+
+  parsed, options = naming.parse_builder_name_kwargs(name)
+  wanted, config = options.get("version"), options.get("config")
+  if version.Version.is_valid(wanted):
+    return
+  root = epath.Path(directory) / parsed.name
+  if config is not None:
+    folders = [root / config]
+  else:  # TFDS knows the default configuration
+    folders = [root, *(root.iterdir() if root.is_dir() else [])]
+  found = {v for folder in folders for v in version.list_all_versions(folder)}
+  for one in sorted(found, reverse=True):
+    if wanted is None or one.match(wanted):
+      yield f"{name.partition(':')[0]}:{one}"
 
 
 def searched(name: str, data_dir: PathLike | None) -> list[PathLike]:

@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Int32, Int64, UInt8
 
 from forgetsam.data import _subsets
+from forgetsam.data._identity import SetIdentity
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -43,6 +44,7 @@ class ImageData:
     train: training examples, without those held out.
     validation: examples held out of TFDS's `train`, or None.
     test: TFDS's `test`, in its order.
+    identity: what the set was, where it was read from files.
   """
 
   name: str
@@ -51,6 +53,7 @@ class ImageData:
   train: Split
   validation: Split | None
   test: Split
+  identity: SetIdentity | None = None
 
 
 def mislabel(

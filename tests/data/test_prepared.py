@@ -70,6 +70,34 @@ def test_prepared_set_is_found_without_its_code(make_set):
     data.check_available("of_my_own", data_dir=directory / "elsewhere")
 
 
+@pytest.mark.parametrize("config", [None, "grey"])
+@pytest.mark.parametrize("files", [(), ("features.json",)])
+@pytest.mark.parametrize("wanted", ["", ":*.*.*"])
+def test_an_unfinished_newer_version_hides_none(
+  wanted, files, config, make_set
+):
+  import tensorflow_datasets as tfds
+
+  directory = make_set(
+    {"image": tfds.features.Image(shape=(2, 2, 1))},
+    {"train": [{"image": np.zeros((2, 2, 1), np.uint8)}]},
+    config=config,
+  )
+  [whole] = directory.glob("tiny/**/1.0.0")
+  for version in ("2.0.0", "1.0.1"):
+    newer = whole.with_name(version)
+    newer.mkdir()
+    for file in files:
+      (newer / file).write_text((whole / file).read_text())
+  base = "tiny" if config is None else f"tiny/{config}"
+  data.check_available(f"{base}{wanted}", data_dir=directory)
+  found = data.prepared_name(f"{base}{wanted}", directory)
+  assert found == f"{base}:1.0.0"
+  refused = (data.DatasetNotFoundError, data.DataError)
+  with pytest.raises(refused, match=r"tiny.*:2\.0\.0"):
+    data.check_available(f"{base}:2.0.0", data_dir=directory)
+
+
 def test_unfinished_set_is_not_available(make_set):
   import tensorflow_datasets as tfds
 

@@ -1,6 +1,10 @@
 """TFDS's files of serialised examples: records, decoding, corrupt ones."""
 
 from forgetsam.data.files._checks import Agree, Checker
+from forgetsam.data.files._fingerprints import (
+  files_fingerprint,
+  pixels_fingerprint,
+)
 from forgetsam.data.files._images import (
   DCT,
   Parse,
@@ -38,6 +42,7 @@ __all__ = [
   "decode",
   "decode_other",
   "decode_split",
+  "files_fingerprint",
   "find_records",
   "guard_labels",
   "impossible_labels",
@@ -47,6 +52,7 @@ __all__ = [
   "label_parser",
   "parser",
   "part",
+  "pixels_fingerprint",
   "read_impossible_labels",
   "serialised",
 ]

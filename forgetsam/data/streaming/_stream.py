@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from forgetsam.data._batches import Sources, channel_statistics
+from forgetsam.data._identity import SetIdentity, identify
 from forgetsam.data._prepared import (
   class_features,
   manual_files,
@@ -17,6 +18,7 @@ from forgetsam.data.files import (
   Agree,
   Records,
   check_files,
+  files_fingerprint,
   find_records,
   in_words,
   label_parser,
@@ -75,7 +77,14 @@ def stream(
   shape = (side, side, test.image_shape[-1])
   if adapter.train is None:
     return Sources(
-      name, test.num_classes, shape, None, None, test, test.left_out
+      name,
+      test.num_classes,
+      shape,
+      None,
+      None,
+      test,
+      test.left_out,
+      test.identity,
     )
   whole = stream_split(
     name, adapter.train, options, data_dir=data_dir, agree=agree
@@ -90,6 +99,7 @@ def stream(
     whole.part(cut, len(whole)) if held_out else None,
     test,
     whole.left_out + test.left_out,
+    _of_both(whole, test),
   )
 
 
@@ -132,14 +142,18 @@ def stream_split(
       " in size; say what to resize the shorter side to"
     )
   split = adapter.test if split is None else split
+  records = _find_split(builder, split)
+  num_bytes = builder.info.splits[split.split("[")[0]].num_bytes
+  parse = parser(
+    builder.info.features,
+    adapter.label,
+    multi_label_classes=label.num_classes if adapter.multi_label else None,
+  )
+  fingerprint = agree(lambda: files_fingerprint(records, parse, num_bytes))
   found = StreamedSplit(
     name=f"Split {split!r} of {builder.info.full_name}",
-    records=_find_split(builder, split),
-    parse=parser(
-      builder.info.features,
-      adapter.label,
-      multi_label_classes=label.num_classes if adapter.multi_label else None,
-    ),
+    records=records,
+    parse=parse,
     image_shape=tuple(image.shape),
     num_classes=label.num_classes,
     multi_label=adapter.multi_label,
@@ -147,6 +161,7 @@ def stream_split(
     if adapter.subset
     else None,
     options=options,
+    identity=identify(builder.info, {split: fingerprint}),
   )
   if options.skip_corrupt:
     found = found.without_corrupt(agree)
@@ -175,6 +190,13 @@ def _check_labels(
   )
   if impossible:
     raise ValueError(in_words(found.name, impossible, found.num_classes))
+
+
+def _of_both(train: StreamedSplit, test: StreamedSplit) -> SetIdentity:
+  assert train.identity is not None
+  assert test.identity is not None
+  splits = {**train.identity.splits, **test.identity.splits}
+  return test.identity._replace(splits=splits)
 
 
 def _find_features(

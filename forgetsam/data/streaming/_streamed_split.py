@@ -13,6 +13,7 @@ from forgetsam.data._batches import (
   eval_share,
   pad_batch,
 )
+from forgetsam.data._identity import SetIdentity
 from forgetsam.data._tensorflow import numpy_batches, tf
 from forgetsam.data.files import (
   Agree,
@@ -47,6 +48,7 @@ class StreamedSplit:
     classes: the classes that occur, where they are known to be a part of all.
     options: what is done to the images.
     left_out: number of corrupt examples that were left out.
+    identity: what the set was, where it was read from files.
   """
 
   name: str
@@ -58,6 +60,7 @@ class StreamedSplit:
   classes: Int32[np.ndarray, " c"] | None
   options: StreamOptions
   left_out: int = 0
+  identity: SetIdentity | None = None
 
   def __len__(self) -> int:
     return self.records.total

@@ -16,7 +16,7 @@ from forgetsam.experiment.build._images import (
   build_stream_options,
 )
 from forgetsam.experiment.config import ConfigError, refusal
-from forgetsam.experiment.run import on_main
+from forgetsam.experiment.run import DataRecord, on_main
 from forgetsam.training import EvalStep, make_eval_step
 
 CORRUPTED = ("imagenet2012_corrupted", "cifar10_corrupted")
@@ -35,7 +35,10 @@ class EvaluationSet(NamedTuple):
 
 
 def build_evaluation_sets(
-  config: config_dict.ConfigDict, model: nn.Module, mesh: Mesh | None
+  config: config_dict.ConfigDict,
+  model: nn.Module,
+  mesh: Mesh | None,
+  record: DataRecord,
 ) -> list[EvaluationSet]:
   """Opens the sets that `config.evaluation.sets` lists, or the run's own.
 
@@ -48,19 +51,21 @@ def build_evaluation_sets(
     config: a checked configuration.
     model: the model to score.
     mesh: the mesh to score it on.
+    record: of the run's data. Sets that it knows are opened in the version that
+      it names; the others are added to it.
 
   Returns:
     The sets; without a list, the run's validation split, if any, and its test
     split.
 
   Raises:
-    ConfigError: a set is not there, or does not fit the model.
+    ConfigError: a set is not there, has changed, or does not fit the model.
   """
   forward: Any = models.forward(model)
-  sources = _own_sources(config)
+  sources = _own_sources(config, record)
   if config.evaluation.sets:
     wanted = _names(config)
-    sources = {name: _open(config, name, model) for name in wanted}
+    sources = {name: _open(config, name, model, record) for name in wanted}
   return [
     EvaluationSet(source, _steps(forward, name, source, mesh))
     for name, source in sources.items()
@@ -97,11 +102,12 @@ def adapt_to_sets(
 
 
 def _own_sources(
-  config: config_dict.ConfigDict,
+  config: config_dict.ConfigDict, record: DataRecord
 ) -> dict[str, data.BatchSource]:
   if config.evaluation.sets:
     return {}
-  sources = build_sources(config, job=True)
+  sources = build_sources(record.pinned(config), job=True)
+  record.check(config.data.name, sources.identity)
   held_out = sources.validation
   own = {} if held_out is None else {"validation": held_out}
   return {**own, "test": sources.test}
@@ -119,27 +125,34 @@ def _names(config: config_dict.ConfigDict) -> list[str]:
 
 
 def _open(
-  config: config_dict.ConfigDict, name: str, model: nn.Module
+  config: config_dict.ConfigDict,
+  name: str,
+  model: nn.Module,
+  record: DataRecord,
 ) -> data.StreamedSplit:
   """A set's split, with its images as the run's evaluation sees them."""
   base, _, split = name.partition("@")
+  key = "evaluation.sets"
   options = build_stream_options(config, job=True)
   if not config.data.stream:  # the model was trained on images as stored
     as_stored = dataclasses.replace(options.eval_crop, short_side=None)
     options = dataclasses.replace(options, eval_crop=as_stored)
   try:
     source = data.stream_split(
-      base,
+      record.available(base, config.data.dir, key),
       split or None,
       options,
       data_dir=config.data.dir,
       agree=on_main,
     )
+  except ConfigError:
+    raise
   except (OSError, ValueError) as error:
     raise ConfigError(
       f"config.evaluation.sets={config.evaluation.sets!r} is refused: {name} "
       f"cannot be scored\n  {error}"
     ) from error
+  record.check(base, source.identity, key)
   classes = model.num_classes
   if source.num_classes != classes:
     raise ConfigError(

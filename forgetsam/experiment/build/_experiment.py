@@ -136,10 +136,9 @@ def build_experiment(
   start = build_start(config)
   init_key, run_key = jax.random.split(jax.random.key(config.seed))
 
-  def create_state() -> fs.TrainState:
-    params, model_state = start(
-      *models.initialise(model, init_key, sources.image_shape)
-    )
+  def create_state(*, fresh: bool = True) -> fs.TrainState:
+    initial = models.initialise(model, init_key, sources.image_shape)
+    params, model_state = start(*initial) if fresh else initial
     return fs.create_train_state(
       params, model_state, optimizer, perturb, mesh, shard_opt_state=shards
     )

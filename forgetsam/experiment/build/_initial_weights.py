@@ -12,7 +12,12 @@ from forgetsam import interop
 from forgetsam._paths import local_path
 from forgetsam.experiment.build._model import build_model
 from forgetsam.experiment.config import ConfigError, refusal
-from forgetsam.experiment.run import CHECKPOINTS, Checkpoints, load_config
+from forgetsam.experiment.run import (
+  CHECKPOINTS,
+  Checkpoints,
+  DataRecord,
+  load_config,
+)
 
 ModelState = dict[str, Any]
 Start = Callable[[Any, ModelState], tuple[Any, ModelState]]
@@ -76,7 +81,8 @@ def load_run(
       validation split), or "last".
 
   Returns:
-    The model, its variables and the run's configuration:
+    The model, its variables and the run's configuration, with the version of
+    its data:
     `model.apply(variables, images, train=False)` gives the logits.
 
   Raises:
@@ -87,6 +93,7 @@ def load_run(
     raise ValueError(f"checkpoint={checkpoint!r} must be 'best' or 'last'")
   workdir = local_path("workdir", workdir)
   config = load_config(workdir)
+  config.data.name = DataRecord(workdir).full_name(config.data.name)
   if not (workdir / CHECKPOINTS).is_dir():
     raise ValueError(f"workdir={workdir} has no checkpoint yet")
   with Checkpoints(workdir / CHECKPOINTS, read_only=True) as checkpoints:

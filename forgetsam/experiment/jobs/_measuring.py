@@ -15,7 +15,9 @@ from forgetsam.experiment.config import check_config
 from forgetsam.experiment.run import (
   CHECKPOINTS,
   Checkpoints,
+  DataRecord,
   Variables,
+  as_begun,
   check_saved,
 )
 
@@ -29,15 +31,24 @@ class Measured(NamedTuple):
 
 
 def open_run(
-  config: config_dict.ConfigDict, workdir: Path, which: str
+  config: config_dict.ConfigDict,
+  workdir: Path,
+  which: str,
+  change: Callable[
+    [config_dict.ConfigDict], config_dict.ConfigDict
+  ] = lambda c: c,
 ) -> Measured:
   """Opens a run's "last" or "best" checkpoint, or "all" in order of steps.
 
-  Without validation the last checkpoint counts as the best.
+  Without validation the last checkpoint counts as the best. `change` is made to
+  the configuration that the data are opened with, once it is the run's.
   """
-  check_config(config, jax.local_device_count())
+  check_config(config, jax.local_device_count(), trains=False)
+  config = as_begun(workdir, config)
   check_saved(workdir, config)
-  sources = build_sources(config)
+  record = DataRecord(workdir)
+  sources = build_sources(change(record.pinned(config)))
+  record.check(config.data.name, sources.identity)
   model = build_model(config, sources.num_classes, sources.image_shape)
   with Checkpoints(workdir / CHECKPOINTS, read_only=True) as checkpoints:
     last = checkpoints.steps()[::-1]

@@ -30,6 +30,8 @@ from forgetsam.experiment.run import (
   CHECKPOINTS,
   EVALUATION,
   Checkpoints,
+  DataRecord,
+  as_begun,
   check_saved,
   is_main,
   num_devices,
@@ -59,14 +61,16 @@ def evaluate_run(
       set is not there.
     CheckpointError: the checkpoints are damaged.
   """
-  check_config(config, num_devices())
+  check_config(config, num_devices(), trains=False)
+  config = as_begun(workdir, config)
   on_main(lambda: check_saved(workdir, config))
   results: dict[str, Any] = {}
   with Checkpoints(workdir / CHECKPOINTS, read_only=True) as checkpoints:
     last = checkpoints.variables(checkpoints.steps()[::-1])
     model = build_model(config, last.record["num_classes"])
     mesh = build_mesh()
-    sets = build_evaluation_sets(config, model, mesh)
+    record = DataRecord(workdir)
+    sets = build_evaluation_sets(config, model, mesh, record)
     batches = build_eval_batches(config, build_sharding(mesh))
     found = {"last": last}
     if ranked := checkpoints.best_steps():
@@ -89,6 +93,7 @@ def evaluate_run(
       results |= {f"{name}/{key}": value for key, value in summary.items()}
       _print(f"{name}, step {checkpoint.step}", scores, summary)
   on_main(lambda: write_json(workdir / EVALUATION, results))
+  record.write(begins=False)
   print(f"\nWritten to {workdir / EVALUATION}")
   return results
 

@@ -45,7 +45,8 @@ def measure_sharpness(
     ConfigError: the configuration is not the run's, or nothing is saved yet.
   """
   config = config.copy_and_resolve_references()
-  run = open_run(_as_the_paper(config), workdir, config.sharpness.checkpoint)
+  which = config.sharpness.checkpoint
+  run = open_run(config, workdir, which, change=_as_the_paper)
   measure = _measurer(config, run, workdir)
   results: dict[str, Any] = {}
   for name, checkpoint in run.checkpoints.items():

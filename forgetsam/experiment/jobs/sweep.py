@@ -6,7 +6,7 @@ from pathlib import Path
 import jax
 
 from forgetsam.experiment.config import ConfigError, SweepFlags, refusal
-from forgetsam.experiment.run import read_json
+from forgetsam.experiment.run import DataRecord, read_json
 from forgetsam.experiment.sweep import (
   Progress,
   Record,
@@ -56,7 +56,9 @@ def sweep(
     for i, trial in enumerate(trials)
     for seed in seeds
   }
-  _run_missing(trials, found, records, tuple(splits))
+  began = any(record is not None for record in found.values())
+  data_record = DataRecord(workdir, began)
+  _run_missing(trials, found, records, tuple(splits), data_record)
   finished = [
     (trial, [record for seed in seeds if (record := found[i, seed])])
     for i, trial in enumerate(trials)
@@ -70,12 +72,14 @@ def _run_missing(
   found: dict[tuple[int, int], Record | None],
   records: Records,
   splits: tuple[str, ...],
+  data_record: DataRecord,
 ) -> None:
   """Fills in the records that are None, one run after another."""
   missing = [key for key, record in found.items() if record is None]
   if not missing:
     return
   runner = Runner()
+  runner.record = data_record
   for i in {i for i, _ in missing}:  # refused before the first run, if at all
     runner.images(trials[i].config)
   with Progress(len(found), len(found) - len(missing)) as progress:

@@ -20,6 +20,7 @@ from forgetsam.experiment.run import (
   SUMMARY,
   Checkpoints,
   Clock,
+  DataRecord,
   EpochMeans,
   Experiment,
   Loop,
@@ -27,6 +28,7 @@ from forgetsam.experiment.run import (
   Preemption,
   Reporter,
   WorkdirLock,
+  as_begun,
   check_jax_settings,
   check_workdir,
   claim_workdir,
@@ -63,6 +65,7 @@ def train(
   """
   clock = Clock(time.monotonic() if started is None else started)
   check_config(config, num_devices())
+  config = as_begun(workdir, config)
   on_main(lambda: check_workdir(workdir, config))
   done = on_main(lambda: read_json(workdir / SUMMARY))
   if done is not None:
@@ -80,11 +83,14 @@ def _train(
   preemption: Preemption,
 ) -> dict[str, Any]:
   log_stage(f"opening the data set {config.data.name}", clock.session())
-  experiment = build_experiment(config)
+  record = DataRecord(workdir)
+  experiment = build_experiment(record.pinned(config))
+  record.check(config.data.name, experiment.sources.identity)
   log_stage(f"initialising {config.model.name}", clock.session())
   with Checkpoints(workdir / CHECKPOINTS, experiment.keep) as checkpoints:
     state, means, non_finite = _start(experiment, checkpoints, clock, workdir)
     # Not before all that may refuse the configuration.
+    record.write()
     on_main(lambda: claim_workdir(workdir, config))
     with Reporter(
       workdir,
@@ -128,7 +134,9 @@ def _start(
   workdir: Path,
 ) -> tuple[fs.TrainState, EpochMeans, NonFiniteSteps]:
   check_jax_settings(checkpoints.newest_record(), workdir)
-  state = experiment.create_state()
+  # What a checkpoint holds need not be read where a run started from.
+  resumes = bool(checkpoints.steps())
+  state = experiment.create_state(fresh=not resumes)
   record: dict[str, Any] = {}
   restored = checkpoints.restore_latest(state)
   if restored is not None:

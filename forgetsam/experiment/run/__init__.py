@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
+from forgetsam.experiment.run._begun import DataRecord, as_begun
 from forgetsam.experiment.run._checksums import leaf_checksums, tree_sha256
 from forgetsam.experiment.run._compilation_cache import keep_compiled_programs
 from forgetsam.experiment.run._distributed import joined
@@ -51,6 +52,7 @@ __all__ = [
   "CheckpointError",
   "Checkpoints",
   "Clock",
+  "DataRecord",
   "EpochMeans",
   "Experiment",
   "Intervals",
@@ -62,6 +64,7 @@ __all__ = [
   "Reporter",
   "Variables",
   "WorkdirLock",
+  "as_begun",
   "check_jax_settings",
   "check_saved",
   "check_workdir",

@@ -32,7 +32,8 @@ class Experiment:
   Attributes:
     sources: the splits of the data set.
     model: a Linen module.
-    create_state: makes the first state; it allocates.
+    create_state: makes the first state; it allocates. With `fresh=False` its
+      values are to be replaced, and nothing is read.
     train_step: `(state, batch, key) -> (state, metrics)`.
     eval_step: `(params, model_state, batch) -> sums`.
     train_batches: `(start, stop) -> batches` of these steps.
@@ -52,7 +53,7 @@ class Experiment:
 
   sources: data.Sources
   model: nn.Module
-  create_state: Callable[[], TrainState]
+  create_state: Callable[..., TrainState]
   train_step: Callable[..., tuple[TrainState, dict[str, Array]]]
   eval_step: Callable[..., dict[str, Array]]
   train_batches: Callable[[int, int], Iterator[dict[str, jax.Array]]]

@@ -15,6 +15,7 @@ from forgetsam.experiment.config import (
   config_to_dict,
   differing_keys,
   refusal,
+  with_absent,
 )
 from forgetsam.experiment.run._processes import on_main
 
@@ -119,14 +120,23 @@ def _refuse_difference(
     raise ConfigError("\n".join(lines))
 
 
+def read_config(workdir: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+  """As `with_absent` gives them; empty where no run has started."""
+  values = read_json(workdir / CONFIG)
+  try:
+    return ({}, {}) if values is None else with_absent(values)
+  except (KeyError, TypeError, ValueError) as error:
+    raise _not_ours(workdir / CONFIG, error) from error
+
+
 def load_config(workdir: Path) -> config_dict.ConfigDict:
   """The configuration of the run in a folder.
 
   Raises:
     ConfigError: no run has started there.
   """
-  values = read_json(workdir / CONFIG)
-  if values is None:
+  values, _ = read_config(workdir)
+  if not values:
     raise ConfigError(
       f"--workdir={workdir} is refused: it has no {CONFIG}\n"
       "  allowed: the folder of a run"

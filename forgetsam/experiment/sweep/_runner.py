@@ -15,6 +15,7 @@ from forgetsam import data
 from forgetsam.experiment.build import build_data, build_sources
 from forgetsam.experiment.config import config_to_dict
 from forgetsam.experiment.evaluation import evaluate
+from forgetsam.experiment.run import DataRecord
 from forgetsam.experiment.sweep._batches import RunBatches
 from forgetsam.experiment.sweep._program import Numbers, Program, take_apart
 
@@ -37,9 +38,15 @@ class Outcome(NamedTuple):
 
 
 class Runner:
-  """Keeps data and compiled programs from one run to the next."""
+  """Keeps data and compiled programs from one run to the next.
+
+  Attributes:
+    record: of the data of the folder that the runs belong to, with which they
+      are to stay; None where there is no folder.
+  """
 
   def __init__(self) -> None:
+    self.record: DataRecord | None = None
     self._images: dict[str, data.ImageData] = {}
     self._sources: dict[tuple[str, int], RunBatches] = {}
     self._batches: dict[tuple[str, str, int], list[Any]] = {}
@@ -53,8 +60,12 @@ class Runner:
     """
     key = _data_key(config)
     if key not in self._images:
-      images = build_data(config)
+      record = self.record
+      images = build_data(config if record is None else record.pinned(config))
       build_sources(config, images)  # refuses what does not fit
+      if record is not None:
+        record.check(config.data.name, images.identity)
+        record.write()
       self._images[key] = images
     return self._images[key]
 

@@ -13,7 +13,7 @@ import forgetsam as fs
 from forgetsam import data, models
 from forgetsam.experiment.build import build_model
 from forgetsam.experiment.config import ConfigError, refusal
-from forgetsam.experiment.run import read_json, write_json
+from forgetsam.experiment.run import DataRecord, read_json, write_json
 from forgetsam.experiment.sweep import Outcome, Progress, Records, Runner, Trial
 from forgetsam.studies.correlation._measures import Functions, Measures
 from forgetsam.studies.correlation._plan import PER_CLASS, Arm
@@ -46,6 +46,7 @@ def run_study(arms: Sequence[Arm], workdir: Path) -> None:
   if not missing:
     return
   runner = Runner()
+  runner.record = DataRecord(workdir, began=len(missing) < len(planned))
   measures = _all_measures(missing, runner, workdir)
   with Progress(len(planned), len(planned) - len(missing)) as progress:
     for arm, trial, seed in missing:
@@ -70,7 +71,7 @@ def _all_measures(
     _check_per_class(per_class, workdir / arm.name)
     _check_stateless(config, images)
     functions = functions or Functions(config, images.num_classes)
-    test = None if arm.test is None else _test_split(arm, config)
+    test = None if arm.test is None else _test_split(arm, config, images)
     try:
       measures[arm.name] = Measures(functions, images, config, test)
     except ValueError as error:
@@ -81,11 +82,16 @@ def _all_measures(
   return measures
 
 
-def _test_split(arm: Arm, config: config_dict.ConfigDict) -> data.Split:
+def _test_split(
+  arm: Arm, config: config_dict.ConfigDict, images: data.ImageData
+) -> data.Split:
+  """Of the version that `images` are of."""
   assert arm.test is not None
-  where = config.data
+  name = config.data.name
+  if images.identity is not None:
+    name = images.identity.name
   try:
-    return data.load_split(where.name, arm.test, data_dir=where.dir)
+    return data.load_split(name, arm.test, data_dir=config.data.dir)
   except ValueError as error:
     raise ConfigError(
       f"STUDY's arm {arm.name!r} cannot be tested on {arm.test!r}\n  {error}"

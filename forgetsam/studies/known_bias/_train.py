@@ -19,6 +19,7 @@ from forgetsam.experiment.build import (
   build_experiment,
   build_loss,
 )
+from forgetsam.experiment.run import DataRecord
 from forgetsam.experiment.sweep import Mean, Runner, choose, mean_over_runs
 from forgetsam.studies.known_bias._conditions import (
   ADDED,
@@ -46,6 +47,7 @@ class Runs:
     runs = map(json.loads, lines)
     self._found = {(*key_of(run), run["seed"]): run for run in runs}
     self._runner = Runner()
+    self._runner.record = DataRecord(path.parent, began=bool(self._found))
     self._scorer: Scorer | None = None
 
   def add(self, condition: Condition, seed: int, stage: str) -> dict[str, Any]:

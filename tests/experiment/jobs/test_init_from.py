@@ -1,6 +1,8 @@
 """Fine-tuning: runs that start from other weights."""
 
+import json
 import logging
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -94,6 +96,31 @@ def test_fine_tuning_a_run(workdir: Path, data_dir: Path, tmp_path: Path):
   jax.tree.map(
     lambda x, y: np.testing.assert_allclose(x, y, atol=1e-6), tuned, trained
   )
+
+
+def test_a_fine_tuned_run_goes_on_without_what_it_started_from(
+  workdir: Path,
+  data_dir: Path,
+  tmp_path: Path,
+  capsys: pytest.CaptureFixture[str],
+):
+  source, run = tmp_path / "first", tmp_path / "run"
+  shutil.copytree(workdir, source)
+  arguments = tiny(run, data_dir, f"--config.init_from={source}")
+  assert main.run(arguments, time.monotonic()) == 0
+  summary = run / "summary.json"
+  before = json.loads(summary.read_text())
+  shutil.move(source, tmp_path / "moved")
+  summary.unlink()
+  assert main.run(arguments, time.monotonic()) == 0
+  assert "Resuming at step 10 of 10" in capsys.readouterr().out
+  after = json.loads(summary.read_text())
+  assert after["params_sha256"] == before["params_sha256"]
+  # Without a checkpoint it has nothing to go on from.
+  shutil.rmtree(run / "checkpoints")
+  summary.unlink()
+  assert main.run(arguments, time.monotonic()) == 2
+  assert f"config.init_from='{source}'" in capsys.readouterr().err
 
 
 def test_fine_tuning_a_pytorch_file(

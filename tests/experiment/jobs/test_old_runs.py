@@ -1,11 +1,14 @@
 """Runs of earlier versions resume to the same end, evaluate and load.
 
+Those of 0.1 had ever more keys: the earliest configuration lacks most of them.
+
 `old_runs/VERSION.tar.gz` holds what that version wrote on a CPU: `command.json`
 (the arguments), `whole` (a run to its end) and `cut` (the same run, ended by a
 SIGTERM), both without locks and event files.
 """
 
 import json
+import logging
 import tarfile
 import time
 from pathlib import Path
@@ -13,11 +16,24 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 import main
 from forgetsam import load_run
 
 ARCHIVES = sorted((Path(__file__).parents[1] / "old_runs").glob("*.tar.gz"))
+# What the first runs of 0.1 lack.
+LATER = (
+  *("on_nonfinite", "init_from", "model.stage_sizes", "model.remat"),
+  *("data.stream", "data.image_size", "data.crop_area", "data.crop_aspect"),
+  *("data.shuffle_buffer", "data.threads", "data.skip_corrupt"),
+  *("ascent.fraction", "perturbation.steps", "perturbation.every_k"),
+  *("perturbation.layers", "perturbation.start", "perturbation.stop"),
+  *("perturbation.sigma", "perturbation.decay", "look_sam.", "combine.gamma"),
+  *("optimizer.shard_state", "evaluation.image_size", "evaluation.short_side"),
+  *("evaluation.resize_method", "evaluation.watch_test", "evaluation.sets"),
+  *("evaluation.job_", "sharpness.", "forgetting.", "probe."),
+)
 ROOT = Path(__file__).resolve().parents[3]
 
 
@@ -26,6 +42,17 @@ def old(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
   with tarfile.open(request.param) as archive:
     archive.extractall(tmp_path, filter="data")
   return tmp_path
+
+
+@pytest.fixture(params=["its keys", "the first keys"])
+def lacking(request: pytest.FixtureRequest, old: Path) -> Path:
+  """Such runs, with their `config.json` as it was and as it first was."""
+  if request.param == "the first keys":
+    for path in old.glob("*/config.json"):
+      flat = flatten_dict(json.loads(path.read_text()), sep=".")
+      kept = {k: v for k, v in flat.items() if not k.startswith(LATER)}
+      path.write_text(json.dumps(unflatten_dict(kept, sep=".")))
+  return old
 
 
 def read(path: Path) -> dict[str, float]:
@@ -37,12 +64,19 @@ def test_there_is_one():
 
 
 def test_it_resumes_to_the_end_that_it_had(
-  old: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch
+  lacking: Path,
+  data_dir: Path,
+  monkeypatch: pytest.MonkeyPatch,
+  caplog: pytest.LogCaptureFixture,
 ):
+  old = lacking
   monkeypatch.chdir(ROOT)
   command = json.loads((old / "command.json").read_text())
   place = [f"--config.data.dir={data_dir}", f"--workdir={old / 'cut'}"]
-  assert main.run([*command, *place], time.monotonic()) == 0
+  with caplog.at_level(logging.WARNING):
+    assert main.run([*command, *place], time.monotonic()) == 0
+  assert "whether its data were those of digits:1.0.0" in caplog.text
+  assert (old / "cut" / "data.json").exists()
   then = read(old / "whole" / "summary.json")
   now = read(old / "cut" / "summary.json")
   assert now["config_hash"] == then["config_hash"]
@@ -57,13 +91,40 @@ def test_it_resumes_to_the_end_that_it_had(
   )
 
 
-def test_it_evaluates_to_the_scores_that_it_had(old: Path, data_dir: Path):
+def test_it_evaluates_to_the_scores_that_it_had(
+  lacking: Path, data_dir: Path, caplog: pytest.LogCaptureFixture
+):
+  old = lacking
   arguments = ["--job=evaluate", f"--workdir={old / 'whole'}"]
   overrides = [f"--config.data.dir={data_dir}"]
-  assert main.run([*arguments, *overrides], time.monotonic()) == 0
+  with caplog.at_level(logging.WARNING):
+    assert main.run([*arguments, *overrides], time.monotonic()) == 0
+  lacks = "skip_corrupt" not in (old / "whole" / "config.json").read_text()
+  assert ("data.skip_corrupt=False" in caplog.text) == lacks
   summary = read(old / "whole" / "summary.json")
   scores = read(old / "whole" / "evaluation.json")
   for name in ("accuracy", "loss", "top5_accuracy"):
     assert scores[f"last/test/{name}"] == pytest.approx(
       summary[f"test/{name}"], rel=1e-5
     )
+
+
+@pytest.mark.parametrize("lacking", ["the first keys"], indirect=True)
+@pytest.mark.parametrize("job", ["sharpness", "forgetting"])
+def test_it_is_measured(
+  job: str, lacking: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch
+):
+  """Opened, that is: the measures themselves do not read those keys."""
+  monkeypatch.setattr(
+    f"forgetsam.experiment.jobs.{job}._measurer", lambda *_: lambda *_: {}
+  )
+  arguments = [
+    f"--job={job}",
+    f"--workdir={lacking / 'whole'}",
+    f"--config.data.dir={data_dir}",
+    # Of keys that its config.json lacks.
+    "--config.data.skip_corrupt=false",
+    f"--config.{job}.checkpoint=best",
+  ]
+  assert main.run(arguments, time.monotonic()) == 0
+  assert read(lacking / "whole" / f"{job}.json") == {"best/step": 30}

@@ -1,0 +1,147 @@
+"""What a run began with: the keys of its time, and its data."""
+
+from pathlib import Path
+from typing import Any
+
+from absl import logging
+from ml_collections import config_dict
+
+from forgetsam import data
+from forgetsam.experiment.config import KEYS, ConfigError, leaves, refusal
+from forgetsam.experiment.run._processes import on_main
+from forgetsam.experiment.run._workdir import (
+  CONFIG,
+  read_config,
+  read_json,
+  write_json,
+)
+
+DATA = "data.json"
+
+
+def as_begun(
+  workdir: Path, config: config_dict.ConfigDict
+) -> config_dict.ConfigDict:
+  """The configuration of a run that may be older than some of the keys.
+
+  Where its `config.json` lacks a key that `config` leaves at its default, what
+  the run did before the key was added is put in its place, and this is said.
+  The name of its data is the run's own, with the version or without.
+
+  Args:
+    workdir: the run's folder; it may be new.
+    config: a checked configuration.
+
+  Returns:
+    A configuration of its own where it differs.
+  """
+  values, absent = on_main(lambda: read_config(workdir))
+  if absent:
+    logging.warning(
+      "%s is from before these keys, and has what runs did without them: %s",
+      workdir / CONFIG,
+      ", ".join(f"{key}={value!r}" for key, value in absent.items()),
+    )
+  now = leaves(config)
+  begun = {
+    key: row.unsaid
+    for key, row in KEYS.items()
+    if key in absent and now[key] == row.default != row.unsaid
+  }
+  name = values.get("data", {}).get("name")
+  if name and DataRecord(workdir).full_name(name) == config.data.name:
+    begun["data.name"] = name
+  if begun:
+    config = config.copy_and_resolve_references()
+    config.update_from_flattened_dict(begun)
+  return config
+
+
+class DataRecord:
+  """The sets that a folder's runs read, as they were found: its `data.json`.
+
+  Several processes call every method in the same order.
+
+  Args:
+    folder: of a run, a sweep or a study; it may be new.
+    began: whether it holds results already; None looks for a run's.
+  """
+
+  def __init__(self, folder: Path, began: bool | None = None):
+    self._path = folder / DATA
+    found = on_main(lambda: read_json(self._path))
+    if began is None:
+      began = on_main(lambda: (folder / CONFIG).exists())
+    self._sets: dict[str, Any] = found or {}
+    self._unknown = began and found is None
+
+  def full_name(self, name: str) -> str:
+    """The name with the version that was found; as it is for new sets."""
+    return str(self._sets[name]["name"]) if name in self._sets else name
+
+  def pinned(self, config: config_dict.ConfigDict) -> config_dict.ConfigDict:
+    """The configuration with the version of its data that was found before.
+
+    Raises:
+      ConfigError: that version is not on this machine any more.
+    """
+    name = config.data.name
+    config = config.copy_and_resolve_references()
+    config.data.name = self.available(name, config.data.dir, "data.name")
+    return config
+
+  def available(self, name: str, data_dir: str | None, key: str) -> str:
+    """As `full_name`; refuses the key where that version is not there."""
+    full = self.full_name(name)
+    if full == name:
+      return name
+    try:
+      data.check_available(full, data_dir)
+    except ValueError as error:
+      found = data.prepared_name(name, data_dir)
+      raise ConfigError(
+        refusal(
+          f"config.{key}",
+          name,
+          f"the data that {self._path.parent} began with, {full}; found is "
+          f"{found}. {error}\n  Or another --workdir",
+        )
+      ) from error
+    return full
+
+  def check(
+    self, name: str, found: data.SetIdentity | None, key: str = "data.name"
+  ) -> None:
+    """Compares a set with what was found before; notes one that is new.
+
+    Raises:
+      ConfigError: a split of the same version has other content.
+    """
+    if found is None:
+      return
+    if self._unknown and key == "data.name" and name not in self._sets:
+      logging.warning(
+        "%s is from before data.json: nothing tells whether its data were "
+        "those of %s, which are used now",
+        *(self._path.parent, found.name),
+      )
+    before = self._sets.setdefault(name, {"name": found.name, "splits": {}})
+    for split, now in found.splits.items():
+      then = before["splits"].setdefault(split, dict(now))
+      if any(now[k] != then[k] for k in now if now[k] and then.get(k)):
+        raise ConfigError(
+          refusal(
+            f"config.{key}",
+            name,
+            f"the data that {self._path.parent} began with; the split {split} "
+            f"of {found.name} has {now['examples']} examples now and had "
+            f"{then['examples']}, and its content differs. Restore it, choose "
+            f"another --workdir, or remove {self._path} to go on with these",
+          )
+        )
+      then.update({k: v for k, v in now.items() if v is not None})
+
+  def write(self, *, begins: bool = True) -> None:
+    """Writes the file; only if there was one, where nothing `begins`."""
+    if begins or not self._unknown:
+      on_main(lambda: write_json(self._path, self._sets))
