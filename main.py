@@ -3,8 +3,13 @@
 Every key of the configuration can be overridden: --config.perturbation.rho=0.1
 """
 
+import signal
 import sys
 import time
+
+BEFORE = signal.getsignal(signal.SIGINT)
+if __name__ == "__main__" and BEFORE is signal.default_int_handler:
+  signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback of an import
 
 STARTED = time.monotonic()  # before the imports, which are part of the wait
 
@@ -17,4 +22,5 @@ from forgetsam.cli import main, run, set_up_logging  # noqa: E402
 __all__ = ["main", "run", "set_up_logging"]
 
 if __name__ == "__main__":
+  signal.signal(signal.SIGINT, BEFORE)
   sys.exit(main(started=STARTED))

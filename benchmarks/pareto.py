@@ -23,6 +23,7 @@ from forgetsam.experiment.config import (
   SweepFlags,
   apply_overrides,
   load_config_file,
+  path_of_flag,
 )
 from forgetsam.experiment.figures import new_figure
 from forgetsam.experiment.jobs.sweep import sweep
@@ -80,14 +81,14 @@ class Point(NamedTuple):
 def main(argv: Sequence[str] | None = None) -> None:
   """Tunes, trains, measures and draws."""
   parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-  parser.add_argument("--workdir", type=Path, required=True)
+  parser.add_argument("--workdir", required=True)
   parser.add_argument("--variants", default=",".join(VARIANTS))
   parser.add_argument("--tuning_seeds", type=int, default=4)
   parser.add_argument("--seeds", type=int, default=15)
   parser.add_argument("--rounds", type=int, default=5)
   options = parser.parse_args(argv)
   variants = options.variants.split(",")
-  workdir: Path = options.workdir
+  workdir = path_of_flag("--workdir", options.workdir)
   for variant in variants:
     grid = GRIDS.get(variant, CHEAP_GRID)
     tuning = SweepFlags((variant,), options.tuning_seeds, 0, grid, True, None)

@@ -30,7 +30,7 @@ def local_path(name: str, value: str | os.PathLike[str]) -> Path:
     '/runs/a b'
   """
   text = os.fspath(value)
-  if "\0" in text or not text or not _is_utf8(text):
+  if "\0" in text or not text or not is_utf8(text):
     raise _refused(name, text, "a path in UTF-8, without null characters")
   scheme = scheme_of(text)
   if scheme == "file":
@@ -68,10 +68,11 @@ def _from_uri(name: str, text: str) -> Path:
   return Path(path)
 
 
-def _is_utf8(text: str) -> bool:
+def is_utf8(text: str) -> bool:
+  """False where a path has bytes that are not UTF-8's."""
   try:
     text.encode()
-  except UnicodeEncodeError:  # bytes that the shell passed on
+  except UnicodeEncodeError:
     return False
   return True
 

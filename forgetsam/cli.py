@@ -58,8 +58,8 @@ def run(argv: Sequence[str], started: float) -> int:
     started: `time.monotonic()` at the program's start.
 
   Returns:
-    The exit code: 2 where the user's input is refused, 1 where the run cannot
-    go on for another reason.
+    The exit code: 2 where the user's input is refused, 130 after Ctrl-C, 1
+    where the run cannot go on for another reason.
   """
   if {"-h", "--help"} & set(argv):
     print(__doc__)
@@ -69,7 +69,7 @@ def run(argv: Sequence[str], started: float) -> int:
     command = parse_command_line(argv, JOBS)
     workdir = command.workdir
     run_job(command, started)
-  except Exception as error:
+  except (Exception, KeyboardInterrupt) as error:
     return report_failure(error, workdir)
   return 0
 

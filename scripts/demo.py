@@ -57,12 +57,11 @@ def main(argv: Sequence[str]) -> None:
   parser = argparse.ArgumentParser(
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
   )
-  parser.add_argument("--workdir", type=Path, required=True)
+  parser.add_argument("--workdir", required=True)
   # Those below chose the settings, on validation images.
   parser.add_argument("--first_seed", type=int, default=10)
   parser.add_argument("--seeds", type=int, default=1)
   flags = parser.parse_args(argv)
-  workdir = flags.workdir
   print(
     "Four ways to train on handwritten digits, 40 % of which have a wrong\n"
     "label: who classifies new digits well, and who memorises wrong labels?\n"
@@ -71,33 +70,38 @@ def main(argv: Sequence[str]) -> None:
     import jax
     import tensorflow_datasets  # noqa: F401
 
-    from forgetsam.experiment.config import ConfigError, check_config
-    from forgetsam.experiment.run import keep_compiled_programs
+    from forgetsam.experiment.config import (
+      ConfigError,
+      check_config,
+      path_of_flag,
+    )
+    from forgetsam.experiment.run import check_folder, keep_compiled_programs
     from forgetsam.experiment.sweep import Runner
     from scripts import demo_report
   seeds = range(flags.first_seed, flags.first_seed + flags.seeds)
   try:
+    workdir = path_of_flag("--workdir", flags.workdir)
+    check_folder(workdir)
     for name in METHODS:
       check_config(config_of(name, seeds[0]), jax.local_device_count())
+    keep_compiled_programs()
   except ConfigError as error:
     raise SystemExit(str(error)) from error
-  keep_compiled_programs()
   runner = Runner()
   with _timed("building the set of digits"):
     runner.images(config_of("plain", seeds[0]))
   curves = train(runner, seeds)
-  workdir.mkdir(parents=True, exist_ok=True)
-  demo_report.write_curves(workdir / "curves.csv", curves, seeds)
-  demo_report.draw(workdir / "curves.png", curves)
   table = demo_report.results(curves)
-  (workdir / "results.md").write_text(table)
   print(
     f"\n{table}\n"
     "stopped early: test accuracy at the best epoch on validation images\n"
     "memorised: how many of the wrong labels the network predicts\n"
-    "docs/demo.md has the same over eight seeds, with intervals.\n\n"
-    f"The training curves are in {workdir / 'curves.png'}"
+    "docs/demo.md has the same over eight seeds, with intervals.\n"
   )
+  (workdir / "results.md").write_text(table)
+  demo_report.write_curves(workdir / "curves.csv", curves, seeds)
+  demo_report.draw(workdir / "curves.png", curves)
+  print(f"The training curves are in {workdir / 'curves.png'}")
   print(_next_commands())
 
 
@@ -256,4 +260,11 @@ Next, for example:
 if __name__ == "__main__":
   os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
   os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # or it announces itself
-  main(sys.argv[1:])
+  try:
+    main(sys.argv[1:])
+  except KeyboardInterrupt:
+    print(
+      "\nInterrupted. The demo writes its files at its end: start it again.",
+      file=sys.stderr,
+    )
+    sys.exit(130)

@@ -65,8 +65,8 @@ def measure_forgetting(
       f"config.forgetting={options} is refused\n  allowed: what fits the run's "
       f"data and model: {error}"
     ) from error
-  write_json(workdir / FORGETTING, results)
   print_measures(results, _is_main_result)
+  write_json(workdir / FORGETTING, results)
   print(f"\nMore in {workdir / FORGETTING}")
   return results
 

@@ -52,8 +52,8 @@ def measure_sharpness(
   for name, checkpoint in run.checkpoints.items():
     found = measure(name, checkpoint)
     results |= flatten({name: {"step": checkpoint.step, **found}})
-  write_json(workdir / SHARPNESS, results)
   print_measures(results)
+  write_json(workdir / SHARPNESS, results)
   print(f"\nWritten to {workdir / SHARPNESS}")
   return results
 

@@ -60,7 +60,7 @@ def train(
   Raises:
     ConfigError: the configuration is refused, or the folder belongs to another.
     NonFiniteStepError: training diverged.
-    PreemptedError: SIGTERM came; the state is saved.
+    PreemptedError: SIGTERM or Ctrl-C came; the state is saved.
     CheckpointError: the folder's checkpoints are all damaged.
   """
   clock = Clock(time.monotonic() if started is None else started)

@@ -3,14 +3,15 @@
 Their files are the same for any number of processes and devices.
 """
 
-import logging
 import shutil
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import orbax.checkpoint as ocp
 
 from forgetsam.experiment.run._checksums import (
@@ -18,11 +19,17 @@ from forgetsam.experiment.run._checksums import (
   leaf_checksums,
   place_like,
   to_host,
-  verify_record,
 )
-from forgetsam.experiment.run._manager import Rank, best_first, open_manager
+from forgetsam.experiment.run._manager import (
+  Rank,
+  best_first,
+  first_whole,
+  open_manager,
+  read_records,
+  restore,
+)
 from forgetsam.experiment.run._processes import from_main, on_main
-from forgetsam.experiment.run._workdir import CheckpointError
+from forgetsam.experiment.run._workdir import CheckpointError, storage_problem
 from forgetsam.training import TrainState
 
 
@@ -41,49 +48,58 @@ class Checkpoints:
   A checkpoint is the state, and a JSON record of what else the run needs to
   resume. The record carries a SHA-256 of every leaf and of itself: orbax
   restores a flipped bit silently, and does not fall back where a file is cut
-  short. Several processes call every method in the same order; an error of
+  short. A thread reads back what was saved, and only then deletes what it
+  replaces. Several processes call every method in the same order; an error of
   process 0 is raised in each.
 
   Args:
     folder: where the checkpoints lie, one folder a step.
     keep: number of latest checkpoints to keep beside the best.
     read_only: leaves everything as it is, also what a live run is writing.
+
+  Raises:
+    CheckpointError: orbax would lose checkpoints under such a path.
   """
 
   def __init__(self, folder: Path, keep: int = 1, read_only: bool = False):
-    self._folder = folder.absolute()
+    self._folder, self._keep = folder.absolute(), keep
     self._ranks: dict[int, Rank] = {}
     self._newest: dict[str, Any] = {}
-    self._manager: Any = None  # process 0's
-    on_main(lambda: self._open(keep, read_only))
+    # Process 0's:
+    self._manager: Any = None
+    self._thread = ThreadPoolExecutor(1)
+    self._saving: Future[None] | None = None
+    on_main(lambda: self._open(read_only))
 
-  def _open(self, keep: int, read_only: bool) -> None:
+  def _open(self, read_only: bool) -> None:
+    allowed = storage_problem(self._folder, writes=not read_only)
+    if allowed is not None:
+      raise CheckpointError(f"{self._folder} is refused: not {allowed}")
     if not read_only:  # orbax does not, with several processes
       self._folder.mkdir(parents=True, exist_ok=True)
-    self._manager = open_manager(self._folder, keep, self._ranks, read_only)
-    for step in self._steps():
-      args = ocp.args.Composite(record=ocp.args.JsonRestore())
-      try:
-        restored = self._manager.restore(step, args=args)
-        self._newest = verify_record(restored["record"])
-        rank = self._newest["rank"]
-      except Exception:  # whatever is wrong is reported when it is restored
-        continue
-      if rank is not None:
-        self._ranks[step] = tuple(rank)
+    self._manager = open_manager(self._folder, read_only)
+    for step, record in read_records(self._manager).items():
+      self._newest = record
+      if record.get("rank") is not None:
+        self._ranks[step] = tuple(record["rank"])
 
   def __enter__(self) -> "Checkpoints":
     return self
 
   def __exit__(self, *_: object) -> None:
     if self._manager is not None:
-      self._manager.close()
+      try:
+        self._settle()
+      finally:
+        self._thread.shutdown()
+        self._manager.close()
 
   def steps(self) -> list[int]:
     """The steps that have a checkpoint, ascending."""
     return on_main(self._steps)
 
   def _steps(self) -> list[int]:
+    self._settle()
     return sorted(self._manager.all_steps())
 
   def newest_record(self) -> dict[str, Any]:
@@ -104,6 +120,8 @@ class Checkpoints:
   ) -> None:
     """Saves a state under its step; files are written in the background.
 
+    What goes wrong there is raised by the next call of any method.
+
     Args:
       state: the state, finite and at rest; it is copied before this returns.
       record: what else the run needs, as JSON can hold it.
@@ -117,6 +135,7 @@ class Checkpoints:
   def _save(
     self, step: int, host: Any, record: Mapping[str, Any], rank: Rank | None
   ) -> None:
+    self._settle()
     if rank is not None:
       self._ranks[step] = rank
     sha256 = {name: leaf_checksums(tree) for name, tree in host.items()}
@@ -128,10 +147,42 @@ class Checkpoints:
       args=ocp.args.Composite(**items, record=ocp.args.JsonSave(record)),
       force=True,
     )
+    like = jax.tree.map(np.empty_like, host)
+    self._saving = self._thread.submit(self._verify, step, like)
+
+  def _verify(self, step: int, like: Any) -> None:
+    """Reads a checkpoint back, then deletes those that it replaces."""
+    self._manager.wait_until_finished()
+    steps = sorted(self._manager.all_steps())
+    try:
+      restore(self._manager, step, like)
+    except Exception as error:
+      raise CheckpointError(
+        f"checkpoint {step} in {self._folder} was written, but cannot be read "
+        f"back: {str(error).partition(chr(10))[0]}\nThe storage has lost it "
+        "without an error. The checkpoints before it stay: "
+        f"{[s for s in steps if s != step]}. With storage that keeps what it "
+        "is given, the same command goes on from them."
+      ) from error
+    kept = {*steps[-self._keep :], *best_first(self._ranks, steps)[:1]}
+    for old in steps:
+      if old not in kept:
+        self._manager.delete(old)
+
+  def check(self) -> None:
+    """Raises what went wrong in a save since; cheap enough for every step."""
+    if self._saving is not None and self._saving.done():
+      self._settle()
+
+  def _settle(self) -> None:
+    """Waits for the last save to be verified."""
+    saving, self._saving = self._saving, None
+    if saving is not None:
+      saving.result()
 
   def wait(self) -> None:
-    """Returns when every file is written."""
-    on_main(lambda: self._manager.wait_until_finished())
+    """Returns when every file is written, and was read back."""
+    on_main(self._settle)
 
   def restore_latest(
     self, target: TrainState
@@ -152,7 +203,8 @@ class Checkpoints:
 
     def read() -> dict[str, Any] | None:
       nonlocal arrays
-      restored, damaged = self._first_whole(self._steps()[::-1], like)
+      steps = self._steps()[::-1]
+      restored, damaged = first_whole(self._manager, steps, like)
       for step in damaged:
         self._quarantine(step)
       if restored is None:
@@ -175,7 +227,7 @@ class Checkpoints:
 
     def read() -> tuple[int, dict[str, Any], Any]:
       nonlocal arrays
-      restored, _ = self._first_whole(steps)
+      restored, _ = first_whole(self._manager, steps)
       if restored is None:
         raise CheckpointError(f"{self._folder} holds no checkpoint")
       arrays = restored.arrays["variables"]
@@ -188,46 +240,6 @@ class Checkpoints:
     variables = jax.tree.map(jnp.array, from_main(arrays, shapes))
     return Variables(step, **variables, record=record)
 
-  def _first_whole(
-    self, steps: Sequence[int], target: Any = None
-  ) -> tuple["_Restored | None", list[int]]:
-    """The first that passes verification, and the damaged ones before it."""
-    damaged: list[int] = []
-    reason: Exception | None = None
-    for step in steps:
-      try:
-        return self._restore(step, target), damaged
-      except Exception as error:  # orbax and tensorstore raise many kinds
-        reason = error
-        damaged.append(step)
-        file, line = self._folder / str(step), str(error).partition("\n")[0]
-        logging.warning("Checkpoint %s is damaged and not used: %s", file, line)
-    if damaged:
-      raise CheckpointError(
-        f"every checkpoint in {self._folder} is damaged: {damaged}; start in "
-        "another workdir"
-      ) from reason
-    return None, []
-
-  def _restore(self, step: int, target: Any = None) -> "_Restored":
-    """Reads and verifies a checkpoint; without a target only variables."""
-    names = ["variables"] if target is None else ["variables", "training"]
-    items = {
-      name: ocp.args.StandardRestore(target and target[name]) for name in names
-    }
-    restored = self._manager.restore(
-      step, args=ocp.args.Composite(**items, record=ocp.args.JsonRestore())
-    )
-    record = verify_record(restored["record"])
-    expected = record.pop("sha256")
-    arrays = {name: restored[name] for name in names}
-    for name, tree in arrays.items():
-      found = leaf_checksums(tree)
-      for path in expected[name] | found:
-        if expected[name].get(path) != found.get(path):
-          raise CheckpointError(f"{name}{path} differs from its checksum")
-    return _Restored(step, arrays, record)
-
   def _quarantine(self, step: int) -> None:
     target = self._folder.parent / "damaged" / str(step)
     target.parent.mkdir(exist_ok=True)
@@ -236,12 +248,6 @@ class Checkpoints:
     shutil.move(self._folder / str(step), target)
     self._ranks.pop(step, None)
     self._manager.reload()
-
-
-class _Restored(NamedTuple):
-  step: int
-  arrays: dict[str, Any]
-  record: dict[str, Any]
 
 
 def _parts(state: TrainState) -> dict[str, Any]:

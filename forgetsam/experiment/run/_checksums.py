@@ -47,7 +47,7 @@ def place_like(arrays: Any, like: Any) -> Any:
 
 def _digest(leaf: np.ndarray) -> "hashlib._Hash":
   digest = hashlib.sha256(f"{leaf.dtype.name}{leaf.shape}".encode())
-  digest.update(np.ascontiguousarray(leaf).tobytes())
+  digest.update(np.ascontiguousarray(leaf).reshape(-1).view(np.uint8).data)
   return digest
 
 

@@ -8,7 +8,12 @@ from pathlib import Path
 
 import jax
 
+from forgetsam._paths import scheme_of
+from forgetsam.experiment.config import ConfigError, path_of_flag
+from forgetsam.experiment.run._workdir import check_folder
+
 _MOST_BYTES = 2**31
+_REMOTE = ("gs", "s3", "az", "hf")  # JAX reads these where they are
 _CPU_INFO = Path("/proc/cpuinfo")
 
 
@@ -19,17 +24,23 @@ def keep_compiled_programs(place: str | None = None) -> None:
     place: the folder; "none" keeps nothing; None takes JAX's own
       `JAX_COMPILATION_CACHE_DIR` where it is set, and else `default_place()`.
       A folder that cannot be written to is no error: programs are compiled.
+
+  Raises:
+    ConfigError: JAX's own folder is on a file system that JAX cannot reach.
   """
   if place == "none":
     jax.config.update("jax_enable_compilation_cache", False)
     return
   chosen: str | None = getattr(jax.config, "jax_compilation_cache_dir", None)
-  if place is None and chosen:
-    return  # the environment, or the caller, has chosen
+  if place is None and chosen:  # by the environment, or the caller
+    if scheme_of(chosen) not in _REMOTE:
+      folder = path_of_flag("JAX_COMPILATION_CACHE_DIR", chosen)
+      jax.config.update("jax_compilation_cache_dir", str(folder))
+    return
   folder = default_place() if place is None else Path(place)
   try:
-    folder.mkdir(parents=True, exist_ok=True)
-  except OSError as error:
+    check_folder(folder, "--compilation_cache")
+  except ConfigError as error:
     logging.warning("Compiled programs are not kept: %s", error)
     return
   jax.config.update("jax_compilation_cache_dir", str(folder))

@@ -14,10 +14,13 @@ from forgetsam.experiment.run._workdir import CheckpointError, saved_steps
 
 _FULL_OR_BROKEN = (
   *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO),
+  *(errno.EACCES, errno.EPERM, errno.ESTALE, errno.ENAMETOOLONG),
 )
 
 
-def report_failure(error: Exception, workdir: Path | None) -> int:
+def report_failure(
+  error: Exception | KeyboardInterrupt, workdir: Path | None
+) -> int:
   """Prints an error to stderr, first in a sentence.
 
   Args:
@@ -25,13 +28,20 @@ def report_failure(error: Exception, workdir: Path | None) -> int:
     workdir: the run's folder, where it is known.
 
   Returns:
-    The exit code: 2 where the user's input is refused, else 1.
+    The exit code: 2 where the user's input is refused, 130 after Ctrl-C, else
+    1.
   """
+  if isinstance(error, KeyboardInterrupt):
+    text = (
+      "Interrupted. What was saved stays; the same command goes on from it."
+    )
+    print(f"\n{text}", file=sys.stderr)
+    return 130
   known = (ConfigError, CheckpointError, DataError, FloatingPointError)
   if isinstance(error, known):
     print(f"\n{error}", file=sys.stderr)
     return 2 if isinstance(error, ConfigError) else 1
-  if (storage := _storage_error(error)) is not None:
+  if (storage := _storage_error(error, workdir)) is not None:
     print(f"\n{_about_storage(storage, workdir)}", file=sys.stderr)
     return 1
   print(
@@ -52,12 +62,16 @@ class _StorageError(NamedTuple):
   file: str | None = None
 
 
-def _storage_error(error: BaseException) -> _StorageError | None:
-  """Finds a full or broken disk among an error and its causes."""
+def _storage_error(
+  error: BaseException, workdir: Path | None = None
+) -> _StorageError | None:
+  """Finds trouble with a disk, or in the run's folder, among the causes."""
   for cause in _chain(error):
-    if isinstance(cause, OSError) and cause.errno in _FULL_OR_BROKEN:
-      file = None if cause.filename is None else os.fsdecode(cause.filename)
-      return _StorageError(os.strerror(cause.errno), str(cause), file)
+    if isinstance(cause, OSError) and cause.errno is not None:
+      name = cause.filename
+      file = os.fsdecode(name) if isinstance(name, str | bytes) else None
+      if cause.errno in _FULL_OR_BROKEN or _is_in(file, workdir):
+        return _StorageError(os.strerror(cause.errno), str(cause), file)
     for number in _FULL_OR_BROKEN:  # other libraries keep the words only
       if os.strerror(number) in str(cause):
         return _StorageError(os.strerror(number), _first_line(cause))
@@ -85,9 +99,15 @@ def _unusable(file: str | None, workdir: Path | None) -> str:
   """Names the run's folder, or a file elsewhere."""
   if workdir is None:
     return "the disk cannot be written to"
-  if file is None or Path(file).absolute().is_relative_to(workdir.absolute()):
+  if file is None or _is_in(file, workdir):
     return f"--workdir={workdir} cannot be written to"
   return f"{file} cannot be read or written"
+
+
+def _is_in(file: str | None, folder: Path | None) -> bool:
+  if file is None or folder is None:
+    return False
+  return Path(file).absolute().is_relative_to(folder.absolute())
 
 
 def _first_line(error: BaseException) -> str:

@@ -71,6 +71,7 @@ class Loop:
       # The device works on this step while the host reads the one before.
       if pending is not None:
         self._settle(pending, state)
+      self.checkpoints.check()
       probe = self._probe(step + 1, state)
       pending = _Pending(step, metrics, probe, self.preemption.dispatch())
       profile.after(step + 1, state)

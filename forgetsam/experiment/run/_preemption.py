@@ -1,5 +1,6 @@
-"""A request to end, which schedulers send before they take a machine away."""
+"""A request to end: Ctrl-C, or what schedulers send before the machine goes."""
 
+import os
 import signal
 import threading
 from types import FrameType
@@ -12,17 +13,23 @@ from jaxtyping import Array
 
 from forgetsam.training import DATA_AXIS, replicated, split_batch
 
+_CTRL_C = (
+  b"\nCtrl-C: the run finishes its step, saves and ends. Ctrl-C again ends it "
+  b"at once.\n"
+)
+
 
 class PreemptedError(Exception):
   """The run was asked to end, and has saved its state."""
 
 
 class Preemption:
-  """Notes SIGTERM, on which the processes of a run agree.
+  """Notes SIGTERM and the first Ctrl-C, on which a run's processes agree.
 
-  Signals reach a program's main thread only; elsewhere nothing is noted. With
-  several processes, of which any may get the signal, their requests are summed
-  beside every step, and all read the sum with that step's metrics.
+  A second Ctrl-C ends the process at once. Signals reach a program's main
+  thread only; elsewhere nothing is noted. With several processes, of which any
+  may get the signal, their requests are summed beside every step, and all read
+  the sum with that step's metrics.
 
   Own code: orbax's `reached_preemption` needs several processes, looks for the
   signal once a second, and keeps SIGTERM from ending the jobs that ignore it.
@@ -32,8 +39,8 @@ class Preemption:
     self._noted = False
     self._agreed = False
     self._all_reduce = _AllReduce() if jax.process_count() > 1 else None
-    self._before: Any = None
-    self._listens = threading.current_thread() is threading.main_thread()
+    self._before: dict[signal.Signals, Any] = {}
+    self._says = jax.process_index() == 0
 
   @property
   def requested(self) -> bool:
@@ -50,17 +57,25 @@ class Preemption:
       self._agreed = True
 
   def __enter__(self) -> "Preemption":
-    if self._listens:
-      self._before = signal.signal(signal.SIGTERM, self._note)
+    if threading.current_thread() is not threading.main_thread():
+      return self
+    for number in (signal.SIGTERM, signal.SIGINT):
+      # A shell starts its background jobs with SIGINT ignored.
+      if signal.getsignal(number) is not signal.SIG_IGN:
+        self._before[number] = signal.signal(number, self._note)
     return self
 
   def __exit__(self, *_: object) -> None:
-    if self._listens:
-      signal.signal(signal.SIGTERM, self._before)
+    for number, before in self._before.items():
+      signal.signal(number, before)
 
   def _note(self, number: int, frame: FrameType | None) -> None:
-    del number, frame
+    del frame
     self._noted = True
+    if number == signal.SIGINT:
+      signal.signal(number, signal.SIG_DFL)
+      if self._says:  # as bytes: a print may be what the signal interrupts
+        os.write(2, _CTRL_C)
 
 
 class _AllReduce:

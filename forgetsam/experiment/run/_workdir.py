@@ -2,6 +2,7 @@
 
 import json
 import os
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import filelock
 from ml_collections import config_dict
 
+from forgetsam._paths import is_utf8
 from forgetsam.experiment.config import (
   ConfigError,
   config_from_dict,
@@ -21,6 +23,11 @@ from forgetsam.experiment.run._processes import on_main
 
 CONFIG, SUMMARY, EVALUATION = "config.json", "summary.json", "evaluation.json"
 CHECKPOINTS = "checkpoints"
+
+# orbax looks for what it has written with `glob`, finds nothing behind these,
+# and says nothing; tensorstore takes no backslash.
+_UNREADABLE, _UNWRITABLE = "\\", "\\[*?"
+_LONGEST = 3840  # bytes; the system's limit is 4096 for the longest file
 
 
 class CheckpointError(ValueError):
@@ -61,13 +68,41 @@ def saved_steps(workdir: Path) -> list[int]:
   return sorted(int(name) for name in found if name.isdecimal())
 
 
+def storage_problem(folder: Path, *, writes: bool) -> str | None:
+  """Says which path would do, if checkpoints cannot be kept in a folder."""
+  path, refused = str(folder.absolute()), _UNWRITABLE if writes else _UNREADABLE
+  too_long = writes and len(os.fsencode(path)) > _LONGEST
+  if is_utf8(path) and not too_long and not set(refused) & set(path):
+    return None
+  return (
+    f"a folder whose whole path has at most {_LONGEST} bytes, in UTF-8, and "
+    f"none of {' '.join(refused)} (checkpoints are lost there, in {path!r})"
+  )
+
+
+def check_folder(folder: Path, flag: str = "--workdir") -> None:
+  """Makes a folder where there is none, and tries to write to it.
+
+  Raises:
+    ConfigError: it cannot be written to.
+  """
+  try:
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=folder):
+      pass
+  except OSError as error:
+    raise _unusable(folder, error, flag) from error
+
+
 def check_workdir(workdir: Path, config: config_dict.ConfigDict) -> None:
   """Makes a folder, or compares the configuration with that of its run.
 
   Raises:
-    ConfigError: the folder cannot be made, or belongs to a run of another
-      configuration.
+    ConfigError: the folder cannot be made or hold checkpoints, or belongs to a
+      run of another configuration.
   """
+  if (allowed := storage_problem(workdir, writes=True)) is not None:
+    raise ConfigError(refusal("--workdir", str(workdir), allowed))
   try:
     workdir.mkdir(parents=True, exist_ok=True)
   except OSError as error:
@@ -92,10 +127,11 @@ def claim_workdir(workdir: Path, config: config_dict.ConfigDict) -> None:
 
 
 def check_saved(workdir: Path, config: config_dict.ConfigDict) -> None:
-  """Refuses folders without a checkpoint of a run of this configuration.
+  """Refuses folders that a job cannot measure a run in, and write to.
 
   Raises:
-    ConfigError: the folder's run has another configuration, or saved nothing.
+    ConfigError: the folder's run has another configuration, or saved nothing,
+      or the folder cannot be written to.
   """
   old = config_to_dict(load_config(workdir))
   _refuse_difference(workdir, old, config)
@@ -104,6 +140,9 @@ def check_saved(workdir: Path, config: config_dict.ConfigDict) -> None:
       f"--workdir={workdir} is refused: it has no checkpoint yet\n"
       "  allowed: the folder of a run that has saved one"
     )
+  if (allowed := storage_problem(workdir, writes=False)) is not None:
+    raise ConfigError(refusal("--workdir", str(workdir), allowed))
+  check_folder(workdir)
 
 
 def _refuse_difference(
@@ -188,8 +227,10 @@ class WorkdirLock:
     self._lock.release()
 
 
-def _unusable(workdir: Path, error: OSError) -> ConfigError:
+def _unusable(
+  folder: Path, error: OSError, flag: str = "--workdir"
+) -> ConfigError:
   return ConfigError(
-    f"--workdir={workdir} is refused: {error}\n"
+    f"{flag}={folder} is refused: {error}\n"
     "  allowed: a folder that can be written to"
   )

@@ -13,7 +13,7 @@ from forgetsam.experiment.config import (
   differing_keys,
   refusal,
 )
-from forgetsam.experiment.run import read_json, write_json
+from forgetsam.experiment.run import check_folder, read_json, write_json
 from forgetsam.experiment.sweep._plan import Trial
 from forgetsam.experiment.sweep._runner import Outcome
 
@@ -53,12 +53,7 @@ class Records:
 
   def __init__(self, workdir: Path, mode: str):
     self._workdir = workdir
-    try:
-      workdir.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-      allowed = f"a folder to write to: {error}"
-      text = refusal("--workdir", str(workdir), allowed)
-      raise ConfigError(text) from error
+    check_folder(workdir)
     manifest = read_json(workdir / MANIFEST)
     if manifest is None:
       write_json(workdir / MANIFEST, {"job": "sweep", "mode": mode})

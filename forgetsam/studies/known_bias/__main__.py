@@ -17,14 +17,15 @@ are kept in WORKDIR; the same command goes on where it stopped.
 
 import argparse
 import sys
-from pathlib import Path
 
+from forgetsam.experiment.config import path_of_flag
+from forgetsam.experiment.run import check_folder, report_failure
 from forgetsam.studies.known_bias._report import write_report
 from forgetsam.studies.known_bias._train import run_study
 
 
-def main() -> None:
-  """Parses the command line, then trains or reports."""
+def main() -> int:
+  """Parses the command line, then trains or reports; returns the exit code."""
   parser = argparse.ArgumentParser(
     prog="python -m forgetsam.studies.known_bias",
     description=__doc__,
@@ -32,19 +33,27 @@ def main() -> None:
   )
   commands = parser.add_subparsers(dest="command", required=True)
   train = commands.add_parser("train", help="also takes --config.key=value")
-  train.add_argument("--workdir", type=Path, required=True)
+  train.add_argument("--workdir", required=True)
   report = commands.add_parser("report", help="writes tables and pictures")
-  report.add_argument("workdir", type=Path)
-  report.add_argument("docs", type=Path)
+  report.add_argument("workdir")
+  report.add_argument("docs")
   known, rest = parser.parse_known_args()
   unknown = [a for a in rest if not a.startswith("--config.")]
   if unknown or (rest and known.command == "report"):
     sys.exit(f"{(unknown or rest)[0]} is unknown: {parser.format_usage()}")
-  if known.command == "train":
-    run_study(known.workdir, rest)
-  else:
-    write_report(known.workdir, known.docs)
+  workdir = None
+  try:
+    workdir = path_of_flag("--workdir", known.workdir)
+    if known.command == "train":
+      run_study(workdir, rest)
+    else:
+      docs = path_of_flag("DOCS", known.docs)
+      check_folder(docs, "DOCS")
+      write_report(workdir, docs)
+  except (Exception, KeyboardInterrupt) as error:
+    return report_failure(error, workdir)
+  return 0
 
 
 if __name__ == "__main__":
-  main()
+  sys.exit(main())

@@ -19,7 +19,7 @@ from forgetsam.experiment.build import (
   build_experiment,
   build_loss,
 )
-from forgetsam.experiment.run import DataRecord
+from forgetsam.experiment.run import DataRecord, check_folder
 from forgetsam.experiment.sweep import Mean, Runner, choose, mean_over_runs
 from forgetsam.studies.known_bias._conditions import (
   ADDED,
@@ -172,7 +172,7 @@ def run_study(workdir: Path, overrides: Sequence[str]) -> None:
     workdir: the study's folder.
     overrides: `--config.key=value` arguments, for every run.
   """
-  workdir.mkdir(parents=True, exist_ok=True)
+  check_folder(workdir)
   began = time.perf_counter()
   runs = Runs(workdir / "runs.jsonl", overrides)
   chosen = chosen_settings(runs)

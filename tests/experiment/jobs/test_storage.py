@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from forgetsam.experiment.jobs import train
-from forgetsam.experiment.run import Reporter, _failures
+from forgetsam.experiment.jobs import forgetting, sharpness, train
+from forgetsam.experiment.run import Reporter, Variables, _failures
 from main import run as run_main
 
 Arguments = Callable[..., list[str]]
@@ -115,6 +115,110 @@ def test_the_systems_words_are_said(
   assert run(arguments()) == 0  # what was left to do
 
 
+ODD = ["br[1]", "lr[0.1]/run", "a*b", "a?b", "a\\b", "x/" * 1915 + "x"]
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_a_path_that_loses_checkpoints_is_refused(
+  name: str,
+  arguments: Arguments,
+  tmp_path: Path,
+  monkeypatch: pytest.MonkeyPatch,
+  capsys: pytest.CaptureFixture[str],
+):
+  monkeypatch.chdir(tmp_path)
+  assert run(arguments("obf", f"--workdir={name}")) == 2
+  said = capsys.readouterr().err
+  assert f"--workdir={name!r} is refused" in said
+  assert "none of \\ [ * ?" in said
+  assert not list(tmp_path.iterdir())
+
+
+def test_so_is_one_below_such_a_folder(
+  arguments: Arguments,
+  tmp_path: Path,
+  monkeypatch: pytest.MonkeyPatch,
+  capsys: pytest.CaptureFixture[str],
+):
+  (tmp_path / "br[1]").mkdir()
+  monkeypatch.chdir(tmp_path / "br[1]")
+  assert run(arguments("obf", "--workdir=run")) == 2
+  assert f"in '{tmp_path}/br[1]/run'" in capsys.readouterr().err
+
+
+def test_a_checkpoint_that_the_storage_loses_ends_the_run(
+  finished: tuple[Path, dict[str, Any]],
+  arguments: Arguments,
+  tmp_path: Path,
+  monkeypatch: pytest.MonkeyPatch,
+  capsys: pytest.CaptureFixture[str],
+):
+  from forgetsam.experiment.run import _checkpoint
+
+  restore = _checkpoint.restore
+
+  def lose(manager: Any, step: int, target: Any) -> Any:
+    if step == 4:
+      (manager.directory / "4" / "variables" / "manifest.ocdbt").unlink()
+    return restore(manager, step, target)
+
+  often = "--config.checkpoint.every_steps=2"
+  with monkeypatch.context() as patch:
+    patch.setattr(_checkpoint, "restore", lose)
+    assert run(arguments("obf", often)) == 1
+  said = capsys.readouterr().err
+  assert f"checkpoint 4 in {tmp_path}/run/checkpoints was written, but" in said
+  assert "The checkpoints before it stay: [2]" in said
+  assert "goes on from them" in said
+  assert run(arguments("obf", often)) == 0
+  assert "Resuming at step 2 of 10" in capsys.readouterr().out
+  lasting = {k: v for k, v in finished[1].items() if "seconds" not in k}
+  assert summary(tmp_path / "run") == lasting
+
+
+@pytest.mark.parametrize("job", ["evaluate", "sharpness", "forgetting"])
+def test_a_folder_that_takes_no_results_is_said_before_the_work(
+  job: str,
+  finished: tuple[Path, dict[str, Any]],
+  monkeypatch: pytest.MonkeyPatch,
+  capsys: pytest.CaptureFixture[str],
+):
+  def write(**_: Any) -> None:
+    raise PermissionError(errno.EACCES, "Permission denied", "file")
+
+  monkeypatch.setattr("tempfile.TemporaryFile", write)
+  monkeypatch.setattr("forgetsam.experiment.run._checkpoint.Checkpoints", None)
+  assert run([f"--job={job}", f"--workdir={finished[0]}"]) == 2
+  said = capsys.readouterr().err
+  assert f"--workdir={finished[0]} is refused" in said
+  assert "Permission denied" in said
+  assert "a folder that can be written to" in said
+
+
+@pytest.mark.parametrize("job", [sharpness, forgetting])
+def test_what_cannot_be_written_is_printed(
+  job: Any,
+  finished: tuple[Path, dict[str, Any]],
+  tmp_path: Path,
+  monkeypatch: pytest.MonkeyPatch,
+  capsys: pytest.CaptureFixture[str],
+):
+  def write(path: Path, values: Any) -> None:
+    raise OSError(errno.ENOSPC, "words", str(path))
+
+  opened = forgetting.Measured(
+    None, None, {"last": Variables(5, None, None, {})}
+  )
+  name = job.__name__.rpartition(".")[2]
+  monkeypatch.setattr(job, "write_json", write)
+  monkeypatch.setattr(job, "open_run", lambda *_: opened)
+  monkeypatch.setattr(job, "_measurer", lambda *_: lambda *_: {"excess": 7.25})
+  assert run([f"--job={name}", f"--workdir={finished[0]}"]) == 1
+  said = capsys.readouterr()
+  assert "7.25" in said.out
+  assert "No space left" in said.err
+
+
 def test_a_folder_that_cannot_be_made_is_refused(
   arguments: Arguments, capsys: pytest.CaptureFixture[str]
 ):
@@ -130,6 +234,9 @@ def test_trouble_is_found_behind_other_errors():
   text = "RESOURCE_EXHAUSTED: ... No space left on device [os_error_code='28']"
   assert _failures._storage_error(ValueError(text)) is not None
   assert _failures._storage_error(FileNotFoundError("file")) is None
+  gone = FileNotFoundError(errno.ENOENT, "gone", "/run/checkpoints/1")
+  assert _failures._storage_error(gone, Path("/run")) is not None
+  assert _failures._storage_error(gone, Path("/other")) is None
 
 
 def test_a_broken_file_elsewhere_is_named(

@@ -190,3 +190,67 @@ def test_variables_need_no_target_and_pass_over_damage(tmp_path: Path):
     assert np.all(found.params["a"] == NOISE)
     with pytest.raises(CheckpointError, match="holds no checkpoint"):
       checkpoints.variables([])
+
+
+def test_a_link_without_brackets_leads_to_a_folder_with_them(tmp_path: Path):
+  (tmp_path / "br[1]").mkdir()
+  (tmp_path / "link").symlink_to(tmp_path / "br[1]")
+  with pytest.raises(CheckpointError, match=r"br\[1\].* none of "):
+    Checkpoints(tmp_path / "br[1]" / "c")
+  with Checkpoints(tmp_path / "link" / "c") as checkpoints:
+    checkpoints.save(make_state(1), {})
+  # Brackets do no harm where nothing is written.
+  with Checkpoints(tmp_path / "br[1]" / "c", read_only=True) as checkpoints:
+    assert checkpoints.variables([1]).step == 1
+
+
+def test_what_is_lost_without_an_error_is_noticed(
+  tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+  module = "forgetsam.experiment.run._checkpoint"
+  # orbax writes no manifest there, and says nothing.
+  monkeypatch.setattr(f"{module}.storage_problem", lambda *_, **__: None)
+  with Checkpoints(tmp_path / "br[1]") as checkpoints:
+    checkpoints.save(make_state(1), {})
+    with pytest.raises(CheckpointError, match=r"checkpoint 1 (.|\n)*command"):
+      checkpoints.wait()
+
+
+def test_nothing_is_deleted_before_its_successor_was_read(
+  tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+  def lose(*_: object) -> None:
+    raise ValueError("lost")
+
+  with Checkpoints(tmp_path / "c") as checkpoints:
+    checkpoints.save(make_state(1), {})
+    checkpoints.wait()
+    with monkeypatch.context() as patch:
+      patch.setattr("forgetsam.experiment.run._checkpoint.restore", lose)
+      checkpoints.save(make_state(2), {})
+      with pytest.raises(CheckpointError, match=r"2 .*: lost\n.*stay: \[1\]"):
+        checkpoints.wait()
+    assert checkpoints.steps() == [1, 2]
+    checkpoints.save(make_state(3), {})
+    checkpoints.wait()
+    assert checkpoints.steps() == [3]
+
+
+def test_a_loop_notices_between_its_steps(
+  tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+  def lose(*_: object) -> None:
+    raise ValueError("lost")
+
+  monkeypatch.setattr("forgetsam.experiment.run._checkpoint.restore", lose)
+
+  def train(checkpoints: Checkpoints) -> None:
+    checkpoints.save(make_state(1), {})
+    while True:
+      checkpoints.check()
+
+  with (
+    Checkpoints(tmp_path / "c") as checkpoints,
+    pytest.raises(CheckpointError, match="lost"),
+  ):
+    train(checkpoints)
