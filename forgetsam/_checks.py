@@ -83,6 +83,16 @@ def check_params(name: str, params: Any, extra: str = "") -> None:
     )
 
 
+def check_real(what: str, params: Any) -> None:
+  """Raises a `ValueError` that names a complex array of params."""
+  for path, x in jax.tree_util.tree_leaves_with_path(params):
+    if np.iscomplexobj(x):
+      raise ValueError(
+        f"params{jax.tree_util.keystr(path)} is {x.dtype}: {what} is of real "
+        "arrays; give the model's real and imaginary parts as two"
+      )
+
+
 def _is_integer(value: Any) -> bool:
   return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
 

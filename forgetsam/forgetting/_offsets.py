@@ -9,6 +9,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Int
 
+from forgetsam._arrays import conj
 from forgetsam._checks import check_count
 from forgetsam._typing import AscentSignal, NDArray, PyTree
 from forgetsam.forgetting._jackknife import IntLabels
@@ -88,7 +89,7 @@ def offset_fn(
   ) -> PyTree:
     def ascent_fn(point: PyTree) -> PyTree:
       logits, pullback = jax.vjp(lambda p: logits_fn(p, images), point)
-      return pullback(signal(logits, labels))[0]
+      return conj(pullback(signal(logits, labels))[0])
 
     delta, _ = inner.update(
       ascent_fn(params),

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Key
 
+from forgetsam._arrays import at_least_float32
 from forgetsam._typing import NDArray
 
 Images = Float[NDArray, "batch height width channels"]
@@ -71,7 +72,7 @@ class BatchNorm(nn.Module):
     bias = self.param("bias", nn.initializers.zeros, (channels,), jnp.float32)
     mean = self.variable("batch_stats", "mean", jnp.zeros, (channels,))
     var = self.variable("batch_stats", "var", jnp.ones, (channels,))
-    x = jnp.asarray(x, jnp.promote_types(x.dtype, jnp.float32))
+    x = at_least_float32(x)
     if use_running_average:
       x_mean, x_var = mean.value, var.value
     else:
@@ -80,7 +81,12 @@ class BatchNorm(nn.Module):
         n = x.size // channels
         mean.value = self._running(mean.value, x_mean)
         var.value = self._running(var.value, x_var * (n / (n - 1)))
-    y = (x - x_mean) * (jax.lax.rsqrt(x_var + self.epsilon) * scale) + bias
+    factor = jax.lax.rsqrt(x_var + self.epsilon) * scale
+    # An axis for each of x's: JAX_NUMPY_RANK_PROMOTION may forbid fewer.
+    x_mean, factor, bias = (
+      jnp.expand_dims(v, range(x.ndim - 1)) for v in (x_mean, factor, bias)
+    )
+    y = (x - x_mean) * factor + bias
     return y.astype(self.dtype)
 
   def _running(
@@ -101,8 +107,8 @@ def _moments(
       "image or fewer strided layers."
     )
   axes = tuple(range(x.ndim - 1))
-  mean = jnp.mean(x, axes)
-  return mean, jnp.mean(jnp.square(x - mean), axes)
+  mean = jnp.mean(x, axes, keepdims=True)
+  return mean.reshape(-1), jnp.mean(jnp.square(x - mean), axes)
 
 
 class Head(nn.Module):
@@ -133,7 +139,7 @@ class Head(nn.Module):
       name="dense",
     )(features)
     # Not lowered to float32 where the computation is in float64.
-    return logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
+    return at_least_float32(logits)
 
 
 def _uniform(bound: float) -> nn.initializers.Initializer:

@@ -10,6 +10,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
 from forgetsam._arrays import at_least_float32
+from forgetsam._checks import check_real
 from forgetsam._typing import Forward, Loss, PyTree
 from forgetsam.training import replicated, split_batch
 
@@ -70,6 +71,7 @@ def _compile(
   function: Callable[..., Any], mesh: Mesh | None
 ) -> Callable[..., Any]:
   def exact(batch: Batch, model_state: PyTree, trees: Sequence[PyTree]) -> Any:
+    check_real("sharpness", trees[0])
     wide = jax.tree.map(at_least_float32, trees)
     with jax.default_matmul_precision("highest"):
       return function(batch, model_state, *wide)

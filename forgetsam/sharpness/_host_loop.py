@@ -16,7 +16,8 @@ from jax.flatten_util import ravel_pytree
 from jax.interpreters import batching
 from jaxtyping import Array, Float
 
-from forgetsam._arrays import at_least_float32
+from forgetsam._arrays import at_least_float32, usual_promotion
+from forgetsam._checks import check_real
 from forgetsam._typing import PyTree
 
 MatVec = Callable[[PyTree], PyTree]
@@ -37,6 +38,7 @@ def run_algorithm(
   In at least float32 and the highest matmul precision; traced, loops and all,
   where `like` or the algorithm's key is.
   """
+  check_real("a spectrum", like)
   leaves = jax.tree.leaves((like, key))
   wide = jax.tree.map(lambda x: jnp.zeros_like(at_least_float32(x)), like)
   zeros, unravel = ravel_pytree(wide)
@@ -44,7 +46,7 @@ def run_algorithm(
   def product(v: Array) -> Array:
     return ravel_pytree(matvec(unravel(v)))[0].astype(v.dtype)
 
-  with jax.default_matmul_precision("highest"):
+  with jax.default_matmul_precision("highest"), usual_promotion():
     if any(isinstance(x, jax.core.Tracer) for x in leaves):
       return algorithm(product, zeros)
     opaque = lambda v: _product_p.bind(v, product=product)  # noqa: E731

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 from matfree import decomp
 
 from forgetsam._checks import check_number
@@ -78,10 +78,19 @@ def extreme_eigenvalues(
   """
   if not 1 <= top <= num_steps:
     raise ValueError(f"top={top} must be between 1 and num_steps={num_steps}")
-  values, _, residuals = _ritz_values(matvec, like, key, num_steps)
-  down = jnp.argsort(jnp.where(jnp.isnan(values), jnp.inf, -values))[:top]
-  low = jnp.argmin(jnp.where(jnp.isnan(values), jnp.inf, values))
-  return Eigenvalues(values[down], residuals[down], values[low], residuals[low])
+  run = _ritz_values(matvec, like, key, num_steps)
+  down = jnp.argsort(jnp.where(run.belongs, -run.values, jnp.inf))[:top]
+  low = jnp.argmin(jnp.where(run.belongs, run.values, jnp.inf))
+
+  def at(x: Array, i: Array) -> Array:
+    return jnp.where(run.belongs[i], x[i], jnp.nan)
+
+  return Eigenvalues(
+    at(run.values, down),
+    at(run.residuals, down),
+    at(run.values, low),
+    at(run.residuals, low),
+  )
 
 
 class SpectralDensity(NamedTuple):
@@ -168,9 +177,10 @@ def spectral_density(
   weights = jnp.stack([run.weights for run in runs])
   # Steps after the Krylov space was exhausted weigh nothing, wherever they are.
   nodes = jnp.stack([run.values for run in runs])
-  fill = jnp.nanmin(nodes, axis=1, keepdims=True)
+  belongs = jnp.stack([run.belongs for run in runs])
+  fill = jnp.min(jnp.where(belongs, nodes, jnp.inf), axis=1, keepdims=True)
   nodes = jnp.where(weights == 0, fill, nodes)
-  low, high = jnp.nanmin(nodes), jnp.nanmax(nodes)
+  low, high = jnp.min(nodes), jnp.max(nodes)
   sigma = _default_bandwidth(low, high) if bandwidth is None else bandwidth
   grid = jnp.linspace(low - 3 * sigma, high + 3 * sigma, num_points)
   kernel = jax.scipy.stats.norm.pdf(grid[:, None, None], nodes, sigma)
@@ -190,8 +200,9 @@ def _default_bandwidth(low: Array, high: Array) -> Array:
 
 
 class _RitzValues(NamedTuple):
-  """Approximate eigenvalues; nan after the Krylov space was exhausted."""
+  """Approximate eigenvalues, before the Krylov space was exhausted."""
 
+  belongs: Bool[Array, " steps"]
   values: Float[Array, " steps"]
   weights: Float[Array, " steps"]  # Gauss quadrature's
   residuals: Float[Array, " steps"]  # an eigenvalue lies within this distance
@@ -242,7 +253,8 @@ def _decompose(
   largest = jnp.max(jnp.where(belongs, jnp.abs(values), 0.0))
   residuals = jnp.maximum(residuals, jnp.finfo(values.dtype).eps * largest)
   return _RitzValues(
-    jnp.where(belongs, values, jnp.nan),
+    belongs,
+    values,
     jnp.where(belongs, vectors[0] ** 2, 0.0),
-    jnp.where(belongs, residuals, jnp.nan),
+    residuals,
   )

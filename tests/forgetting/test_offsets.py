@@ -34,6 +34,20 @@ def test_obf_of_a_linear_model():
   np.testing.assert_allclose(delta, expected, rtol=1e-4, atol=1e-6)
 
 
+def test_a_complex_offset_ascends_in_both_parts():
+  def of_parts(parts, x):
+    return x @ parts[0] + jnp.square(x @ parts[1])
+
+  parts = W, 2 * W[::-1]
+  delta = offset_fn(
+    lambda w, x: of_parts((w.real, w.imag), x),
+    fs.loss_ascent(LOSS),
+    fs.sam(0.3),
+  )(jax.lax.complex(*parts), X, Y)
+  expected = offset_fn(of_parts, fs.loss_ascent(LOSS), fs.sam(0.3))(parts, X, Y)
+  np.testing.assert_allclose(delta, jax.lax.complex(*expected), rtol=1e-5)
+
+
 def test_it_is_the_offset_of_a_training_step():
   signal, perturbation = fs.output_bias_forgetting(), fs.sam(0.3)
   optimizer = optax.sgd(1.0)

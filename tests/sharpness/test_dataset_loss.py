@@ -17,7 +17,11 @@ from sharpness.problems import (
 )
 
 import forgetsam as fs
-from forgetsam.sharpness import dataset_loss, gradient_norm
+from forgetsam.sharpness import (
+  dataset_loss,
+  gradient_norm,
+  hutchinson_trace,
+)
 
 SOFTMAX = fs.softmax_cross_entropy()
 SIGMOID = fs.sigmoid_cross_entropy(label_smoothing=0.1)
@@ -151,3 +155,19 @@ def test_errors():
       dataset_loss(forward, SOFTMAX, STATE, batches)
   with pytest.raises(ValueError, match="8 devices must divide"):
     make_loss(7, devices=8)
+
+
+def test_complex_parameters_are_refused_by_name():
+  params = {"w": jnp.ones((2, 2), jnp.complex64)}
+  batch = {"image": jnp.eye(2), "label": jnp.array([0, 1])}
+  loss = dataset_loss(
+    lambda p, s, x, *, train, key: ((x @ p["w"]).real, s),
+    fs.softmax_cross_entropy(),
+    {},
+    [batch],
+  )
+  for measure in (loss.value, loss.value_and_gradient):
+    with pytest.raises(ValueError, match=r"\['w'\] is complex64.*two"):
+      measure(params)
+  with pytest.raises(ValueError, match=r"\['w'\] is complex64.*two"):
+    hutchinson_trace(lambda v: v, params, jax.random.key(0), num_samples=2)

@@ -1,0 +1,53 @@
+"""Steps of every family of models promote neither ranks nor dtypes."""
+
+import jax
+import jax.numpy as jnp
+import optax
+import pytest
+
+import forgetsam as fs
+
+MODELS = {
+  "mlp": {"hidden": (8,), "dropout": 0.1},
+  "cnn": {"widths": (4, 8), "batch_norm": True, "dtype": "bfloat16"},
+  "vit_tiny": {"width": 8, "depth": 1, "num_heads": 2, "patch_size": 4},
+  "resnet18_cifar": {"width": 4, "stage_sizes": (1, 1, 1, 1)},
+}
+LOSSES = {
+  "sigmoid": fs.sigmoid_cross_entropy(label_smoothing=0.1),
+  "softmax": fs.softmax_cross_entropy(),
+}
+BATCH = {"image": jnp.ones((8, 8, 8, 1)), "label": jnp.arange(8) % 3}
+
+
+@pytest.mark.parametrize("activation", LOSSES)
+@pytest.mark.parametrize("model", MODELS)
+def test_training_and_evaluation(model, activation):
+  module = fs.models.create(model, 3, **MODELS[model])
+  forward = fs.models.forward(module)
+  optimizer = optax.adamw(optax.warmup_cosine_decay_schedule(0, 0.1, 2, 9))
+  rho = optax.linear_schedule(0.1, 0.0, 9)
+  perturb = fs.perturbed_gradient(fs.sam(rho), fs.surrogate_gap(0.1))
+  step = fs.make_train_step(
+    forward,
+    loss=LOSSES[activation],
+    ascent=fs.output_bias_forgetting(activation=activation),
+    optimizer=optimizer,
+    perturb=perturb,
+    micro_batch_size=4,
+  )
+  evaluate = fs.make_eval_step(forward)
+  key = jax.random.key(0)
+
+  def both():
+    params, model_state = fs.models.initialise(module, key, (8, 8, 1))
+    state = fs.create_train_state(params, model_state, optimizer, perturb)
+    state, metrics = step(state, BATCH, key)
+    return metrics, evaluate(state.params, state.model_state, BATCH)
+
+  with (
+    jax.numpy_rank_promotion("raise"),
+    jax.numpy_dtype_promotion("strict"),
+  ):
+    metrics, sums = jax.eval_shape(both)
+  assert metrics["loss"].dtype == sums["loss"].dtype == jnp.float32
