@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from forgetsam._typing import PyTree, Scalar
+from forgetsam._typing import NDArray, PyTree, Scalar
 
 # Outside this range a sum of float32 squares has lost precision to underflow,
 # or is about to overflow.
@@ -34,7 +34,7 @@ def is_float(x: Any) -> bool:
   return jnp.issubdtype(x.dtype, jnp.inexact)
 
 
-def at_least_float32(x: Array) -> Array:
+def at_least_float32(x: NDArray) -> Array:
   """Casts bfloat16 and float16 to float32; leaves wider types alone."""
   x = jnp.asarray(x)
   return x.astype(_wide(x))
