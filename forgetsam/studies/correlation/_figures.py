@@ -3,14 +3,14 @@
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from forgetsam.experiment.figures import add_grid, add_legend, new_figure
 from forgetsam.studies.correlation._associations import Interval
 from forgetsam.studies.correlation._names import label
-from forgetsam.studies.correlation._networks import Networks
+from forgetsam.studies.correlation._networks import Networks, choose
 
 if TYPE_CHECKING:
   from matplotlib.figure import Figure
@@ -40,36 +40,31 @@ def plot_networks(
     The figure; save it with `figure.savefig(path)`. Networks that lie far from
     all others are outside of the axes, and counted in a corner.
   """
-  columns = min(3, len(measures))
-  rows = -(-len(measures) // columns)
-  figure = new_figure(3.3 * columns, 2.7 * rows + 0.5)
-  panels = figure.subplots(rows, columns, sharey=True, squeeze=False)
+  width = min(3, len(measures))
+  height = -(-len(measures) // width)
+  figure = new_figure(3.3 * width, 2.7 * height + 0.5)
+  panels = figure.subplots(height, width, sharey=True, squeeze=False)
   for panel, measure in zip(panels.flat, measures, strict=False):
     for method, (marker, color) in _MARKS.items():
-      chosen = networks["method"] == method
-      if not chosen.any():
+      rows = choose(networks, networks["method"] == method)
+      if not len(rows["method"]):
         continue
-      errors = networks.get(f"{measure}_se")
+      look = {"fmt": marker, "color": color, "ms": 4, "mew": 0, "alpha": 0.75}
       panel.errorbar(
-        networks[measure][chosen],
-        networks[target][chosen],
-        xerr=None if errors is None else errors[chosen],
-        marker=marker,
-        color=color,
-        linestyle="none",
-        markersize=4,
+        rows[measure],
+        rows[target],
+        xerr=rows.get(f"{measure}_se"),
         elinewidth=0.6,
-        markeredgewidth=0,
-        alpha=0.75,
         label=method,
+        **look,
       )
     _fit_axes(panel, networks[measure], networks[target])
     panel.set_xlabel(label(measure), fontsize=9)
     add_grid(panel)
   for panel in panels.flat[len(measures) :]:
     panel.set_visible(False)
-  for row in panels:
-    row[0].set_ylabel(label(target), fontsize=9)
+  for panel in panels[:, 0]:
+    panel.set_ylabel(label(target), fontsize=9)
   add_legend(figure, panels[0, 0], ncols=6)
   return figure
 
@@ -96,16 +91,9 @@ def plot_associations(
   for (name, intervals), (marker, color), offset in zip(
     series.items(), looks, offsets, strict=False
   ):
-    _draw_intervals(
-      axis,
-      [i + offset for i in range(len(measures))],
-      intervals,
-      horizontal=True,
-      linestyle="none",
-      marker=marker,
-      color=color,
-      label=name,
-    )
+    places = np.arange(len(measures)) + offset
+    look = {"marker": marker, "color": color, "linestyle": "none"}
+    _draw_intervals(axis, places, intervals, "x", label=name, **look)
   axis.axvline(0, color="black", linewidth=0.8)
   axis.set_yticks(range(len(measures)), [label(m) for m in measures])
   axis.set_ylim(len(measures) - 0.5, -0.5)
@@ -133,21 +121,17 @@ def plot_along_training(
   """
   figure = new_figure(6.4, 3.6)
   axis = figure.subplots()
-  looks = zip("os^D", ("-", "--", "-.", ":"), strict=True)
   colors = ("#0b4f8a", "#c8701a", "#5d9bd1", "#7a7a7a")
-  for i, ((name, intervals), (marker, style), color) in enumerate(
-    zip(series.items(), looks, colors, strict=False)
+  looks = zip("os^D", ("-", "--", "-.", ":"), colors, strict=True)
+  for i, ((name, intervals), look) in enumerate(
+    zip(series.items(), looks, strict=False)
   ):
+    places = np.array(epochs) * 1.03 ** (i - 1.5)
+    marker, style, color = look
     _draw_intervals(
-      axis,
-      [epoch * 1.03 ** (i - 1.5) for epoch in epochs],
-      intervals,
-      horizontal=False,
-      marker=marker,
-      color=color,
-      linestyle=style,
-      label=label(name),
-    )
+      axis, places, intervals, "y", label=label(name),
+      marker=marker, linestyle=style, color=color,
+    )  # fmt: skip
   axis.axhline(0, color="black", linewidth=0.8)
   axis.set_xscale("log")
   axis.set_xticks(epochs, [str(epoch) for epoch in epochs])
@@ -232,14 +216,12 @@ def _fit_axes(axis: Any, x: np.ndarray, y: np.ndarray) -> None:
 
 def _draw_intervals(
   axis: Any,
-  positions: Sequence[float],
+  places: np.ndarray,
   intervals: Sequence[Interval],
-  *,
-  horizontal: bool,
+  along: Literal["x", "y"],
   **look: Any,
 ) -> None:
-  values = np.array([t.value for t in intervals])
-  errors = np.abs(np.array([[t.low, t.high] for t in intervals]).T - values)
-  x, y = (values, positions) if horizontal else (positions, values)
-  look |= {"xerr" if horizontal else "yerr": errors}
+  values, low, high, _ = np.array(intervals).T
+  x, y = (values, places) if along == "x" else (places, values)
+  look |= {f"{along}err": np.abs([low - values, high - values])}
   axis.errorbar(x, y, capsize=2, linewidth=1.2, markersize=5, **look)

@@ -12,9 +12,9 @@ from ml_collections import config_dict
 import forgetsam as fs
 from forgetsam import models
 from forgetsam._arrays import tree_norm
-from forgetsam._typing import Loss, PyTree
+from forgetsam._typing import PyTree
 from forgetsam.experiment.build import build_model
-from forgetsam.forgetting import DeltaFn, LogitsFn, offset_fn
+from forgetsam.forgetting import DeltaFn, offset_fn
 
 PERTURBATIONS: dict[str, Callable[[Any], Any]] = {
   "sam": fs.sam,
@@ -34,46 +34,64 @@ class PerturbedNetwork(NamedTuple):
   gamma: jax.Array  # of output bias forgetting; others do not read it
 
 
-def perturbed(
-  weights: PyTree, rho: float, gamma: float = 1.0
-) -> PerturbedNetwork:
-  return PerturbedNetwork(weights, jnp.float32(rho), jnp.float32(gamma))
+class Functions:
+  """The compiled functions of one model, for all of the study's networks.
 
+  Args:
+    config: any network's; the model must have no state.
+    num_classes: number of logits.
 
-def network_logits(forward: Callable[..., Any]) -> LogitsFn:
-  """The logits of a `PerturbedNetwork`, of a model without state."""
-  return lambda network, images: forward(
-    network.weights, {}, images, train=False, key=None
-  )[0]
+  Attributes:
+    forward: the model's, as `fs.models.forward` makes it.
+    loss: softmax cross-entropy.
+  """
 
+  def __init__(self, config: config_dict.ConfigDict, num_classes: int):
+    self.forward = models.forward(build_model(config, num_classes))
+    self.loss = fs.softmax_cross_entropy()
+    self._activation = config.ascent.activation
 
-def traced_offset_fn(
-  forward: Callable[..., Any],
-  loss: Loss,
-  *,
-  ascent: str,
-  perturbation: str,
-  activation: str,
-) -> DeltaFn:
-  """As `offset_fn`, with radius and gamma from the `PerturbedNetwork`."""
-
-  def logits_fn(weights: PyTree, images: Any) -> jax.Array:
-    return forward(weights, {}, images, train=False, key=None)[0]
-
-  def delta_fn(
-    params: PerturbedNetwork, images: Any, labels: Any, *, micro_batch: Any = 0
+  @staticmethod
+  def network(
+    weights: PyTree, rho: float = 0.0, gamma: float = 1.0
   ) -> PerturbedNetwork:
-    signal = fs.loss_ascent(loss)
-    if ascent != "loss":
-      signal = fs.output_bias_forgetting(
-        gamma=params.gamma, activation=activation
-      )
-    perturb = PERTURBATIONS[perturbation](params.rho)
-    inner = offset_fn(logits_fn, signal, perturb)
-    delta = inner(params.weights, images, labels, micro_batch=micro_batch)
-    return perturbed(delta, 0.0, 0.0)
+    """Weights as the functions below take them."""
+    return PerturbedNetwork(weights, jnp.float32(rho), jnp.float32(gamma))
 
-  return delta_fn
+  def logits_fn(self, network: PerturbedNetwork, images: Any) -> jax.Array:
+    """The logits in evaluation mode."""
+    return self._logits(network.weights, images)
+
+  @functools.cache  # noqa: B019  # as long as the study
+  def delta_fn(self, ascent: str, perturbation: str) -> DeltaFn:
+    """An offset of each network, the same function for the same names.
+
+    Args:
+      ascent: "loss" or "output_bias_forgetting".
+      perturbation: "sam", "asam" or "random".
+    """
+    perturb = PERTURBATIONS[perturbation]
+
+    def delta_fn(
+      params: PerturbedNetwork,
+      images: Any,
+      labels: Any,
+      *,
+      micro_batch: Any = 0,
+    ) -> PerturbedNetwork:
+      signal = fs.loss_ascent(self.loss)
+      if ascent != "loss":
+        signal = fs.output_bias_forgetting(
+          gamma=params.gamma, activation=self._activation
+        )
+      inner = offset_fn(self._logits, signal, perturb(params.rho))
+      delta = inner(params.weights, images, labels, micro_batch=micro_batch)
+      return self.network(delta, gamma=0.0)
+
+    return delta_fn
+
+  def _logits(self, weights: PyTree, images: Any) -> jax.Array:
+    return self.forward(weights, {}, images, train=False, key=None)[0]
 
 
 def offset_length(params: Any, moved: Any, _: Any) -> jax.Array:
@@ -87,29 +105,3 @@ def loss_and_accuracy(
   logits = logits_fn(network, images)
   loss = fs.softmax_cross_entropy()(logits, labels)
   return loss, jnp.mean(jnp.argmax(logits, axis=1) == labels)
-
-
-class Functions:
-  """The compiled functions of one model, for all of the study's networks.
-
-  Args:
-    config: any network's; the model must have no state.
-    num_classes: number of logits.
-  """
-
-  def __init__(self, config: config_dict.ConfigDict, num_classes: int):
-    self.forward = models.forward(build_model(config, num_classes))
-    self.loss = fs.softmax_cross_entropy()
-    self.logits_fn = network_logits(self.forward)
-    self._activation = config.ascent.activation
-
-  @functools.cache  # noqa: B019  # as long as the study
-  def delta_fn(self, ascent: str, perturbation: str) -> DeltaFn:
-    """An offset of each `PerturbedNetwork`, the same object every time."""
-    return traced_offset_fn(
-      self.forward,
-      self.loss,
-      ascent=ascent,
-      perturbation=perturbation,
-      activation=self._activation,
-    )

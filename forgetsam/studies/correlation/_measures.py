@@ -26,7 +26,6 @@ from forgetsam.studies.correlation._functions import (
   PerturbedNetwork,
   loss_and_accuracy,
   offset_length,
-  perturbed,
 )
 
 Metrics = dict[str, float]
@@ -117,7 +116,7 @@ class Measures:
     metrics: Metrics = {}
     for name, (ascent, perturbation) in COMMON.items():
       delta_fn = self._functions.delta_fn(ascent, perturbation)
-      network = perturbed(weights, COMMON_RHO)
+      network = self._functions.network(weights, COMMON_RHO)
       repeats = round(share * REPEATS[name])
       report = self._report(network, delta_fn, COMMON_M, repeats)
       forgotten = {k: v.forgotten for k, v in report.items()}
@@ -136,7 +135,7 @@ class Measures:
     delta_fn = self._functions.delta_fn(
       config.ascent.name, "sam" if name == "none" else name
     )
-    network = perturbed(weights, rho, config.ascent.gamma)
+    network = self._functions.network(weights, rho, config.ascent.gamma)
     m = config.micro_batch_size or config.batch_size
     length = effect_over_repeats(
       offset_length,
@@ -153,11 +152,12 @@ class Measures:
 
   def specific_forgetting(self, weights: PyTree, untrained: PyTree) -> Metrics:
     """Measures SAM's excess on the training micro-batches themselves."""
+    functions = self._functions
     report = model_specific_forgetting(
-      self._functions.logits_fn,
-      self._functions.delta_fn("loss", "sam"),
-      perturbed(weights, COMMON_RHO),
-      perturbed(untrained, COMMON_RHO),
+      functions.logits_fn,
+      functions.delta_fn("loss", "sam"),
+      functions.network(weights, COMMON_RHO),
+      functions.network(untrained, COMMON_RHO),
       self._examples["train"],
       self._control,
       m=SPECIFIC_M,
@@ -204,10 +204,10 @@ class Measures:
   def fit(self, weights: PyTree) -> Metrics:
     """Measures loss, accuracy and the weights' norm."""
     metrics = {"weight_norm": float(tree_norm(weights))}
-    logits_fn, network = self._functions.logits_fn, perturbed(weights, 0.0)
+    network = self._functions.network(weights)
     for name in ("train", "test"):
       loss, accuracy = loss_and_accuracy(
-        logits_fn, network, *self._examples[name]
+        self._functions.logits_fn, network, *self._examples[name]
       )
       metrics[f"{name}_loss"] = float(loss)
       metrics[f"{name}_accuracy"] = float(accuracy)

@@ -1,5 +1,6 @@
 """The study's measures are the estimators', with numbers traced."""
 
+import functools
 from pathlib import Path
 
 import jax
@@ -21,26 +22,40 @@ from forgetsam.forgetting import (
   probe_forgetting,
 )
 from forgetsam.studies.correlation import Functions, Measures, _measures
-from forgetsam.studies.correlation._functions import (
-  network_logits,
-  perturbed,
-  traced_offset_fn,
-)
 
-
-def forward(params, model_state, images, *, train, key):
-  del train, key
-  return jnp.tanh(images @ params["a"]) @ params["b"], model_state
-
-
-WEIGHTS = {
-  "a": jax.random.normal(jax.random.key(0), (5, 4)),
-  "b": jax.random.normal(jax.random.key(1), (4, 3)),
-}
-IMAGES = jax.random.normal(jax.random.key(2), (6, 5))
+IMAGES = jax.random.normal(jax.random.key(2), (6, 8, 8, 1))
 LABELS = jnp.array([0, 1, 2, 0, 1, 2])
 LOSS = fs.softmax_cross_entropy()
 OBF = fs.output_bias_forgetting
+
+
+@pytest.fixture(scope="module")
+def config(data_dir: Path, tmp_path_factory):
+  """Of a network that perturbs with its own radius, gamma and m."""
+  file = write_file(tmp_path_factory.mktemp("study"))
+  config = load_config_file(f"{file}:obf")
+  values = {"data.dir": data_dir, "ascent.gamma": 0.3, "perturbation.rho": 0.4}
+  values |= {"micro_batch_size": 8, "ascent.activation": "softmax"}
+  values["forgetting.per_class"] = 4
+  return apply_overrides(
+    config, [f"--config.{k}={v}" for k, v in values.items()]
+  )
+
+
+@pytest.fixture(scope="module")
+def functions(config):
+  return Functions(config, 10)
+
+
+@pytest.fixture(scope="module")
+def logits_fn(functions):
+  return lambda w, x: functions.forward(w, {}, x, train=False)[0]
+
+
+@pytest.fixture(scope="module")
+def weights():
+  model = fs.models.create("mlp", 10, hidden=(8,))
+  return fs.models.initialise(model, jax.random.key(3), (8, 8, 1))[0]
 
 
 @pytest.mark.parametrize(
@@ -55,16 +70,14 @@ OBF = fs.output_bias_forgetting
     ),
   ],
 )
-def test_offsets_are_those_of_fixed_numbers(ascent, name, signal, perturbation):
-  delta_fn = traced_offset_fn(
-    forward, LOSS, ascent=ascent, perturbation=name, activation="softmax"
-  )
-  found = jax.jit(delta_fn)(
-    perturbed(WEIGHTS, 0.3, 0.4), IMAGES, LABELS, micro_batch=2
-  )
-  plain = offset_fn(lambda w, x: forward(w, {}, x, train=0, key=0)[0], signal,
-                    perturbation)  # fmt: skip
-  expected = plain(WEIGHTS, IMAGES, LABELS, micro_batch=2)
+def test_offsets_are_those_of_fixed_numbers(
+  functions, logits_fn, weights, ascent, name, signal, perturbation
+):
+  delta_fn = functions.delta_fn(ascent, name)
+  network = functions.network(weights, 0.3, 0.4)
+  found = jax.jit(delta_fn)(network, IMAGES, LABELS, micro_batch=2)
+  plain = offset_fn(logits_fn, signal, perturbation)
+  expected = plain(weights, IMAGES, LABELS, micro_batch=2)
   jax.tree.map(
     lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6),
     found.weights,
@@ -73,11 +86,9 @@ def test_offsets_are_those_of_fixed_numbers(ascent, name, signal, perturbation):
   assert float(found.rho) == float(found.gamma) == 0.0
 
 
-def test_radii_and_gammas_share_one_program():
-  delta_fn = traced_offset_fn(
-    forward, LOSS, ascent="output_bias_forgetting", perturbation="sam",
-    activation="softmax",
-  )  # fmt: skip
+def test_radii_and_gammas_share_one_program(functions, weights):
+  delta_fn = functions.delta_fn("output_bias_forgetting", "sam")
+  network = functools.partial(functions.network, weights)
   traces = []
 
   @jax.jit
@@ -85,8 +96,8 @@ def test_radii_and_gammas_share_one_program():
     traces.append(1)
     return tree_norm(delta_fn(network, IMAGES, LABELS).weights)
 
-  assert float(length(perturbed(WEIGHTS, 0.3, 0.0))) == pytest.approx(0.3)
-  assert float(length(perturbed(WEIGHTS, 0.5, 1.0))) == pytest.approx(0.5)
+  assert float(length(network(0.3, 0.0))) == pytest.approx(0.3)
+  assert float(length(network(0.5, 1.0))) == pytest.approx(0.5)
   assert len(traces) == 1
 
 
@@ -104,30 +115,13 @@ def small():
 
 
 @pytest.fixture(scope="module")
-def measured(small, data_dir: Path, tmp_path_factory):
-  """The measures, a network's configuration and weights."""
-  config = load_config_file(
-    f"{write_file(tmp_path_factory.mktemp('study'))}:obf"
-  )
-  values = {"data.dir": data_dir, "ascent.gamma": 0.3, "perturbation.rho": 0.4}
-  values |= {
-    "forgetting.per_class": 4,
-    "micro_batch_size": 8,
-    "ascent.activation": "softmax",
-  }
-  apply_overrides(config, [f"--config.{k}={v}" for k, v in values.items()])
-  images = build_data(config)
-  functions = Functions(config, 10)
-  model = fs.models.create("mlp", 10, hidden=(8,))
-  weights, _ = fs.models.initialise(model, jax.random.key(3), (8, 8, 1))
-  return Measures(functions, images, config), config, weights, functions
+def measures(small, config, functions):
+  return Measures(functions, build_data(config), config)
 
 
-def test_common_forgetting_is_the_estimators(measured):
-  measures, _, weights, functions = measured
+def test_common_forgetting_is_the_estimators(measures, weights, logits_fn):
   found = measures.common_forgetting(weights)
   signal = OBF(gamma=1.0, activation="softmax")
-  logits_fn = lambda w, x: functions.forward(w, {}, x, train=False)[0]  # noqa: E731
   expected = probe_forgetting(
     logits_fn,
     offset_fn(logits_fn, signal, fs.sam(0.2)),
@@ -154,11 +148,11 @@ def test_common_forgetting_is_the_estimators(measured):
   )
 
 
-def test_own_forgetting_has_the_networks_numbers(measured):
-  measures, config, weights, functions = measured
+def test_own_forgetting_has_the_networks_numbers(
+  measures, config, weights, logits_fn
+):
   found = measures.own_forgetting(weights, config)
   assert found["own_length"] == pytest.approx(0.4, rel=1e-4)
-  logits_fn = lambda w, x: functions.forward(w, {}, x, train=False)[0]  # noqa: E731
   expected = probe_forgetting(
     logits_fn,
     offset_fn(logits_fn, OBF(gamma=0.3, activation="softmax"), fs.sam(0.4)),
@@ -174,16 +168,16 @@ def test_own_forgetting_has_the_networks_numbers(measured):
   )
 
 
-def test_plain_training_forgets_nothing(measured):
-  measures, config, weights, _ = measured
+def test_plain_training_forgets_nothing(measures, config, weights):
   plain = config.copy_and_resolve_references()
   plain.perturbation.name, plain.ascent.name = "none", "loss"
   found = measures.own_forgetting(weights, plain)
   assert set(found.values()) == {0.0}
 
 
-def test_a_networks_m_is_its_micro_batch_or_the_batch(measured, monkeypatch):
-  measures, config, weights, _ = measured
+def test_a_networks_m_is_its_micro_batch_or_the_batch(
+  measures, config, weights, monkeypatch
+):
   seen = []
 
   def note(*args, m, **kwargs):
@@ -201,20 +195,22 @@ def test_a_networks_m_is_its_micro_batch_or_the_batch(measured, monkeypatch):
   assert seen == [8, 64]
 
 
-def test_specific_forgetting_is_the_excess_with_its_control(measured):
-  measures, _, weights, functions = measured
+def test_specific_forgetting_is_the_excess_with_its_control(
+  measures, weights, logits_fn
+):
   untrained = jax.tree.map(lambda w: 0.5 * w, weights)
   found = measures.specific_forgetting(weights, untrained)
-  logits_fn = network_logits(functions.forward)
-  delta_fn = traced_offset_fn(
-    functions.forward, LOSS, ascent="loss", perturbation="sam",
-    activation="softmax",
-  )  # fmt: skip
   report = model_specific_forgetting(
-    logits_fn, delta_fn, perturbed(weights, 0.2), perturbed(untrained, 0.2),
-    measures._examples["train"], measures._control,
-    m=32, repeats=2, key=jax.random.key(2024),
-  )  # fmt: skip
+    logits_fn,
+    offset_fn(logits_fn, fs.loss_ascent(LOSS), fs.sam(0.2)),
+    weights,
+    untrained,
+    measures._examples["train"],
+    measures._control,
+    m=32,
+    repeats=2,
+    key=jax.random.key(2024),
+  )
   assert found["specific_kl"] == pytest.approx(
     float(report.trained.kl.excess.value), abs=1e-6
   )
@@ -223,8 +219,7 @@ def test_specific_forgetting_is_the_excess_with_its_control(measured):
   )
 
 
-def test_sharpness_is_of_the_training_loss(measured):
-  measures, _, weights, functions = measured
+def test_sharpness_is_of_the_training_loss(measures, weights, functions):
   images, labels = measures._examples["train"]
   assert len(labels) == 256
   batches = [{"image": images, "label": labels}]
@@ -249,8 +244,7 @@ def test_sharpness_is_of_the_training_loss(measured):
   assert {"trace", "trace_se", "lambda_max_bound"} <= set(found)
 
 
-def test_fit_is_of_the_last_weights(measured):
-  measures, config, weights, functions = measured
+def test_fit_is_of_the_last_weights(measures, config, weights, functions):
   images = build_data(config)
   other = Measures(functions, images, config, test=images.validation)
   found, moved = measures.fit(weights), other.fit(weights)
@@ -268,18 +262,18 @@ def test_fit_is_of_the_last_weights(measured):
   assert found["weight_norm"] == pytest.approx(float(tree_norm(weights)))
 
 
-def test_the_control_has_wrong_labels_as_often_as_the_training_set(measured):
-  _, config, _, functions = measured
+def test_the_control_has_wrong_labels_as_often_as_the_training_set(
+  measures, config, functions
+):
   noisy = config.copy_and_resolve_references()
   noisy.data.label_noise = 0.3
   images = build_data(noisy)
-  measures = Measures(functions, images, noisy)
+  mislabelled = Measures(functions, images, noisy)
   clean, control = (
     np.asarray(labels)
-    for _, labels in (measures._examples["held_out"], measures._control)
+    for _, labels in (mislabelled._examples["held_out"], mislabelled._control)
   )
   assert np.mean(clean != control) == pytest.approx(0.3, abs=0.1)
-  without, _, _, _ = measured
   np.testing.assert_array_equal(
-    without._control[1], without._examples["held_out"][1]
+    measures._control[1], measures._examples["held_out"][1]
   )
