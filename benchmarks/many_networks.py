@@ -20,8 +20,7 @@ import numpy as np
 
 from forgetsam.experiment.build import build_data, build_sources
 from forgetsam.experiment.config import apply_overrides, load_config_file
-from forgetsam.experiment.sweep._batches import RunBatches
-from forgetsam.experiment.sweep._program import Program, take_apart
+from forgetsam.experiment.sweep._program import Program, RunBatches, take_apart
 
 FILE = "configs/study_fashion.py:sam"
 

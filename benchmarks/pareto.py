@@ -33,7 +33,7 @@ from forgetsam.experiment.sweep import (
   paired_difference,
   read_settings,
 )
-from forgetsam.experiment.sweep._batches import RunBatches
+from forgetsam.experiment.sweep._program import RunBatches
 from forgetsam.experiment.sweep._runner import Runner
 from forgetsam.experiment.tables import (
   interval_text,

@@ -4,8 +4,11 @@ from forgetsam.experiment.evaluation._corruptions import (
   ALEXNET_ERRORS,
   mean_corruption_error,
 )
-from forgetsam.experiment.evaluation._evaluate import evaluate, evaluate_each
-from forgetsam.experiment.evaluation._table import format_table
+from forgetsam.experiment.evaluation._evaluate import (
+  evaluate,
+  evaluate_each,
+  format_table,
+)
 
 __all__ = [
   "ALEXNET_ERRORS",

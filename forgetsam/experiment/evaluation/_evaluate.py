@@ -1,4 +1,4 @@
-"""Mean scores over a split, every example counted once."""
+"""Mean scores over a split, every example counted once, and their table."""
 
 import collections
 from collections.abc import Callable, Iterable, Mapping
@@ -9,8 +9,10 @@ import numpy as np
 from jaxtyping import Array
 
 from forgetsam._typing import NDArray
+from forgetsam.experiment.tables import markdown_table
 from forgetsam.training import calibration_error
 
+_HEADER = ("set", "top-1 (%)", "top-5 (%)", "loss", "ECE", "n")
 _IN_FLIGHT = 2  # dispatched batches: one runs, one waits, on the device
 
 _Sums = dict[str, np.ndarray]
@@ -83,7 +85,7 @@ def evaluate_each(
     batches: as in `evaluate`.
 
   Returns:
-    Each step's scores, as `evaluate` returns them, by the steps' names.
+    Each step's scores by its name, as `evaluate` returns them.
 
   Raises:
     ValueError: there is no example.
@@ -103,6 +105,33 @@ def evaluate_each(
   while waiting:
     settle()
   return {name: _means(total) for name, total in totals.items()}
+
+
+def format_table(results: Mapping[str, Mapping[str, float]]) -> str:
+  """Lays results out as a Markdown table, one set a row.
+
+  Args:
+    results: each set's scores as `evaluate` returns them, by name.
+
+  Returns:
+    Lines of equal length without a last newline. Accuracies are in percent;
+    the loss is in nats and the calibration error a fraction.
+
+  Raises:
+    ValueError: a result lacks one of `evaluate`'s values.
+
+  Example:
+    >>> result = {
+    ...   "accuracy": 0.7613, "top5_accuracy": 0.9286, "loss": 0.9614,
+    ...   "ece": 0.0373, "count": 50000,
+    ... }
+    >>> print(format_table({"imagenet2012": result}))
+    | set          | top-1 (%) | top-5 (%) |   loss |    ECE |     n |
+    | ------------ | --------: | --------: | -----: | -----: | ----: |
+    | imagenet2012 |     76.13 |     92.86 | 0.9614 | 0.0373 | 50000 |
+  """
+  rows = [_row(name, result) for name, result in results.items()]
+  return markdown_table(_HEADER, rows, aligned=True).rstrip("\n")
 
 
 def _means(total: _Sums) -> dict[str, float]:
@@ -125,3 +154,21 @@ def _add(total: _Sums, sums: dict[str, Any]) -> _Sums:
     name: total.get(name, 0.0) + np.asarray(value, np.float64)
     for name, value in jax.device_get(sums).items()
   }
+
+
+def _row(name: str, result: Mapping[str, float]) -> tuple[str, ...]:
+  needed = ("accuracy", "top5_accuracy", "loss", "ece", "count")
+  missing = [key for key in needed if key not in result]
+  if missing:
+    raise ValueError(
+      f"results[{name!r}] lacks {', '.join(missing)}; it must be a result of"
+      " `evaluate`"
+    )
+  return (
+    name,
+    f"{100 * result['accuracy']:.2f}",
+    f"{100 * result['top5_accuracy']:.2f}",
+    f"{result['loss']:.4f}",
+    f"{result['ece']:.4f}",
+    f"{result['count']:.0f}",
+  )

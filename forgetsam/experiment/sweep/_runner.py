@@ -16,8 +16,12 @@ from forgetsam.experiment.build import build_data, build_sources
 from forgetsam.experiment.config import config_to_dict
 from forgetsam.experiment.evaluation import evaluate
 from forgetsam.experiment.run import DataRecord
-from forgetsam.experiment.sweep._batches import RunBatches
-from forgetsam.experiment.sweep._program import Numbers, Program, take_apart
+from forgetsam.experiment.sweep._program import (
+  Numbers,
+  Program,
+  RunBatches,
+  take_apart,
+)
 
 
 class Outcome(NamedTuple):

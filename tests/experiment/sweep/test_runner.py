@@ -15,8 +15,7 @@ import forgetsam as fs
 from forgetsam.experiment.build import build_experiment, build_sources
 from forgetsam.experiment.jobs.train import train
 from forgetsam.experiment.sweep import Runner
-from forgetsam.experiment.sweep._batches import RunBatches
-from forgetsam.experiment.sweep._program import Program, take_apart
+from forgetsam.experiment.sweep._program import Program, RunBatches, take_apart
 
 CNN = {"model__name": "cnn", "model__widths": (4,), "model__hidden": None}
 SGD = {"optimizer__name": "sgdw", "optimizer__clip": None}
@@ -102,7 +101,7 @@ def test_a_long_epoch_of_images_goes_to_the_device_in_parts(
   whole = Runner().run(config, ("validation",))
   step = 64 * 8 * 8 * 4  # bytes
   monkeypatch.setattr(
-    "forgetsam.experiment.sweep._batches._MOST_BYTES", 4 * step
+    "forgetsam.experiment.sweep._program._MOST_BYTES", 4 * step
   )
   parts = Runner().run(config, ("validation",))  # four do not divide five
   assert_close(parts.state.params, whole.state.params)
@@ -122,7 +121,7 @@ def test_how_many_steps_go_to_the_device_at_once(
 ):
   step = 64 * 8 * 8 * 4  # bytes
   monkeypatch.setattr(
-    "forgetsam.experiment.sweep._batches._MOST_BYTES", int(limit * step)
+    "forgetsam.experiment.sweep._program._MOST_BYTES", int(limit * step)
   )
   config = tiny_config(data_dir, "plain", data__flip=flip)
   source = RunBatches(config, Runner().images(config).train)
