@@ -42,10 +42,9 @@ class Method(NamedTuple):
   training: float
 
 
+_NO_DECAY = ("--config.optimizer.weight_decay=0",)
 METHODS = {
-  "plain, no decay": Method(
-    "plain", ("--config.optimizer.weight_decay=0",), 3, 1
-  ),
+  "plain, no decay": Method("plain", _NO_DECAY, 3, 1),
   "plain": Method("plain", (), 0, 1),  # the same program
   "sam": Method("sam", (), 4, 4),
   "obf": Method("obf", (), 4, 4),
@@ -122,23 +121,29 @@ def train(runner: "Runner", seeds: Sequence[int]) -> "Curves":
   for seed in seeds:
     score = scorer(config_of("plain", seed), runner)
     for name, runs in curves.items():
-      config = config_of(name, seed)
-      runs.append([])
-      progress.start(name, config.epochs)
-
-      def on_epoch(
-        epoch: int,
-        state: Any,
-        score: Callable[[int, Any], "Point"] = score,
-        run: "list[Point]" = runs[-1],
-      ) -> None:
-        run.append(score(epoch, state))
-        progress.epoch(run[-1])
-
-      outcome = runner.run(config, (), on_epoch)
-      if outcome.diverged_at is not None:
-        raise SystemExit(f"{name} diverged at step {outcome.diverged_at}")
+      runs.append(_train_one(runner, name, seed, score, progress))
   return curves
+
+
+def _train_one(
+  runner: "Runner",
+  name: str,
+  seed: int,
+  score: Callable[[int, Any], "Point"],
+  progress: "_Progress",
+) -> "list[Point]":
+  run: list[Point] = []
+  config = config_of(name, seed)
+  progress.start(name, config.epochs)
+
+  def on_epoch(epoch: int, state: Any) -> None:
+    run.append(score(epoch, state))
+    progress.epoch(run[-1])
+
+  outcome = runner.run(config, (), on_epoch)
+  if outcome.diverged_at is not None:
+    raise SystemExit(f"{name} diverged at step {outcome.diverged_at}")
+  return run
 
 
 def scorer(
@@ -162,28 +167,24 @@ def scorer(
   is_wrong = images.train.labels != build_data(right).train.labels
   eval_step = build_experiment(config, build_sources(config, images)).eval_step
   assert images.validation is not None
-  splits = {
-    "validation": images.validation,
-    "test": images.test,
-    "mislabelled": images.train.take(np.flatnonzero(is_wrong)),
-  }
+  wrong = images.train.take(np.flatnonzero(is_wrong))
+  splits = images.validation, images.test, wrong
   normal = {"mean": config.data.mean, "std": config.data.std}
-  batches = {
-    name: list(data.eval_batches(split, batch_size=512, **normal))
-    for name, split in splits.items()
-  }
+  batches = [
+    list(data.eval_batches(split, batch_size=512, **normal)) for split in splits
+  ]
 
   def score(epoch: int, state: Any) -> Point:
-    scores = {
-      name: evaluate(eval_step, state.params, state.model_state, several)
-      for name, several in batches.items()
-    }
+    validation, test, mislabelled = (
+      evaluate(eval_step, state.params, state.model_state, several)
+      for several in batches
+    )
     return Point(
       epoch,
-      scores["validation"]["accuracy"],
-      scores["test"]["accuracy"],
-      scores["test"]["loss"],
-      scores["mislabelled"]["accuracy"],
+      validation["accuracy"],
+      test["accuracy"],
+      test["loss"],
+      mislabelled["accuracy"],
     )
 
   return score

@@ -11,14 +11,11 @@ from forgetsam.sharpness._spectrum import SpectralDensity
 _LINE, _BAND = "#0b4f8a", "#a9c4dc"
 
 
-def plot_spectral_density(
-  density: SpectralDensity, *, floor: float = 1e-6
-) -> Any:
-  """Draws the density of eigenvalues on a logarithmic axis.
+def plot_spectral_density(density: SpectralDensity) -> Any:
+  """Draws the density of eigenvalues, over six decades.
 
   Args:
     density: as `spectral_density` gives it.
-    floor: the lowest density that is shown, relative to the highest.
 
   Returns:
     A matplotlib `Figure`; `figure.savefig(path)` writes it.
@@ -28,7 +25,7 @@ def plot_spectral_density(
   """
   figure, axis = _figure("plot_spectral_density")
   grid, mean, error = (np.asarray(x) for x in density[:3])
-  low = floor * mean.max()
+  low = 1e-6 * mean.max()
   axis.fill_between(
     grid,
     np.maximum(mean - error, low),
