@@ -16,6 +16,7 @@ from forgetsam.experiment.run import (
   CHECKPOINTS,
   Checkpoints,
   DataRecord,
+  as_begun,
   load_config,
 )
 
@@ -92,7 +93,7 @@ def load_run(
   if checkpoint not in ("best", "last"):
     raise ValueError(f"checkpoint={checkpoint!r} must be 'best' or 'last'")
   workdir = local_path("workdir", workdir)
-  config = load_config(workdir)
+  config = as_begun(workdir, load_config(workdir))
   config.data.name = DataRecord(workdir).full_name(config.data.name)
   if not (workdir / CHECKPOINTS).is_dir():
     raise ValueError(f"workdir={workdir} has no checkpoint yet")

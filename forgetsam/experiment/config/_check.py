@@ -34,6 +34,8 @@ def check_config(
   if not problems:  # what follows compares values that are valid alone
     problems += _device_problems("evaluation.batch_size", leaves, num_devices)
     for check in _JOINT_CHECKS:
+      if check is _data_problems and leaves["evaluation.sets"] and not trains:
+        continue  # other sets may be there alone
       problems += check(leaves, num_devices if trains else 1)
   if problems:
     raise ConfigError("\n".join(problems))

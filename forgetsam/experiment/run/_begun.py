@@ -49,12 +49,18 @@ def as_begun(
     if key in absent and now[key] == row.default != row.unsaid
   }
   name = values.get("data", {}).get("name")
-  if name and DataRecord(workdir).full_name(name) == config.data.name:
+  if name and config.data.name == _with_version(workdir, name):
     begun["data.name"] = name
   if begun:
     config = config.copy_and_resolve_references()
     config.update_from_flattened_dict(begun)
   return config
+
+
+def _with_version(workdir: Path, name: str) -> str | None:
+  """The name with the version that its run found; None where it is no other."""
+  full = DataRecord(workdir).full_name(name)
+  return None if full == name else full
 
 
 class DataRecord:

@@ -4,6 +4,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+from absl import logging
 from ml_collections import config_dict
 
 from forgetsam.experiment.config import (
@@ -12,6 +13,7 @@ from forgetsam.experiment.config import (
   config_to_dict,
   differing_keys,
   refusal,
+  with_absent,
 )
 from forgetsam.experiment.run import check_folder, read_json, write_json
 from forgetsam.experiment.sweep._plan import Trial
@@ -78,6 +80,11 @@ class Records:
     found = read_json(path)
     if found is None:
       return None
+    if absent := with_absent(found["config"])[1]:
+      logging.log_first_n(
+        *(logging.WARNING, "%s is from before these keys, and has: %s", 1),
+        *(path, ", ".join(f"{key}={v!r}" for key, v in absent.items())),
+      )
     new = config_to_dict(trial.with_seed(seed))
     differing = differing_keys(found["config"], new)
     if differing:
