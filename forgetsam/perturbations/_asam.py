@@ -23,7 +23,7 @@ def scale_by_magnitude(
 
   Raises:
     ValueError: eta is negative or nan; `update` without params, or with complex
-      ones, whose |w| could be that of the number or of each part.
+      ones, whose `|w|` could be that of the number or of each part.
 
   Example:
     >>> transform = scale_by_magnitude(eta=1.0)
