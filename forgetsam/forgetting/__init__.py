@@ -39,11 +39,13 @@ from forgetsam.forgetting._output_shift import (
   output_shift,
 )
 from forgetsam.forgetting._representation import (
-  RepresentationForgetting,
   RepresentationInformation,
   feature_scale,
-  representation_forgetting,
   representation_information,
+)
+from forgetsam.forgetting._representation_forgetting import (
+  RepresentationForgetting,
+  representation_forgetting,
 )
 
 __all__ = [

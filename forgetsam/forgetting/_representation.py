@@ -1,4 +1,4 @@
-"""Information about inputs in a layer's features, and how much is forgotten."""
+"""Information about inputs in a layer's features."""
 
 from typing import NamedTuple
 
@@ -33,28 +33,6 @@ class RepresentationInformation(NamedTuple):
   lower: Estimate
   upper: Estimate
   ceiling: Array
-
-
-class RepresentationForgetting(NamedTuple):
-  """The bounds around a perturbation, and their paired differences.
-
-  Attributes:
-    before: at the clean weights.
-    after: at the perturbed weights.
-    lower: the lower bound's difference, before minus after.
-    upper: the upper bound's difference.
-    rescaled_lower: `lower`, with the features after scaled by 1 / `scale`.
-    rescaled_upper: `upper`, with the same.
-    scale: `feature_scale` after over that before.
-  """
-
-  before: RepresentationInformation
-  after: RepresentationInformation
-  lower: Estimate
-  upper: Estimate
-  rescaled_lower: Estimate
-  rescaled_upper: Estimate
-  scale: Array
 
 
 def representation_information(
@@ -111,9 +89,9 @@ def representation_information(
     Kolchinsky and Tracey, *Estimating Mixture Entropy with Pairwise
     Distances*, Entropy 2017, eqs. (10), (13).
   """
-  _check_noise(noise_std)
+  check_noise(noise_std)
   groups = strata(labels, num_classes)
-  return _estimates(_bound_terms(features, groups, noise_std), groups)
+  return bound_estimates(bound_terms(features, groups, noise_std), groups)
 
 
 def feature_scale(
@@ -139,83 +117,10 @@ def feature_scale(
     >>> feature_scale(features, jnp.array([0, 0, 1, 1]), num_classes=2)
     Array(1., dtype=float32)
   """
-  return _spread(features, strata(labels, num_classes))
+  return spread(features, strata(labels, num_classes))
 
 
-def representation_forgetting(
-  before_features: Features,
-  after_features: Features,
-  labels: IntLabels,
-  noise_std: Scalar,
-  *,
-  num_classes: int,
-) -> RepresentationForgetting:
-  r"""The features' information at w minus that at w + delta.
-
-  .. math:: F = I_w(X; Z \mid Y) - I_{w + \delta}(X; Z \mid Y)
-
-  as the difference of each of the bounds of `representation_information`.
-  Neither bounds the difference: that lies between
-  `before.lower - after.upper` and `before.upper - after.lower`. Where the two
-  differences disagree in sign, the estimate says nothing.
-
-  *Bias.* That of the bounds cancels in part; both differences shrink to zero as
-  the bounds near the ceiling. *Standard errors* are paired, by the
-  jackknife over examples; `scale` counts as given.
-
-  *Control.* Features that shrink as a whole lose information to noise of a
-  fixed size, though the next layer could scale them up again. The rescaled
-  differences undo that: what remains is a change of geometry.
-
-  Args:
-    before_features: the layer's features at w, a row per example.
-    after_features: at w + delta, for the same examples.
-    labels: class indices.
-    noise_std: as in `representation_information`.
-    num_classes: their number.
-
-  Returns:
-    `RepresentationForgetting`, in nats.
-
-  Raises:
-    ValueError: noise_std is not above 0, or labels lie out of range.
-
-  Example:
-    >>> features, labels = jnp.array([[0.0], [1.0]]), jnp.array([0, 0])
-    >>> report = representation_forgetting(
-    ...   features, 0.1 * features, labels, noise_std=0.5, num_classes=1
-    ... )
-    >>> bool(report.lower.value > 0), round(float(report.scale), 4)
-    (True, 0.1)
-    >>> round(abs(float(report.rescaled_lower.value)), 4)
-    0.0
-  """
-  _check_noise(noise_std)
-  groups = strata(labels, num_classes)
-  after_features = jnp.asarray(after_features)
-  spreads = [_spread(h, groups) for h in (before_features, after_features)]
-  back = spreads[0] / jnp.where(spreads[1] > 0, spreads[1], 1)
-  before, after, rescaled = (
-    _bound_terms(features, groups, noise_std)
-    for features in (before_features, after_features, back * after_features)
-  )
-  lower, upper, rescaled_lower, rescaled_upper = (
-    jackknife(jax.tree.map(jnp.subtract, *bounds), groups)
-    for other in (after, rescaled)
-    for bounds in zip(before, other, strict=True)
-  )
-  return RepresentationForgetting(
-    before=_estimates(before, groups),
-    after=_estimates(after, groups),
-    lower=lower,
-    upper=upper,
-    rescaled_lower=rescaled_lower,
-    rescaled_upper=rescaled_upper,
-    scale=spreads[1] / spreads[0],
-  )
-
-
-def _check_noise(noise_std: Scalar) -> None:
+def check_noise(noise_std: Scalar) -> None:
   if is_number(noise_std) and not noise_std > 0:
     raise ValueError(
       f"noise_std={noise_std} must be above 0: without noise the information "
@@ -223,19 +128,21 @@ def _check_noise(noise_std: Scalar) -> None:
     )
 
 
-def _spread(features: Features, groups: Strata) -> Array:
+def spread(features: Features, groups: Strata) -> Array:
   h = jnp.asarray(features, jnp.float32)
   return jnp.sqrt(jnp.mean(groups.centred(h) ** 2))
 
 
-def _estimates(terms: BoundTerms, groups: Strata) -> RepresentationInformation:
+def bound_estimates(
+  terms: BoundTerms, groups: Strata
+) -> RepresentationInformation:
   lower, upper = (jackknife(bound, groups) for bound in terms)
   ceiling = jnp.mean(jnp.log(groups.count))
   return RepresentationInformation(lower, upper, ceiling)
 
 
 @jax.jit
-def _bound_terms(
+def bound_terms(
   features: Features, groups: Strata, noise_std: Scalar
 ) -> BoundTerms:
   """B(2 sigma) and B(sigma), with what leaving out each example does."""
