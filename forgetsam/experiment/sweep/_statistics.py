@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+import scipy.stats
 
 
 class Mean(NamedTuple):
@@ -34,9 +35,7 @@ def mean_over_runs(values: Sequence[float]) -> Mean:
     >>> mean_over_runs([1.0, 2.0, 3.0])
     Mean(mean=2.0, standard_error=0.577...)
   """
-  from scipy import stats
-
-  error = float(stats.sem(values)) if len(values) > 1 else None
+  error = float(scipy.stats.sem(values)) if len(values) > 1 else None
   return Mean(float(np.mean(values)), error)
 
 
@@ -56,17 +55,22 @@ def paired_difference(
   Returns:
     The difference, values minus baseline.
 
+  Raises:
+    ValueError: there is another number of each.
+
   Example:
     >>> d = paired_difference([3.0, 5.0, 4.0], [1.0, 2.0, 3.0])
     >>> round(d.mean, 3), round(d.low, 3), round(d.high, 3)
     (2.0, -0.484, 4.484)
   """
-  from scipy import stats
-
-  pairs = list(zip(values, baseline, strict=True))
-  mean, error = mean_over_runs([x - y for x, y in pairs])
+  if len(values) != len(baseline):
+    raise ValueError(
+      f"values has {len(values)} numbers and baseline {len(baseline)}: pass "
+      "one of each seed"
+    )
+  mean, error = mean_over_runs(np.subtract(values, baseline).tolist())
   if error is None:
     return Difference(mean, None, None)
   # stats.t.interval is nan, and ttest_rel warns, where all pairs differ alike.
-  reach = float(stats.t.ppf((1 + level) / 2, len(pairs) - 1)) * error
+  reach = float(scipy.stats.t.ppf((1 + level) / 2, len(values) - 1)) * error
   return Difference(mean, mean - reach, mean + reach)

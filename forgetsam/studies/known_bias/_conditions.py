@@ -92,8 +92,8 @@ def choose_rho(rhos: Sequence[float], scores: Sequence[Mean | None]) -> float:
 
   Args:
     rhos: the radii.
-    scores: mean accuracy of each on biased validation images, over seeds; None
-      where a run diverged, which rules a radius out.
+    scores: mean accuracy of each on biased validation images; None where a run
+      diverged, which rules a radius out.
 
   Raises:
     ValueError: every radius is ruled out.
@@ -105,7 +105,9 @@ def choose_rho(rhos: Sequence[float], scores: Sequence[Mean | None]) -> float:
   """
   usable = [(s, rho) for rho, s in zip(rhos, scores, strict=True) if s]
   if not usable:
-    raise ValueError(f"rhos={list(rhos)}: runs of every radius diverged")
+    raise ValueError(
+      f"rhos={list(rhos)}: runs of every radius diverged; add smaller ones"
+    )
   best = max(score for score, _ in usable)
   least = best.mean - (best.standard_error or 0.0)
   return max(rho for score, rho in usable if score.mean >= least)
