@@ -1,4 +1,4 @@
-"""What the probe of forgetting costs, at its default interval.
+"""Measures the cost of the probe of forgetting, at its default interval.
 
     PYTHONPATH=. python benchmarks/probe_cost.py --rounds 15
 

@@ -1,4 +1,4 @@
-"""What the recipes of the paper share: ImageNet, its variants, and smoke runs.
+"""Shared by the recipes of the paper: ImageNet, its variants, and smoke runs.
 
 The numbers are those of Vani et al., *Forget Sharpness: Perturbed Forgetting of
 Model Biases Within SAM Dynamics*, 2024, and of its official code. Each recipe's

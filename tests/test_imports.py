@@ -1,4 +1,4 @@
-"""What import-linter's contracts in pyproject.toml cannot say of imports."""
+"""Rules of imports that import-linter's contracts cannot say."""
 
 import ast
 from pathlib import Path

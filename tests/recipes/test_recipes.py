@@ -85,7 +85,7 @@ class OfThisSize:
 
 
 def sources_like(config: config_dict.ConfigDict) -> data.Sources:
-  """What the configured set would give, without the set."""
+  """Stands for the configured set: its sizes, without its examples."""
   classes = {"imagenet2012": 1000, "cifar10": 10, "cifar100": 100}
   count = {"imagenet2012": 1_281_167}.get(config.data.name, 50_000)
   size = config.data.image_size if config.data.stream else 32

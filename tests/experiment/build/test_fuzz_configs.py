@@ -120,7 +120,7 @@ def sets_are_here(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def experiment_of(config: config_dict.ConfigDict) -> builders.Experiment:
-  """What a run would build, on a made-up set; refuses as a run does."""
+  """Builds a run's parts on a made-up set; refuses as a run does."""
   check_config(config, jax.local_device_count())
   config = config.copy_and_resolve_references()
   channels = len(config.data.mean)

@@ -26,7 +26,7 @@ SMALL = [
 
 @pytest.fixture(autouse=True)
 def _one_device(monkeypatch: pytest.MonkeyPatch) -> None:
-  """What is measured on a mesh is tested with the measures."""
+  """Measures on a mesh are tested beside the measures."""
   monkeypatch.setattr(jax, "local_device_count", lambda: 1)
 
 

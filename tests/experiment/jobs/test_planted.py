@@ -1,4 +1,4 @@
-"""What a run reads back is data: a planted program does not run.
+"""A run reads data back, never a program: a planted one does not run.
 
 Each plant would create a file. A config *file* is a program that the user chose
 to run; what a run wrote, and weights from elsewhere, are not.

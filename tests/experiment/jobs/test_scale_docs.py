@@ -1,4 +1,4 @@
-"""What docs/scale.md prints for one machine runs as printed."""
+"""The commands of docs/scale.md for one machine run as printed."""
 
 import json
 import os
