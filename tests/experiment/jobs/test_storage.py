@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from forgetsam.experiment.jobs import forgetting, sharpness, train
-from forgetsam.experiment.run import Reporter, Variables, _failures
+from forgetsam.experiment.run import Reporter, Variables, report_failure
 from main import run as run_main
 
 Arguments = Callable[..., list[str]]
@@ -226,24 +226,30 @@ def test_a_folder_that_cannot_be_made_is_refused(
   assert "--workdir=/proc/forgetsam is refused" in capsys.readouterr().err
 
 
-def test_trouble_is_found_behind_other_errors():
-  full = OSError(errno.ENOSPC, "full", "file")
+def test_trouble_is_found_behind_other_errors(
+  tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
   behind = RuntimeError("a save failed")
-  behind.__cause__ = full
-  assert _failures._storage_error(behind) is not None
+  behind.__cause__ = OSError(errno.ENOSPC, "full", "file")
   text = "RESOURCE_EXHAUSTED: ... No space left on device [os_error_code='28']"
-  assert _failures._storage_error(ValueError(text)) is not None
-  assert _failures._storage_error(FileNotFoundError("file")) is None
   gone = FileNotFoundError(errno.ENOENT, "gone", "/run/checkpoints/1")
-  assert _failures._storage_error(gone, Path("/run")) is not None
-  assert _failures._storage_error(gone, Path("/other")) is None
+  for error, workdir, about_storage in (
+    (behind, tmp_path, True),
+    (ValueError(text), tmp_path, True),
+    (FileNotFoundError("file"), tmp_path, False),
+    (gone, Path("/run"), True),
+    (gone, Path("/other"), False),
+  ):
+    assert report_failure(error, workdir) == 1
+    unforeseen = "failed where it should not" in capsys.readouterr().err
+    assert unforeseen is not about_storage
 
 
 def test_a_broken_file_elsewhere_is_named(
   tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
   broken = OSError(errno.EIO, "words", str(tmp_path / "data" / "x.tfrecord"))
-  assert _failures.report_failure(broken, tmp_path / "run") == 1
+  assert report_failure(broken, tmp_path / "run") == 1
   said = capsys.readouterr().err
   assert f"{tmp_path}/data/x.tfrecord cannot be read or written: " in said
   assert "--workdir" not in said

@@ -6,13 +6,13 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from jax.flatten_util import ravel_pytree
 from tiny_study import write_file
 
 import forgetsam as fs
 from forgetsam import sharpness
-from forgetsam._arrays import tree_norm
 from forgetsam.experiment.build import build_data
 from forgetsam.experiment.config import apply_overrides, load_config_file
 from forgetsam.forgetting import (
@@ -94,7 +94,7 @@ def test_radii_and_gammas_share_one_program(functions, weights):
   @jax.jit
   def length(network):
     traces.append(1)
-    return tree_norm(delta_fn(network, IMAGES, LABELS).weights)
+    return optax.tree.norm(delta_fn(network, IMAGES, LABELS).weights)
 
   assert float(length(network(0.3, 0.0))) == pytest.approx(0.3)
   assert float(length(network(0.5, 1.0))) == pytest.approx(0.5)
@@ -259,7 +259,7 @@ def test_fit_is_of_the_last_weights(measures, config, weights, functions):
     assert result[f"{name}_loss"] == pytest.approx(loss, rel=1e-5)
     expected = float(np.mean(np.argmax(logits, 1) == split.labels))
     assert result[f"{name}_accuracy"] == pytest.approx(expected)
-  assert found["weight_norm"] == pytest.approx(float(tree_norm(weights)))
+  assert found["weight_norm"] == pytest.approx(float(optax.tree.norm(weights)))
 
 
 def test_the_control_has_wrong_labels_as_often_as_the_training_set(
