@@ -13,7 +13,7 @@ PIP_INSTALL = $(VENV)/bin/python -m pip install --quiet --quiet \
 PYTEST = $(RUN) -m pytest forgetsam tests notebooks --doctest-modules --nbmake \
 	--jaxtyping-packages=forgetsam,type_checker.typechecker $(PYTEST_ARGS)
 # Two processes, a file of tests at a time; PYTEST_ARGS= runs one after another.
-PYTEST_ARGS ?= -n 2 --dist loadfile
+PYTEST_ARGS ?= -n 2 --dist loadfile --no-loadscope-reorder
 
 LINT_IMPORTS = $(RUN) -c "from importlinter.cli import lint_imports_command as \
 	lint; lint(['--no-cache', '--no-logo'])"
