@@ -1,4 +1,4 @@
-"""What a step costs: time, operations, memory and compilation.
+"""Measures a step: time, operations, memory and compilation.
 
     PYTHONPATH=. python benchmarks/step_cost.py --rounds 15 --json costs.json
 
@@ -55,7 +55,7 @@ class Step(NamedTuple):
 
 
 class Cost(NamedTuple):
-  """What a compiled step costs; operations and bytes by XLA's count."""
+  """Costs of a compiled step; operations and bytes by XLA's count."""
 
   seconds: list[float]  # of a step, one per round
   compile_seconds: list[float]  # of each compilation

@@ -1,4 +1,4 @@
-"""What a set is: its name and version, and a fingerprint of each split."""
+"""Identifies a set: its name and version, and a fingerprint of each split."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple

@@ -86,7 +86,7 @@ def typed_config(config: config_dict.ConfigDict) -> config_dict.ConfigDict:
 
 
 def _binding(values: Mapping[str, Any]) -> dict[str, Any]:
-  """What decides a run's result; keys that change nothing are left out."""
+  """Keys that decide a run's result; those that change nothing are left out."""
   flat = flatten_dict(dict(values), sep=".")
   return {
     key: value

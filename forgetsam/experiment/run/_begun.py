@@ -1,4 +1,4 @@
-"""What a run began with: the keys of its time, and its data."""
+"""The start of a run: the keys of its time, and its data."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""What runs of one shape share: a compiled program, and its inputs."""
+"""Shared by runs of one shape: a compiled program, and its inputs."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
