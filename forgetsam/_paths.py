@@ -7,6 +7,7 @@ from pathlib import Path
 
 # One slash: `pathlib` has joined the two of `Path("gs://bucket")`.
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/")
+_ROOTS = ("gs", "s3", "az", "hf")
 
 
 def local_path(name: str, value: str | os.PathLike[str]) -> Path:
@@ -53,6 +54,15 @@ def scheme_of(value: str | os.PathLike[str]) -> str | None:
   """The lower-case scheme of a URI such as `gs://bucket`; None for a path."""
   match = _SCHEME.match(os.fspath(value))
   return match and match[1].lower()
+
+
+def mistaken_scheme(path: str | os.PathLike[str]) -> str | None:
+  """The scheme, where orbax and TFDS take a local path for a URI.
+
+  Both read paths with `epath`, to which `/gs/bucket` is `gs://bucket`.
+  """
+  first = Path(path).absolute().parts[1:2]
+  return first[0] if first and first[0] in _ROOTS else None
 
 
 def _from_uri(name: str, text: str) -> Path:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from forgetsam import data, interop, load_run
-from forgetsam._paths import local_path, scheme_of
+from forgetsam._paths import local_path, mistaken_scheme, scheme_of
 
 
 @pytest.mark.parametrize(
@@ -75,15 +75,25 @@ def test_the_library_takes_such_paths(
       load("s3://b/x")
 
 
+def test_a_local_folder_that_is_taken_for_a_bucket_is_refused(
+  monkeypatch: pytest.MonkeyPatch,
+):
+  assert mistaken_scheme("/s3/b") == "s3"
+  assert mistaken_scheme("/mnt/s3") is None
+  with pytest.raises(ValueError, match=r"(?s)data_dir='/s3/b'.*not below /s3"):
+    data.check_available("mnist", "/s3/b")
+  monkeypatch.setenv("XDG_CACHE_HOME", "s3://b")
+  with pytest.raises(ValueError, match="XDG_CACHE_HOME='s3://b' is refused"):
+    data.check_available("digits")
+
+
 def test_a_remote_directory_that_cannot_be_reached_is_named(
   monkeypatch: pytest.MonkeyPatch,
 ):
-  from tensorflow_datasets.core import read_only_builder
-
   def reach(*_: object, **__: object) -> None:
     raise OSError("no route")
 
-  monkeypatch.setattr(read_only_builder, "builder_from_files", reach)
+  monkeypatch.setattr("etils.epath.gpath._GPath.is_dir", reach)
   with pytest.raises(
     data.DatasetNotFoundError, match="gs://b/x cannot be read: no route"
   ):

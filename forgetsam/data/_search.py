@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from forgetsam._paths import local_path, scheme_of
+from forgetsam._paths import local_path, mistaken_scheme, scheme_of
 from forgetsam.data._errors import DataError, DatasetNotFoundError
 
 if TYPE_CHECKING:
@@ -35,8 +35,11 @@ def find_prepared(
   base_name(name)
   for directory in searched(name, data_dir):
     unfinished: Exception | None = None
-    # TFDS itself looks at the newest version alone.
-    for one in (name, *_versions(name, directory)):
+    try:  # TFDS itself looks at the newest version alone
+      names = [name, *_versions(name, directory)]
+    except Exception as error:  # TensorFlow's, where a place is out of reach
+      raise _unreadable(name, directory, error) from error
+    for one in names:
       try:
         return tfds.core.read_only_builder.builder_from_files(
           one, data_dir=directory
@@ -83,7 +86,8 @@ def _versions(name: str, directory: PathLike) -> Iterator[str]:
     folders = [root / config]
   else:  # TFDS knows the default configuration
     folders = [root, *(root.iterdir() if root.is_dir() else [])]
-  found = {v for folder in folders for v in version.list_all_versions(folder)}
+  there = (folder for folder in folders if folder.is_dir())
+  found = {v for folder in there for v in version.list_all_versions(folder)}
   for one in sorted(found, reverse=True):
     if wanted is None or one.match(wanted):
       yield f"{name.partition(':')[0]}:{one}"
@@ -159,12 +163,20 @@ def base_name(name: str) -> str:
 
 def _directory(name: str, value: PathLike) -> PathLike:
   """A local directory, or one on gs://, which TFDS reads where it is."""
-  return value if scheme_of(value) == "gs" else local_path(name, value)
+  if scheme_of(value) == "gs":
+    return value
+  path = local_path(name, value)
+  if (scheme := mistaken_scheme(path)) is not None:
+    raise ValueError(
+      f"{name}={os.fspath(value)!r} is refused\n  allowed: a folder that is not"
+      f" below /{scheme}, which TFDS takes for {scheme}://"
+    )
+  return path
 
 
 def _user_cache() -> Path:
   cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-  return Path(cache).expanduser() / "forgetsam" / "tfds"
+  return local_path("XDG_CACHE_HOME", cache) / "forgetsam" / "tfds"
 
 
 def _is_writable(directory: PathLike) -> bool:

@@ -1,5 +1,6 @@
 """Compiled programs that outlive the process: the second start is faster."""
 
+import glob
 import hashlib
 import logging
 import os
@@ -9,7 +10,7 @@ from pathlib import Path
 import jax
 
 from forgetsam._paths import scheme_of
-from forgetsam.experiment.config import ConfigError, path_of_flag
+from forgetsam.experiment.config import ConfigError, path_of_flag, refusal
 from forgetsam.experiment.run._workdir import check_folder
 
 _MOST_BYTES = 2**31
@@ -39,6 +40,9 @@ def keep_compiled_programs(place: str | None = None) -> None:
     return
   folder = default_place() if place is None else Path(place)
   try:
+    if glob.escape(str(folder)) != str(folder):  # JAX would delete no old ones
+      allowed = "a folder without [, * and ? in its path"
+      raise ConfigError(refusal("--compilation_cache", str(folder), allowed))
     check_folder(folder, "--compilation_cache")
   except ConfigError as error:
     logging.warning("Compiled programs are not kept: %s", error)
@@ -56,9 +60,11 @@ def default_place() -> Path:
   A home that machines share may hold programs for other instruction sets, of
   which JAX's own key knows nothing on a CPU.
   """
-  home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+  home = path_of_flag(
+    "XDG_CACHE_HOME", os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+  )
   digest = hashlib.sha256(_instruction_set().encode()).hexdigest()[:12]
-  return Path(home).expanduser() / "forgetsam" / "compiled" / digest
+  return home / "forgetsam" / "compiled" / digest
 
 
 def _instruction_set() -> str:

@@ -10,7 +10,7 @@ from typing import Any
 import filelock
 from ml_collections import config_dict
 
-from forgetsam._paths import is_utf8
+from forgetsam._paths import is_utf8, mistaken_scheme
 from forgetsam.experiment.config import (
   ConfigError,
   config_from_dict,
@@ -71,6 +71,8 @@ def saved_steps(workdir: Path) -> list[int]:
 def storage_problem(folder: Path, *, writes: bool) -> str | None:
   """Says which path would do, if checkpoints cannot be kept in a folder."""
   path, refused = str(folder.absolute()), _UNWRITABLE if writes else _UNREADABLE
+  if (scheme := mistaken_scheme(folder)) is not None:
+    return f"a folder not below /{scheme}, which orbax takes for {scheme}://"
   too_long = writes and len(os.fsencode(path)) > _LONGEST
   if is_utf8(path) and not too_long and not set(refused) & set(path):
     return None

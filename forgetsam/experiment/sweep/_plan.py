@@ -22,6 +22,7 @@ _OF_PERTURBATIONS = {key for key, row in KEYS.items() if row.perturbs}
 
 # Seeds are traced, and JAX's integers have 32 bits.
 SEED_LIMIT = 2**31
+_LONGEST_NAME = 255  # of a file
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,6 +81,12 @@ def plan_trials(
   for variant, several in variants.items():
     for setting in several:
       trial = _trial(file, overrides, variant, setting)
+      if any(len(name) > _LONGEST_NAME for name in trial.folder.split("/")):
+        allowed = (
+          f"settings whose keys and values have at most {_LONGEST_NAME} "
+          "characters: they name a folder of records"
+        )
+        raise ConfigError(refusal("--grid", trial.label, allowed))
       if trial.folder in trials:
         raise ConfigError(refusal("--grid", trial.label, "each setting once"))
       trials[trial.folder] = trial

@@ -9,7 +9,7 @@ import pytest
 from jax.experimental.compilation_cache.compilation_cache import reset_cache
 
 from forgetsam.cli import JOBS
-from forgetsam.experiment.config import parse_command_line
+from forgetsam.experiment.config import ConfigError, parse_command_line
 from forgetsam.experiment.run import _compilation_cache, keep_compiled_programs
 from forgetsam.experiment.run._compilation_cache import default_place
 
@@ -63,6 +63,32 @@ def test_the_environments_choice_stands(tmp_path: Path):
   keep_compiled_programs()
   assert jax.config.jax_compilation_cache_dir == str(tmp_path / "theirs")
   assert not default_place().exists()
+
+
+def test_the_environments_choice_is_read_as_paths_are(
+  tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+  monkeypatch.setenv("HOME", str(tmp_path))
+  for written, meant in {
+    "~/cc": f"{tmp_path}/cc",
+    f"file://{tmp_path}/cc": f"{tmp_path}/cc",
+    "gs://b/cc": "gs://b/cc",  # which JAX reads
+  }.items():
+    jax.config.update("jax_compilation_cache_dir", written)
+    keep_compiled_programs()
+    assert jax.config.jax_compilation_cache_dir == meant
+  jax.config.update("jax_compilation_cache_dir", "hdfs://b/cc")
+  with pytest.raises(ConfigError, match="JAX_COMPILATION_CACHE_DIR='hdfs://b"):
+    keep_compiled_programs()
+
+
+def test_a_folder_that_jax_cannot_keep_small_is_not_used(
+  tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+  keep_compiled_programs(str(tmp_path / "cc[1]"))
+  assert "not kept" in caplog.text
+  assert "cc[1]" in caplog.text
+  assert jax.config.jax_compilation_cache_dir is None
 
 
 def test_no_folder_is_no_error(

@@ -115,6 +115,15 @@ def test_the_systems_words_are_said(
   assert run(arguments()) == 0  # what was left to do
 
 
+def test_a_folder_that_orbax_takes_for_a_bucket_is_refused(
+  arguments: Arguments, capsys: pytest.CaptureFixture[str]
+):
+  assert run(arguments("obf", "--workdir=/gs/run")) == 2
+  said = capsys.readouterr().err
+  assert "--workdir='/gs/run' is refused" in said
+  assert "not below /gs, which orbax takes for gs://" in said
+
+
 ODD = ["br[1]", "lr[0.1]/run", "a*b", "a?b", "a\\b", "x/" * 1915 + "x"]
 
 
@@ -211,7 +220,7 @@ def test_what_cannot_be_written_is_printed(
   )
   name = job.__name__.rpartition(".")[2]
   monkeypatch.setattr(job, "write_json", write)
-  monkeypatch.setattr(job, "open_run", lambda *_: opened)
+  monkeypatch.setattr(job, "open_run", lambda *_, **__: opened)
   monkeypatch.setattr(job, "_measurer", lambda *_: lambda *_: {"excess": 7.25})
   assert run([f"--job={name}", f"--workdir={finished[0]}"]) == 1
   said = capsys.readouterr()

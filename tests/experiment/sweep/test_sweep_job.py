@@ -160,6 +160,11 @@ def test_a_choice_with_every_setting_diverged_is_none(
   assert json.loads((tmp_path / "tune" / "best.json").read_text()) == {}
 
 
+MANY = (
+  *("optimizer.learning_rate", "optimizer.weight_decay", "optimizer.momentum"),
+  *("optimizer.clip", "optimizer.shrink_and_perturb", "loss.label_smoothing"),
+  "schedule.min_learning_rate",
+)
 WRONG = [
   (["--variants="], "--variants=''", "plain,sam"),
   (["--variants=plain,plain"], "--variants='plain,plain'", "each once"),
@@ -199,6 +204,14 @@ WRONG = [
   ),
   (["--variants=plain", "--config=configs/digits.py:sam"], "digits.py:sam", ""),
   (["--job=train", "--tune"], "--tune=True", "with --job=sweep only"),
+  (
+    [
+      "--variants=plain",
+      f"--grid={';'.join(f'{k}=0.123456789012' for k in MANY)}",
+    ],
+    "--grid='optimizer.learning_rate=0.123456789012, ",
+    "at most 255 characters",
+  ),
 ]
 
 
@@ -216,6 +229,22 @@ def test_a_wrong_sweep_is_refused(
   said = capsys.readouterr().err
   assert named in said
   assert allowed in said
+  assert made_up_runs.asked == []
+
+
+def test_a_folder_that_takes_no_records_is_said_before_the_runs(
+  made_up_runs: type[MadeUpRunner],
+  data_dir: Path,
+  tmp_path: Path,
+  monkeypatch: pytest.MonkeyPatch,
+  capsys: pytest.CaptureFixture[str],
+):
+  def write(**_: object) -> None:
+    raise PermissionError(13, "Permission denied", "file")
+
+  monkeypatch.setattr("tempfile.TemporaryFile", write)
+  assert run(sweep_arguments(tmp_path, data_dir, "--variants=plain")) == 2
+  assert f"--workdir={tmp_path} is refused" in capsys.readouterr().err
   assert made_up_runs.asked == []
 
 
