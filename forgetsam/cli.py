@@ -22,6 +22,7 @@ from forgetsam.experiment.config import (
 )
 from forgetsam.experiment.run import (
   PreemptedError,
+  check_devices,
   joined,
   keep_compiled_programs,
   load_config,
@@ -86,6 +87,7 @@ def run_job(command: Command, started: float) -> None:
   """
   keep_compiled_programs(command.compilation_cache)
   with joined(command.processes, command.job, command.workdir):
+    check_devices()
     if command.sweep is not None:
       _sweep(command)
     elif command.job == "study":

@@ -33,6 +33,9 @@ def run(
     label="real_label",
   )
   make_set(made_up_dir, "imagenet_r", {"test": [1, 2, 4, 6, 8, 9]})
+  make_set(
+    made_up_dir, "imagenet_v2", {"test": [3, -1]}, config="matched-frequency"
+  )
   config = load_config_file(f"{ROOT}/configs/imagenet_vit_s32.py:sam_obf,smoke")
   config.data.dir = str(made_up_dir)
   workdir = tmp_path_factory.mktemp("run")
@@ -145,11 +148,14 @@ def test_without_a_list_the_runs_own_splits_are_scored(run: tuple[Any, Path]):
     ("imagenet2012@trian", "no split 'trian'"),
     ("cifar10", "sets with the model's 1000 classes"),
     ("imagenet2012,imagenet2012_corrupted", "not on this machine"),
+    ("imagenet2012,imagenet_v2", "imagenet_v2 cannot be scored"),
+    ("imagenet2012,imagenet_v2", "example 1 is without a label"),
   ],
 )
-def test_sets_that_cannot_be_scored_are_refused(
-  run: tuple[Any, Path], sets: str, said: str
+def test_sets_that_cannot_be_scored_are_refused_before_any_is(
+  run: tuple[Any, Path], sets: str, said: str, monkeypatch: pytest.MonkeyPatch
 ):
+  monkeypatch.setattr("forgetsam.experiment.jobs.evaluate._score", None)
   with pytest.raises(ConfigError, match=r"config\.evaluation") as refused:
     evaluated(run, sets=sets)
   assert said in str(refused.value)

@@ -113,6 +113,13 @@ def _settings_from_file(
     if variant not in best:
       text = f"variants with a setting in {path}: {', '.join(best)}"
       raise ConfigError(refusal("--variants", variant, text))
+    chosen = best[variant]
+    if not isinstance(chosen, dict) or not (
+      isinstance(chosen.get("seeds"), list)
+      and isinstance(chosen.get("overrides"), dict)
+    ):
+      text = f"a best.json; in this, {variant!r} lacks seeds or overrides"
+      raise ConfigError(refusal("--settings", str(path), text))
     used = set(best[variant]["seeds"]) & set(seeds)
     if used:
       text = (

@@ -67,7 +67,14 @@ def train(
   check_config(config, num_devices())
   config = as_begun(workdir, config)
   on_main(lambda: check_workdir(workdir, config))
-  done = on_main(lambda: read_json(workdir / SUMMARY))
+  done = on_main(
+    lambda: read_json(
+      workdir / SUMMARY,
+      steps=int,
+      wall_seconds=float,
+      startup_seconds=float,
+    )
+  )
   if done is not None:
     print(f"The run in {workdir} is complete.")
     print_summary(workdir, done)

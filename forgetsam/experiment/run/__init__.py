@@ -7,7 +7,10 @@ from forgetsam.experiment.run._checksums import leaf_checksums, tree_sha256
 from forgetsam.experiment.run._compilation_cache import keep_compiled_programs
 from forgetsam.experiment.run._distributed import joined
 from forgetsam.experiment.run._failures import report_failure
-from forgetsam.experiment.run._jax_settings import check_jax_settings
+from forgetsam.experiment.run._jax_settings import (
+  check_devices,
+  check_jax_settings,
+)
 from forgetsam.experiment.run._metrics import Clock, EpochMeans, read_metrics
 from forgetsam.experiment.run._non_finite import (
   NonFiniteStepError,
@@ -66,6 +69,7 @@ __all__ = [
   "Variables",
   "WorkdirLock",
   "as_begun",
+  "check_devices",
   "check_folder",
   "check_jax_settings",
   "check_saved",

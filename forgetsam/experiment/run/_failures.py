@@ -44,6 +44,9 @@ def report_failure(
   if (storage := _storage_error(error, workdir)) is not None:
     print(f"\n{_about_storage(storage, workdir)}", file=sys.stderr)
     return 1
+  if (memory := _memory_error(error)) is not None:
+    print(f"\n{memory}", file=sys.stderr)
+    return 1
   print(
     f"\nforgetsam failed where it should not: {type(error).__name__}: "
     f"{_first_line(error)}\nPlease report it with your command, the versions "
@@ -52,6 +55,24 @@ def report_failure(
   )
   traceback.print_exception(error)
   return 1
+
+
+def _memory_error(error: BaseException) -> str | None:
+  """What needs less, where Python, JAX or TensorFlow run out of memory."""
+  for cause in _chain(error):
+    name = type(cause).__name__
+    if (
+      isinstance(cause, MemoryError)
+      or name == "ResourceExhaustedError"
+      or "RESOURCE_EXHAUSTED" in str(cause)
+    ):
+      return (
+        f"There is not enough memory: {_first_line(cause)}\n  allowed: smaller"
+        " config.batch_size, config.micro_batch_size or"
+        " config.evaluation.batch_size (of measures: theirs), smaller images or"
+        " a smaller model, or config.model.remat=true where the model has it"
+      )
+  return None
 
 
 class _StorageError(NamedTuple):

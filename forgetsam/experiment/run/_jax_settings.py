@@ -1,12 +1,13 @@
-"""JAX's settings that decide a run's numbers: the same when it resumes."""
+"""JAX's settings: devices that are there, and numbers that stay the same."""
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
 
-from forgetsam.experiment.config import ConfigError
+from forgetsam.experiment.config import ConfigError, refusal
 
 _SETTINGS = (
   "jax_default_prng_impl",
@@ -39,3 +40,20 @@ def check_jax_settings(record: Mapping[str, Any], workdir: Path) -> None:
   ]
   if lines:
     raise ConfigError("\n".join(lines))
+
+
+def check_devices() -> None:
+  """Starts JAX's devices, which no other part of the program need explain.
+
+  Raises:
+    ConfigError: JAX finds none, as where `JAX_PLATFORMS` names others.
+  """
+  try:
+    jax.local_devices()
+  except (AssertionError, RuntimeError) as error:
+    platforms = os.environ.get("JAX_PLATFORMS")
+    allowed = (
+      "platforms whose devices this machine has, such as cpu, or no"
+      f" JAX_PLATFORMS at all; JAX cannot start: {error}"
+    )
+    raise ConfigError(refusal("JAX_PLATFORMS", platforms, allowed)) from error

@@ -41,18 +41,27 @@ def write_json(path: Path, values: Mapping[str, Any]) -> None:
   os.replace(draft, path)
 
 
-def read_json(path: Path) -> dict[str, Any] | None:
+def read_json(path: Path, **kinds: type) -> dict[str, Any] | None:
   """The file's content, or None where there is no file.
 
+  Args:
+    path: the file.
+    **kinds: keys that it must have, and the types of their values.
+
   Raises:
-    ConfigError: the file holds no JSON object.
+    ConfigError: the file holds no JSON object, or not what it must.
   """
-  if not path.is_file():
+  if not path.exists():
     return None
   try:
-    return dict(json.loads(path.read_text()))
-  except (ValueError, TypeError) as error:
+    values = dict(json.loads(path.read_text()))
+  except (OSError, ValueError, TypeError) as error:
     raise _not_ours(path, error) from error
+  for key, kind in kinds.items():
+    if not isinstance(values.get(key), kind):
+      text = f"without {key!r}, of type {kind.__name__}"
+      raise _not_ours(path, ValueError(text))
+  return values
 
 
 def _not_ours(path: Path, error: Exception) -> ConfigError:

@@ -56,7 +56,7 @@ class Records:
   def __init__(self, workdir: Path, mode: str):
     self._workdir = workdir
     check_folder(workdir)
-    manifest = read_json(workdir / MANIFEST)
+    manifest = read_json(workdir / MANIFEST, mode=str)
     if manifest is None:
       write_json(workdir / MANIFEST, {"job": "sweep", "mode": mode})
     elif manifest["mode"] != mode:
@@ -77,7 +77,7 @@ class Records:
       ConfigError: the record is of another configuration; it names the keys.
     """
     path = self.path(trial, seed)
-    found = read_json(path)
+    found = read_json(path, config=dict, metrics=dict, seconds=float)
     if found is None:
       return None
     if absent := with_absent(found["config"])[1]:
@@ -94,7 +94,7 @@ class Records:
         for key, (before, after) in differing.items()
       )
       raise ConfigError("\n".join(texts))
-    return Record(found["metrics"], found["diverged_at"], found["seconds"])
+    return Record(found["metrics"], found.get("diverged_at"), found["seconds"])
 
   def add(
     self, trial: Trial, config: config_dict.ConfigDict, outcome: Outcome

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 from forgetsam.experiment.config import (
   ConfigError,
@@ -70,6 +71,7 @@ def plan_study(
     allowed = "a file alone, such as configs/study_fashion.py"
     raise ConfigError(refusal("--config", file, allowed))
   declared = run_config_file(file, "STUDY")
+  _check_declared(file, declared)
   for arm in arms:
     if arm not in declared["arms"]:
       allowed = "arms of the file: " + ", ".join(declared["arms"])
@@ -105,3 +107,24 @@ def _check_measurable(trials: Sequence[Trial], given: Sequence[str]) -> None:
     if name not in ("none", *PERTURBATIONS):
       allowed = "none, " + ", ".join(PERTURBATIONS) + " in a study"
       raise ConfigError(refusal("config.perturbation.name", name, allowed))
+
+
+def _check_declared(file: str, declared: Any) -> None:
+  """Refuses a STUDY of another form than `configs/study_fashion.py` has."""
+  try:
+    arms = declared["arms"].values()
+    well_formed = (
+      len(arms) > 0
+      and len(declared["grids"]) > 0
+      and all(isinstance(arm["seeds"], int) for arm in arms)
+      and all(isinstance(arm["changes"], dict) for arm in arms)
+      and all(isinstance(grid, str) for grid in declared["grids"].values())
+    )
+  except (AttributeError, KeyError, TypeError):
+    well_formed = False
+  if not well_formed:
+    allowed = (
+      "a file whose STUDY has arms, each with seeds and changes, and a grid for"
+      " each variant, as in configs/study_fashion.py"
+    )
+    raise ConfigError(refusal("--config", file, allowed))

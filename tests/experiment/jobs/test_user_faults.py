@@ -1,6 +1,7 @@
 """Faults of data, settings and keys end in a sentence, before any training."""
 
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 from tiny_runs import tiny
 
 from forgetsam import data
+from forgetsam.experiment.run import report_failure
 from main import run as run_main
 
 Arguments = Callable[..., list[str]]
@@ -204,3 +206,124 @@ def test_a_run_resumes_under_the_settings_that_it_began_with(
   assert f"{now} is refused" in error
   assert f"allowed: {before}" in error
   assert not (tmp_path / "cut" / "damaged").exists()
+
+
+@pytest.mark.parametrize(
+  ("content", "said"),
+  [
+    ("{}", "without 'steps'"),
+    ('{"steps": 1, "wall_seconds": null}', "without 'wall_seconds'"),
+    (None, "Is a directory"),
+  ],
+)
+def test_a_summary_that_no_run_wrote_is_refused_before_training(
+  content: str | None,
+  said: str,
+  arguments: Arguments,
+  tmp_path: Path,
+  capsys: pytest.CaptureFixture[str],
+):
+  file = tmp_path / "run" / "summary.json"
+  file.parent.mkdir()
+  file.mkdir() if content is None else file.write_text(content)
+  assert run_main(arguments(), started=0.0) == 2
+  error = capsys.readouterr().err
+  assert f"{file} is refused" in error
+  assert said in error
+  assert "another --workdir" in error
+
+
+@pytest.mark.parametrize(
+  "content",
+  [
+    *("{}", "[]", '{"sam": 1}', '{"sam": {}}'),
+    *('{"sam": {"seeds": 3, "overrides": {}}}', '{"sam": {"seeds": [100]}}'),
+  ],
+)
+def test_settings_that_no_sweep_wrote_are_refused(
+  content: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+  file = tmp_path / "best.json"
+  file.write_text(content)
+  sweep = ["--job=sweep", "--config=configs/digits.py", "--variants=sam"]
+  place = [f"--workdir={tmp_path / 'sweep'}", f"--settings={file}"]
+  assert run_main([*sweep, *place], started=0.0) == 2
+  error = capsys.readouterr().err
+  assert str(file) in error
+  assert "'sam'" in error
+
+
+@pytest.mark.parametrize(
+  ("name", "content", "said"),
+  [
+    ("sweep.json", "{}", "without 'mode'"),
+    ("runs/sam/seed=0.json", "{}", "without 'config'"),
+    ("runs/sam/seed=0.json", '{"config": {}}', "without 'metrics'"),
+  ],
+)
+def test_records_that_no_sweep_wrote_are_refused(
+  name: str,
+  content: str,
+  said: str,
+  tmp_path: Path,
+  data_dir: Path,
+  capsys: pytest.CaptureFixture[str],
+):
+  file = tmp_path / "sweep" / name
+  file.parent.mkdir(parents=True)
+  file.write_text(content)
+  sweep = ["--job=sweep", "--config=configs/digits.py", "--variants=sam"]
+  place = [f"--workdir={tmp_path / 'sweep'}", f"--config.data.dir={data_dir}"]
+  small = ["--seeds=1", "--config.micro_batch_size=none"]
+  assert run_main([*sweep, *place, *small], started=0.0) == 2
+  error = capsys.readouterr().err
+  assert f"{file} is refused" in error
+  assert said in error
+
+
+def test_weights_that_need_pytorch_say_so(
+  arguments: Arguments,
+  tmp_path: Path,
+  monkeypatch: pytest.MonkeyPatch,
+  capsys: pytest.CaptureFixture[str],
+):
+  monkeypatch.setitem(sys.modules, "torch", None)
+  file = tmp_path / "weights.pth"
+  file.write_bytes(b"")
+  assert run_main(arguments("obf", f"--config.init_from={file}"), 0.0) == 2
+  error = capsys.readouterr().err
+  assert f"config.init_from='{file}' is refused" in error
+  assert "pip install torch" in error
+
+
+@pytest.mark.parametrize(
+  "failure",
+  [
+    MemoryError("Unable to allocate 24 GiB for an array"),
+    jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory"),
+  ],
+)
+def test_too_little_memory_names_what_needs_less(
+  failure: Exception, capsys: pytest.CaptureFixture[str]
+):
+  assert report_failure(failure, None) == 1
+  error = capsys.readouterr().err
+  assert str(failure) in error
+  assert "config.evaluation.batch_size" in error
+  assert "report it" not in error
+
+
+def test_devices_that_are_not_there_are_named(
+  arguments: Arguments,
+  monkeypatch: pytest.MonkeyPatch,
+  capsys: pytest.CaptureFixture[str],
+):
+  def none() -> None:
+    raise RuntimeError("Unable to initialize backend 'cuda'")
+
+  monkeypatch.setattr(jax, "local_devices", none)
+  monkeypatch.setenv("JAX_PLATFORMS", "cuda")
+  assert run_main(arguments(), started=0.0) == 2
+  error = capsys.readouterr().err
+  assert "JAX_PLATFORMS='cuda' is refused" in error
+  assert "such as cpu" in error

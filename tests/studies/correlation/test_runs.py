@@ -47,8 +47,8 @@ def test_arms_differ_in_what_they_change(file: str, data_dir: Path):
 @pytest.mark.parametrize(
   ("change", "message"),
   [
-    (lambda file: (file + ":obf", []), "an existing file alone"),
-    (lambda file: (file + "x", []), "an existing file alone"),
+    (lambda file: (file + ":obf", []), "a file alone"),
+    (lambda file: (file + "x", []), "an existing file"),
     (
       lambda file: (file, ["noise"]),
       "--arms='noise' is refused\n.*noisy, clean",
@@ -211,6 +211,22 @@ def test_keys_that_a_study_does_not_read_are_refused(
 ):
   with pytest.raises(ConfigError, match=message):
     plan_study(file, [f"--config.{override}"], [])
+
+
+@pytest.mark.parametrize(
+  "declared",
+  [
+    *("3", "{}", "{'arms': {}, 'grids': {}}"),
+    "{'arms': {'a': {'seeds': 'x', 'changes': {}}}, 'grids': {'sam': 'a=1'}}",
+  ],
+)
+def test_a_study_of_another_form_is_refused(declared: str, tmp_path: Path):
+  path = tmp_path / "mine.py"
+  path.write_text(f"STUDY = {declared}\n")
+  with pytest.raises(
+    ConfigError, match=r"--config=.*\n.*arms, each with seeds"
+  ):
+    plan_study(str(path), [], [])
 
 
 def test_models_with_statistics_are_refused(
