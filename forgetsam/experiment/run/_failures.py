@@ -88,11 +88,12 @@ def _storage_error(
 ) -> _StorageError | None:
   """Finds trouble with a disk, or in the run's folder, among the causes."""
   for cause in _chain(error):
-    if isinstance(cause, OSError) and cause.errno is not None:
+    denied = errno.EACCES if isinstance(cause, PermissionError) else None
+    if isinstance(cause, OSError) and (number := cause.errno or denied):
       name = cause.filename
       file = os.fsdecode(name) if isinstance(name, str | bytes) else None
-      if cause.errno in _FULL_OR_BROKEN or _is_in(file, workdir):
-        return _StorageError(os.strerror(cause.errno), str(cause), file)
+      if number in _FULL_OR_BROKEN or _is_in(file, workdir):
+        return _StorageError(os.strerror(number), str(cause), file)
     for number in _FULL_OR_BROKEN:  # other libraries keep the words only
       if os.strerror(number) in str(cause):
         return _StorageError(os.strerror(number), _first_line(cause))
