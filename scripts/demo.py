@@ -14,6 +14,7 @@ all methods; `results.md` then has paired differences.
 """
 
 import argparse
+import functools
 import os
 import shutil
 import sys
@@ -121,29 +122,21 @@ def train(runner: "Runner", seeds: Sequence[int]) -> "Curves":
   for seed in seeds:
     score = scorer(config_of("plain", seed), runner)
     for name, runs in curves.items():
-      runs.append(_train_one(runner, name, seed, score, progress))
+      config = config_of(name, seed)
+      progress.start(name, config.epochs)
+      runs.append([])
+      note = functools.partial(_note, runs[-1], score, progress)
+      outcome = runner.run(config, (), note)
+      if outcome.diverged_at is not None:
+        raise SystemExit(f"{name} diverged at step {outcome.diverged_at}")
   return curves
 
 
-def _train_one(
-  runner: "Runner",
-  name: str,
-  seed: int,
-  score: Callable[[int, Any], "Point"],
-  progress: "_Progress",
-) -> "list[Point]":
-  run: list[Point] = []
-  config = config_of(name, seed)
-  progress.start(name, config.epochs)
-
-  def on_epoch(epoch: int, state: Any) -> None:
-    run.append(score(epoch, state))
-    progress.epoch(run[-1])
-
-  outcome = runner.run(config, (), on_epoch)
-  if outcome.diverged_at is not None:
-    raise SystemExit(f"{name} diverged at step {outcome.diverged_at}")
-  return run
+def _note(
+  run: "list[Point]", score: Any, progress: "_Progress", epoch: int, state: Any
+) -> None:
+  run.append(score(epoch, state))
+  progress.epoch(run[-1])
 
 
 def scorer(
@@ -179,13 +172,8 @@ def scorer(
       evaluate(eval_step, state.params, state.model_state, several)
       for several in batches
     )
-    return Point(
-      epoch,
-      validation["accuracy"],
-      test["accuracy"],
-      test["loss"],
-      mislabelled["accuracy"],
-    )
+    held_out, memorised = validation["accuracy"], mislabelled["accuracy"]
+    return Point(epoch, held_out, test["accuracy"], test["loss"], memorised)
 
   return score
 

@@ -254,11 +254,8 @@ def _project(
 
   def relative(d: Array, w: Array) -> Array:
     # An adaptive offset is zero where the weight is.
-    magnitude = jnp.abs(at_least_float32(w))
-    return jnp.where(
-      magnitude > 0, d / jnp.where(magnitude > 0, magnitude, 1), 0
-    )
+    size = jnp.abs(at_least_float32(w))
+    return jnp.where(size > 0, d / jnp.where(size > 0, size, 1), 0)
 
-  measured = jax.tree.map(relative, delta, params) if adaptive else delta
-  norm = tree_norm(measured)
+  norm = tree_norm(jax.tree.map(relative, delta, params) if adaptive else delta)
   return optax.tree.scale(jnp.where(norm > radius, radius / norm, 1.0), delta)
