@@ -1,21 +1,23 @@
 """Ascent signals: what the perturbation ascends, as a gradient of the logits.
 
-A signal maps `(logits [B, K], labels [B] or [B, K])` to the cotangent
-`d objective / d logits [B, K]`, the batch mean included. A model's pullback
-turns it into the ascent gradient; signals are never differentiated through.
+A signal maps `(logits [..., K], labels [...] or [..., K])` to the cotangent
+`d objective / d logits [..., K]`, the mean over positions included. A model's
+pullback turns it into the ascent gradient; signals are never differentiated
+through.
 """
 
+import functools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from forgetsam._arrays import at_least_float32, conj
+from forgetsam._arrays import conj
 from forgetsam._checks import check_choice, check_number
-from forgetsam._losses import target_distribution
-from forgetsam._typing import AscentSignal, Labels, Logits, Loss, PyTree, Scalar
+from forgetsam._labels import apply, check_floats, labelled
+from forgetsam._typing import AscentSignal, Labels, Loss, PyTree, Scalar
 
 _ACTIVATIONS = {"sigmoid": jax.nn.sigmoid, "softmax": jax.nn.softmax}
 
@@ -28,7 +30,7 @@ def output_bias_forgetting(
   r"""The ascent signal of output bias forgetting (OBF).
 
   For output probabilities p, target y and the uniform distribution u = 1/K it
-  ascends, with :math:`\alpha` held fixed,
+  ascends, with :math:`\alpha` held fixed, the mean over examples of
 
   .. math:: (1 - \alpha)\, \mathrm{CE}(p, y) - \mathrm{CE}(p, u), \qquad
      \alpha = \gamma \max\Bigl(0,
@@ -37,6 +39,9 @@ def output_bias_forgetting(
 
   in logit space the direction :math:`u - \alpha p - (1 - \alpha) y`: confident
   examples move towards u, those of :math:`p_y \le \lambda` forget their label.
+  Where logits have more axes, as tokens `[B, T, K]` or pixels `[B, H, W, K]`,
+  each position i has its own :math:`\alpha_i`, and its direction the weight
+  :math:`v_i / \sum_j v_j` (v = 1 where no weights are given).
 
   Args:
     lam: :math:`\lambda` in [0, 1), the probability of the label at and below
@@ -46,13 +51,13 @@ def output_bias_forgetting(
       choice for every model) or "softmax".
 
   Returns:
-    A function of logits `[batch, classes]` and labels (`[batch]` integers, or
-    `[batch, classes]` distributions) to the direction divided by the batch
-    size, in the logits' shape and dtype.
+    `signal(logits, labels, where=None)` with arguments as of
+    :func:`sigmoid_cross_entropy`: the weighted directions, in the logits' shape
+    and dtype; nan where a label is no class, 0 where the weight is 0.
 
   Raises:
-    ValueError: lam is outside [0, 1), gamma outside [0, 1], the activation is
-      unknown, or the logits have one class.
+    ValueError: lam is outside [0, 1), gamma outside [0, 1], or the activation
+      is unknown.
 
   Example:
     >>> signal = output_bias_forgetting(gamma=0.0)
@@ -67,25 +72,20 @@ def output_bias_forgetting(
   check_number("gamma", gamma, low=0, high=1)
   check_choice("activation", activation, tuple(_ACTIVATIONS))
 
-  def signal(logits: Logits, labels: Labels) -> Float[Array, "batch classes"]:
-    logits = jnp.asarray(logits)
-    z = at_least_float32(logits)
-    batch, num_classes = z.shape
-    if num_classes < 2:
-      raise ValueError(
-        f"logits of shape {z.shape} have one class: output bias forgetting "
-        "needs at least two; give a binary classifier two outputs"
-      )
-    uniform = 1 / num_classes
+  def signal(
+    logits: Any, labels: Any, where: Any = None
+  ) -> Float[Array, "*batch classes"]:
+    given = labelled(logits, labels, where)
+    z, y = given.logits, given.targets
+    uniform = 1 / z.shape[-1]
     threshold = uniform if lam is None else lam
     p = _ACTIVATIONS[activation](z)
-    y = target_distribution(labels, num_classes, z.dtype)
     # A saturated p_y may be exactly 0; with lam = 0 the ratio must stay 0.
     p_y = jnp.sum(p * y, axis=-1, keepdims=True)
     p_y = jnp.maximum(p_y, jnp.finfo(z.dtype).tiny)
     alpha = gamma * jnp.maximum(0, (1 - threshold / p_y) / (1 - threshold))
     direction = uniform - alpha * p - (1 - alpha) * y
-    return (direction / batch).astype(logits.dtype)
+    return given.share(direction).astype(jnp.asarray(logits).dtype)
 
   return signal
 
@@ -96,7 +96,8 @@ def loss_ascent(loss: Loss) -> AscentSignal:
   .. math:: \partial L(z, y) / \partial z
 
   Args:
-    loss: `(logits [batch, classes], labels) -> scalar`, the batch mean in it.
+    loss: `(logits, labels) -> scalar`, the batch mean in it; the signal takes
+      the same arguments, weights included where `loss` does.
 
   Example:
     >>> from forgetsam import softmax_cross_entropy
@@ -107,19 +108,26 @@ def loss_ascent(loss: Loss) -> AscentSignal:
   References:
     Foret et al., *Sharpness-Aware Minimization*, ICLR 2021.
   """
-  return jax.grad(loss)
+  gradient = jax.grad(loss)
+
+  @functools.wraps(loss)  # it takes weights where the loss does
+  def signal(logits: Any, labels: Any, **weights: Any) -> Any:
+    check_floats("logits", logits)
+    return gradient(logits, labels, **weights)
+
+  return signal
 
 
 def pseudo_loss(signal: AscentSignal) -> Loss:
   r"""A scalar function of the logits whose gradient is the signal.
 
-  .. math:: \ell(z, y) = \sum_{b,k} \mathrm{sg}(s(z, y))_{bk}\, z_{bk}
+  .. math:: \ell(z, y) = \sum_{i,k} \mathrm{sg}(s(z, y))_{ik}\, z_{ik}
 
   For code that is built on `jax.grad` of a loss. Its value, that of the
   official implementation's pseudo-loss, has no meaning of its own.
 
   Args:
-    signal: an ascent signal.
+    signal: an ascent signal; weights, as `where=`, are passed on to it.
 
   Example:
     >>> objective = pseudo_loss(output_bias_forgetting(gamma=0.0))
@@ -127,8 +135,11 @@ def pseudo_loss(signal: AscentSignal) -> Loss:
     Array([[ 0.25,  0.25, -0.75,  0.25]], dtype=float32)
   """
 
-  def loss(logits: Logits, labels: Labels) -> Float[Array, ""]:
-    direction = jax.lax.stop_gradient(signal(logits, labels))
+  def loss(logits: Any, labels: Any, where: Any = None) -> Float[Array, ""]:
+    direction = apply(signal, "signal", logits, labels, where)
+    direction = jax.lax.stop_gradient(direction)
+    if where is not None:
+      logits = labelled(logits, labels, where).logits
     return jnp.sum(direction * logits)
 
   return loss
@@ -137,29 +148,29 @@ def pseudo_loss(signal: AscentSignal) -> Loss:
 class AscentAux(NamedTuple):
   """Results of the clean pass of `ascent_and_descent`."""
 
-  logits: Float[Array, "batch classes"]
+  logits: Float[Array, "*batch classes"]
   loss: Float[Array, ""]
 
 
 def ascent_and_descent(
   logits_fn: Callable[[PyTree], Array], loss: Loss, signal: AscentSignal
-) -> Callable[
-  [PyTree, Labels], tuple[PyTree, Callable[[PyTree], PyTree], AscentAux]
-]:
+) -> Callable[..., tuple[PyTree, Callable[[PyTree], PyTree], AscentAux]]:
   r"""The ascent gradient and the descent gradient's function, in one pass.
 
   The safe way to OBF in one's own training loop: handing `perturbed_gradient`
   the gradient of the loss instead of the *signal's* would silently be SAM.
 
   Args:
-    logits_fn: `params -> logits [batch, classes]` on the batch at hand.
+    logits_fn: `params -> logits [..., classes]` on the batch at hand.
     loss: the training loss, `(logits, labels) -> scalar`.
     signal: the ascent signal, for example `output_bias_forgetting()`.
 
   Returns:
-    A function of `(params, labels)` to the ascent gradient at params, the
-    function `params -> gradient of the loss`, and `AscentAux(logits, loss)`.
-    Gradients of complex parameters are optax's, the conjugate of `jax.grad`'s.
+    A function of `(params, labels, where=None)` to the ascent gradient at
+    params, the function `params -> gradient of the loss`, and
+    `AscentAux(logits, loss)`. `where` are weights of examples or positions, for
+    a loss and a signal that take them. Gradients of complex
+    parameters are optax's, the conjugate of `jax.grad`'s.
 
   Example:
     >>> import optax, forgetsam as fs
@@ -179,14 +190,18 @@ def ascent_and_descent(
   """
 
   def both(
-    params: PyTree, labels: Labels
+    params: PyTree, labels: Labels, where: Any = None
   ) -> tuple[PyTree, Callable[[PyTree], PyTree], AscentAux]:
+    def mean_loss(logits: Any) -> Float[Array, ""]:
+      return apply(loss, "loss", logits, labels, where)
+
     logits, pullback = jax.vjp(logits_fn, params)
-    ascent_grads = conj(pullback(signal(logits, labels))[0])
+    direction = apply(signal, "signal", logits, labels, where)
+    ascent_grads = conj(pullback(direction)[0])
 
     def grad_fn(params: PyTree) -> PyTree:
-      return conj(jax.grad(lambda p: loss(logits_fn(p), labels))(params))
+      return conj(jax.grad(lambda p: mean_loss(logits_fn(p)))(params))
 
-    return ascent_grads, grad_fn, AscentAux(logits, loss(logits, labels))
+    return ascent_grads, grad_fn, AscentAux(logits, mean_loss(logits))
 
   return both

@@ -11,12 +11,13 @@ PyTree = Any
 # A hyper-parameter: known when the program is built, or traced.
 Scalar = float | np.number | Array
 NDArray = Array | np.ndarray
-Logits = Float[NDArray, "batch classes"]
-# Class indices, or one distribution over the classes per example.
-Labels = Int[NDArray, " batch"] | Float[NDArray, "batch classes"]
+Logits = Float[NDArray, "*batch classes"]
+# Class indices, or one distribution over the classes per position.
+Labels = Int[NDArray, "*batch"] | Float[NDArray, "*batch classes"]
 
-Loss = Callable[[Logits, Labels], Float[Array, ""]]
-AscentSignal = Callable[[Logits, Labels], Float[Array, "batch classes"]]
+# (logits, labels), and `where=` weights [B] or [...] where it is to take masks
+Loss = Callable[..., Float[Array, ""]]
+AscentSignal = Callable[..., Float[Array, "*batch classes"]]
 # params -> gradient, and params -> (loss, gradient)
 GradFn = Callable[[PyTree], PyTree]
 ValueAndGradFn = Callable[[PyTree], tuple[Array, PyTree]]
@@ -35,4 +36,4 @@ class Forward(Protocol):
     train: bool,
     key: jax.Array | None,
   ) -> tuple[Array, PyTree]:
-    """Returns logits `[batch, classes]` and the new model state."""
+    """Returns logits `[batch, ..., classes]` and the new model state."""

@@ -46,7 +46,7 @@ def forward(module: nn.Module) -> Forward:
     *,
     train: bool,
     key: Key[Array, ""] | None = None,
-  ) -> tuple[Float[Array, "batch classes"], ModelState]:
+  ) -> tuple[Float[Array, "*batch classes"], ModelState]:
     variables = {"params": params, **model_state}
     if not train:
       logits: Any = module.apply(variables, images, train=False)

@@ -33,20 +33,42 @@ def check_batch(batch: dict[str, PyTree], mesh: Mesh | None) -> None:
   for name in ("image", "label"):
     if name not in batch:
       raise ValueError(f"the batch has no {name!r}, only {sorted(batch)}")
-  if not isinstance(batch["label"], (jax.Array, np.ndarray)):
+  if unread := sorted(set(batch) - {"image", "label", "mask"}):
     raise ValueError(
-      f'batch["label"] is a {type(batch["label"]).__name__}: it must be an '
-      "array, of class indices [B] or distributions [B, K]"
+      f"the batch has {unread}, which nothing reads: give it 'image', 'label' "
+      "and, for weights of examples, 'mask'"
     )
-  size = len(batch["label"])
+  _check_array(batch, "label", "of class indices [B] or distributions [B, K]")
+  shape = batch["label"].shape
+  size = shape[0]
   for leaf in jax.tree.leaves(batch["image"]):
-    if len(leaf) != size:
+    if not np.ndim(leaf) or len(leaf) != size:
+      have = len(leaf) if np.ndim(leaf) else "no"
       raise ValueError(
-        f'batch["image"] has {len(leaf)} examples and batch["label"] {size}'
+        f'batch["image"] has {have} examples and batch["label"] {size}'
       )
   if size == 0:
     raise ValueError("the batch is empty")
+  if "mask" in batch:
+    _check_array(batch, "mask", "of weights [B] or of the labels' positions")
+    mask = batch["mask"]
+    if mask.shape != shape[: mask.ndim]:
+      raise ValueError(
+        f'batch["mask"] has the shape {mask.shape} and batch["label"] {shape}: '
+        f"weigh examples, {shape[:1]}, or the labels' positions"
+      )
   if mesh is not None and size % mesh.size:
     raise ValueError(
       f"the mesh's {mesh.size} devices must divide the batch of {size}"
     )
+
+
+def _check_array(batch: dict[str, PyTree], name: str, content: str) -> None:
+  array = batch[name]
+  if not isinstance(array, (jax.Array, np.ndarray)):
+    raise ValueError(
+      f'batch["{name}"] is a {type(array).__name__}: it must be an array, '
+      f"{content}"
+    )
+  if not array.ndim:
+    raise ValueError(f'batch["{name}"] is one number: it must be {content}')

@@ -10,14 +10,13 @@ import optax
 from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int
 
-from forgetsam._arrays import at_least_float32
-from forgetsam._losses import target_distribution
+from forgetsam._labels import as_weights, with_targets
 from forgetsam._typing import Forward, PyTree
 from forgetsam.training._calibration import confidence_bins
 from forgetsam.training._checked_step import CheckedStep
 from forgetsam.training._mesh import check_mesh, replicated, split_batch
 
-EvalStep = Callable[[PyTree, PyTree, dict[str, Array]], dict[str, Array]]
+EvalStep = Callable[[PyTree, PyTree, dict[str, Any]], dict[str, Array]]
 
 
 def make_eval_step(
@@ -79,20 +78,22 @@ def make_eval_step(
   kept = None if classes is None else _check_classes(classes)
 
   def step(
-    params: PyTree, model_state: PyTree, batch: dict[str, Array]
+    params: PyTree, model_state: PyTree, batch: dict[str, Any]
   ) -> dict[str, Array]:
     logits, _ = forward(
       params, model_state, batch["image"], train=False, key=None
     )
-    logits = at_least_float32(logits)
-    if multi_label and batch["label"].ndim != 2:
+    logits, targets = with_targets(logits, batch["label"])
+    if multi_label and batch["label"].ndim != logits.ndim:
       raise ValueError(
         f'batch["label"] has the shape {batch["label"].shape}: multi_label=True'
         " needs [B, K], 1 for every right class"
       )
-    targets = target_distribution(
-      batch["label"], logits.shape[-1], logits.dtype
+    counts = as_weights(
+      batch.get("mask", jnp.ones(len(logits))), logits.shape[:-1], "mask"
     )
+    # Positions, where there are more axes, count as examples do.
+    logits, targets = (x.reshape(-1, x.shape[-1]) for x in (logits, targets))
     if kept is not None:
       if kept[-1] >= logits.shape[-1]:
         raise ValueError(
@@ -103,7 +104,7 @@ def make_eval_step(
     if multi_label or kept is not None:
       total = jnp.sum(targets, axis=-1, keepdims=True)
       targets = targets / jnp.where(total > 0, total, 1)
-    counts = batch.get("mask", jnp.ones(len(logits))).astype(bool)
+    counts = counts.reshape(-1).astype(bool)
     return _sums(logits, targets, counts, multi_label=multi_label)
 
   shardings: dict[str, Any] = {}

@@ -1,5 +1,6 @@
 """The data-parallel mesh: its axis, placement on it, averages over it."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -89,14 +90,33 @@ def average_over_devices(tree: PyTree) -> PyTree:
   Integers and keys that are marked as differing (they agree in value) are taken
   from the first device.
   """
+  return _over_devices(tree, jax.lax.pmean, lambda: 0)
+
+
+def sum_over_devices(tree: PyTree, counts: Array) -> PyTree:
+  """As `average_over_devices`, but for sums, and the first device that counts.
+
+  That has integers and keys which one without any weight lacks.
+  """
+  none = jax.lax.axis_size(DATA_AXIS)
+  here = jnp.where(counts, jax.lax.axis_index(DATA_AXIS), none)
+  first = lambda: jax.lax.pmin(here, DATA_AXIS)  # noqa: E731
+  return _over_devices(tree, jax.lax.psum, first)
+
+
+def _over_devices(
+  tree: PyTree,
+  reduce: Callable[..., Any],
+  first: Callable[[], int | Array],
+) -> PyTree:
   leaves, structure = jax.tree.flatten(tree)
   floats = [x for x in leaves if _varies(x) and is_float(x)]
-  means = iter(jax.lax.pmean(floats, DATA_AXIS))
+  reduced = iter(reduce(floats, DATA_AXIS))
 
   def one(x: Array) -> Array:
     if not _varies(x):
       return x
-    return next(means) if is_float(x) else _first_device(x)
+    return next(reduced) if is_float(x) else _from_device(x, first())
 
   return jax.tree.unflatten(structure, [one(x) for x in leaves])
 
@@ -108,11 +128,11 @@ def _varies(x: Array) -> bool:
   return DATA_AXIS in varying_axes
 
 
-def _first_device(x: Array) -> Array:
+def _from_device(x: Array, device: int | Array) -> Array:
   if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
-    data = _first_device(jax.random.key_data(x))
+    data = _from_device(jax.random.key_data(x), device)
     return jax.random.wrap_key_data(data, impl=jax.random.key_impl(x))
   if x.dtype == jnp.bool_:
-    return _first_device(x.astype(jnp.int32)).astype(jnp.bool_)
-  mine = jax.lax.axis_index(DATA_AXIS) == 0
+    return _from_device(x.astype(jnp.int32), device).astype(jnp.bool_)
+  mine = jax.lax.axis_index(DATA_AXIS) == device
   return jax.lax.psum(jnp.where(mine, x, jnp.zeros_like(x)), DATA_AXIS)

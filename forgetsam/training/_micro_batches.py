@@ -22,6 +22,11 @@ from forgetsam.training._mesh import (
 )
 from forgetsam.training._micro_step import MicroBatchResult, MicroStep
 from forgetsam.training._train_state import TrainState
+from forgetsam.training._weighted_mean import (
+  add_weighted,
+  nan_without_weight,
+  weighted_over_devices,
+)
 
 # XLA's CPU backend runs convolutions inside a loop about 12 times slower.
 MOST_UNROLLED = 16
@@ -43,12 +48,13 @@ def average_over_micro_batches(
 
   Gradients (in at least float32), metrics and the floating-point leaves of the
   perturbation's state are averaged; its integers and keys are the first
-  micro-batch's. `model_state` passes from one micro-batch to the next.
+  micro-batch's. `model_state` passes from one micro-batch to the next. With a
+  mask, all count by their weight; where there is none at all, metrics are nan.
   """
   if mesh is None:
-    return _on_one_device(
-      micro_step, state, batch, key, size, jax.default_backend()
-    )
+    platform = jax.default_backend()
+    result = _on_one_device(micro_step, state, batch, key, size, platform)
+    return nan_without_weight(result)
   platform = mesh.devices.flat[0].platform
 
   def on_each_device(
@@ -66,14 +72,17 @@ def average_over_micro_batches(
     result = _on_one_device(
       micro_step, state, batch, key, size, platform, device
     )
-    return average_over_devices(result)
+    if result.weights is None:
+      return average_over_devices(result)
+    return weighted_over_devices(result)
 
-  return jax.shard_map(
+  result = jax.shard_map(
     on_each_device,
     mesh=mesh,
     in_specs=(PartitionSpec(), PartitionSpec(DATA_AXIS), PartitionSpec()),
     out_specs=PartitionSpec(),
   )(state, batch, key)
+  return nan_without_weight(result)
 
 
 def _on_one_device(
@@ -117,6 +126,8 @@ def _on_one_device(
     total = _scanned(
       step, state.model_state, micro_batches, count, on_mesh=device is not None
     )
+  if total.weights is not None:
+    return total
   sums = (total.grads, total.metrics)
   grads, metrics = jax.tree.map(lambda x: x / count, sums)
   return total._replace(grads=grads, metrics=metrics)
@@ -188,6 +199,8 @@ def _accumulate(
   The running mean is exact where all values agree, such as hyper-parameters;
   a sum divided by the count would drift from step to step.
   """
+  if total.weights is not None:
+    return add_weighted(total, result)
 
   def running_mean(mean: Array, x: Array) -> Array:
     return (mean + (x - mean) / (i + 1)) if is_float(x) else mean

@@ -10,10 +10,25 @@ import optax
 from jax.interpreters import partial_eval
 from jaxtyping import Array
 
-from forgetsam._arrays import conj, tree_norm
+from forgetsam._arrays import conj, is_float, tree_norm
 from forgetsam._ascent import loss_ascent
-from forgetsam._typing import AscentSignal, Forward, GradFn, Loss, PyTree
+from forgetsam._labels import apply, as_weights, check_labels, mean
+from forgetsam._typing import (
+  AscentSignal,
+  Forward,
+  GradFn,
+  Loss,
+  NDArray,
+  PyTree,
+)
 from forgetsam.training._train_state import TrainState
+
+
+class Weights(NamedTuple):
+  """The weight of a micro-batch, and of the part that its clean pass takes."""
+
+  whole: Array  # of gradients and the perturbation's state
+  clean: Array  # of metrics and the model's state
 
 
 class MicroBatchResult(NamedTuple):
@@ -23,6 +38,7 @@ class MicroBatchResult(NamedTuple):
   metrics: dict[str, Array]
   model_state: PyTree
   perturb_state: Any
+  weights: Weights | None = None  # of a batch with a mask
 
 
 # (state, micro-batch, its global index, its dropout key) -> result
@@ -54,15 +70,25 @@ def micro_batch_step(
         params, state.model_state, examples["image"], train=True, key=key
       )
 
+    batch = _finite_where_nothing_counts(batch)
+
+    def mean_loss(logits: Any, examples: PyTree) -> Array:
+      where = examples.get("mask")
+      return apply(loss, "loss", logits, examples["label"], where)
+
     def loss_fn(params: PyTree) -> Array:
-      return loss(logits_fn(params, batch)[0], batch["label"])
+      return mean_loss(logits_fn(params, batch)[0], batch)
 
     def clean_pass(params: PyTree) -> tuple[Array, GradFn, PyTree]:
       return jax.vjp(lambda p: logits_fn(p, clean), params, has_aux=True)
 
     def ascent_fn(params: PyTree) -> PyTree:
       logits, pullback, _ = clean_pass(params)
-      return conj(pullback(signal(logits, labels))[0])
+      return conj(pullback(direction(logits))[0])
+
+    def direction(logits: Any) -> Any:
+      where = clean.get("mask")
+      return apply(signal, "ascent", logits, clean["label"], where)
 
     def grad_fn(params: PyTree) -> PyTree:
       return conj(jax.grad(loss_fn)(params))
@@ -72,17 +98,23 @@ def micro_batch_step(
       return value, conj(grads)
 
     clean = _first_examples(batch, ascent_fraction)
-    labels = clean["label"]
     logits, pullback, model_state = clean_pass(state.params)
-    metrics = {
-      "loss": loss(logits, labels).astype(jnp.float32),
-      "accuracy": _accuracy(logits, labels),
-    }
+    metrics = {"loss": mean_loss(logits, clean).astype(jnp.float32)}
+    if _is_classification(logits, clean["label"]):
+      metrics["accuracy"] = _accuracy(logits, clean)
+    weights = None
+    if "mask" in batch:
+      weights = Weights(_total_weight(batch), _total_weight(clean))
+      model_state = jax.tree.map(
+        lambda new, old: jnp.where(weights.clean == 0, old, new),
+        model_state,
+        state.model_state,
+      )
     # Dead code, and compiled away, where the perturbation does not read it.
-    ascent_grads = conj(pullback(signal(logits, labels))[0])
+    ascent_grads = conj(pullback(direction(logits))[0])
     if perturb is None:
       return MicroBatchResult(
-        ascent_grads, metrics, model_state, state.perturb_state
+        ascent_grads, metrics, model_state, state.perturb_state, weights
       )
     if reads_ascent:
       metrics["ascent_grad_norm"] = tree_norm(ascent_grads)
@@ -98,7 +130,7 @@ def micro_batch_step(
       micro_batch=index,
       opt_state=state.opt_state,
     )
-    return MicroBatchResult(grads, metrics, model_state, perturb_state)
+    return MicroBatchResult(grads, metrics, model_state, perturb_state, weights)
 
   return step
 
@@ -112,9 +144,46 @@ def _first_examples(batch: PyTree, fraction: float) -> PyTree:
   return jax.tree.map(lambda x: x[: max(count, 1)], batch)
 
 
-def _accuracy(logits: Array, labels: Array) -> Array:
-  classes = labels if labels.ndim == 1 else jnp.argmax(labels, axis=-1)
-  return jnp.mean(jnp.argmax(logits, axis=-1) == classes, dtype=jnp.float32)
+def _total_weight(batch: PyTree) -> Array:
+  weights = as_weights(batch["mask"], batch["mask"].shape)
+  return jnp.sum(weights).astype(jnp.float32)
+
+
+def _finite_where_nothing_counts(batch: PyTree) -> PyTree:
+  """Zeros for nan and inf in examples of weight 0: 0 * nan is nan."""
+  if "mask" not in batch:
+    return batch
+  mask = batch["mask"]
+  counts = jnp.any(mask.reshape(len(mask), -1) != 0, axis=-1)
+
+  def finite(x: NDArray) -> NDArray:
+    if not is_float(x):
+      return x
+    here = counts.reshape(len(x), *[1] * (x.ndim - 1))
+    return jnp.where(here | jnp.isfinite(x), x, 0)
+
+  return batch | {"image": jax.tree.map(finite, batch["image"])}
+
+
+def _is_classification(outputs: Any, labels: NDArray) -> bool:
+  """Whether outputs have an accuracy; else the loss alone judges them."""
+  if not isinstance(outputs, jax.Array) or outputs.shape[-1:] < (2,):
+    return False
+  if is_float(labels) and labels.shape != outputs.shape:
+    return False
+  check_labels(outputs, labels)
+  return True
+
+
+def _accuracy(logits: Array, batch: PyTree) -> Array:
+  labels = batch["label"]
+  soft = labels.ndim == logits.ndim
+  classes = jnp.argmax(labels, axis=-1) if soft else labels
+  right = jnp.argmax(logits, axis=-1) == classes
+  if "mask" not in batch:
+    return jnp.mean(right, dtype=jnp.float32)
+  weights = as_weights(batch["mask"], right.shape, 'batch["mask"]')
+  return mean(right.astype(jnp.float32), weights.astype(jnp.float32))
 
 
 def reads_ascent_gradient(

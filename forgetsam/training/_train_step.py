@@ -135,7 +135,7 @@ def make_train_step(
     result = average_over_micro_batches(
       micro_step,
       state,
-      {"image": batch["image"], "label": batch["label"]},
+      batch,
       key,
       size=micro_batch_size,
       mesh=mesh,
