@@ -4,6 +4,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import struct
 from jax.sharding import Mesh
@@ -56,9 +57,9 @@ def create_train_state(
 
   Raises:
     ValueError: `optimizer` is no optax transform, or contains a
-      `perturbed_gradient`, optax's own SAM or a line search; the params are
-      shapes without values, the mesh has other axes than "data", or there is no
-      mesh to shard over.
+      `perturbed_gradient`, optax's own SAM or a line search; params hold
+      shapes without values, or integers; the mesh has other axes than "data",
+      or there is no mesh to shard over.
 
   Example:
     >>> state = create_train_state({"w": jnp.ones(2)}, {}, optax.sgd(0.1))
@@ -140,11 +141,18 @@ def check_opt_state(opt_state: Any) -> None:
 
 def _check_arrays(params: PyTree) -> None:
   for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+    name = f"params{jax.tree_util.keystr(path)}"
     if isinstance(leaf, jax.ShapeDtypeStruct):
       raise ValueError(
-        f"params{jax.tree_util.keystr(path)} is a shape without values: pass "
-        "arrays, or make the whole state abstract, jax.eval_shape(lambda p: "
-        "create_train_state(p, ...), params)"
+        f"{name} is a shape without values: pass arrays, or make the whole "
+        "state abstract, jax.eval_shape(lambda p: create_train_state(p, ...), "
+        "params)"
+      )
+    dtype = leaf.dtype if hasattr(leaf, "dtype") else np.result_type(leaf)
+    if not jnp.issubdtype(dtype, jnp.inexact):
+      raise ValueError(
+        f"{name} is {dtype}, which has no gradient: put what is not trained "
+        "into model_state"
       )
 
 

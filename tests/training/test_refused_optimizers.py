@@ -111,6 +111,12 @@ def test_shapes_without_values_are_refused():
   assert state.params["w"].shape == (3, 2)
 
 
+@pytest.mark.parametrize("leaf", [jnp.arange(3), True, jax.random.key(0)])
+def test_params_without_a_gradient_are_refused(leaf):
+  with pytest.raises(ValueError, match=r"\['n'\] is .*into model_state"):
+    fs.create_train_state(PARAMS | {"n": leaf}, {}, optax.sgd(0.1))
+
+
 RUNS = {
   "lbfgs": optax.lbfgs(0.1, linesearch=None),
   "polyak": optax.polyak_sgd(),
