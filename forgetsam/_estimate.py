@@ -4,7 +4,10 @@ import math
 from typing import NamedTuple
 
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
+
+from forgetsam._typing import NDArray
 
 
 class Estimate(NamedTuple):
@@ -17,7 +20,7 @@ class Estimate(NamedTuple):
   """
 
   value: Array
-  standard_error: Array
+  standard_error: NDArray
 
 
 def estimate_mean(
@@ -35,7 +38,8 @@ def estimate_mean(
   else:
     mean = jnp.sum(weights * samples) / jnp.sum(weights)
   if n == 1:
-    return Estimate(mean, jnp.full_like(mean, jnp.nan))
+    # No result of JAX's, where JAX_DEBUG_NANS would stop at it.
+    return Estimate(mean, np.full(mean.shape, np.nan, mean.dtype))
   if weights is None:
     return Estimate(mean, jnp.std(samples, axis=0, ddof=1) / math.sqrt(n))
   squares = jnp.sum((weights * (samples - mean)) ** 2)

@@ -183,8 +183,8 @@ def spectral_density(
   low, high = jnp.min(nodes), jnp.max(nodes)
   sigma = _default_bandwidth(low, high) if bandwidth is None else bandwidth
   grid = jnp.linspace(low - 3 * sigma, high + 3 * sigma, num_points)
-  kernel = jax.scipy.stats.norm.pdf(grid[:, None, None], nodes, sigma)
-  samples = jnp.sum(weights * kernel, axis=-1)
+  kernel = jax.scipy.stats.norm.pdf(grid[:, None, None], nodes[None], sigma)
+  samples = jnp.sum(weights[None] * kernel, axis=-1)
   return SpectralDensity(
     grid,
     samples.mean(axis=1),
