@@ -156,7 +156,7 @@ def _calibration_gaps(confidence: Array, right: Array, bins: int) -> Array:
 
 def _prior_log_ratios(p: Array, target: Array) -> Array:
   """sum_k p_k log(mean p_k / pi_k): its mean over examples is the KL."""
-  mean, marginal = jnp.mean(p, axis=0), jnp.mean(target, axis=0)
+  mean, marginal = (jnp.mean(x, axis=0, keepdims=True) for x in (p, target))
   log_ratio = jnp.log(jnp.where(mean > 0, mean, 1)) - jnp.log(marginal)
   # An output that no example has adds nothing, whatever its prior.
   return jnp.sum(jnp.where(mean > 0, p * log_ratio, 0), axis=1)

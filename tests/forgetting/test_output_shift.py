@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.stats
+from strict import strict_jax
 
 from forgetsam.forgetting import output_shift
 
@@ -132,3 +133,9 @@ def test_a_constant_moves_the_logits_alone():
 def test_impossible_bins_are_refused():
   with pytest.raises(ValueError, match=r"bins=0 .* at least 1"):
     output_shift(jnp.zeros((2, 2)), jnp.zeros((2, 2)), jnp.arange(2), bins=0)
+
+
+def test_where_jax_stops_at_nan_and_at_promotion():
+  with strict_jax():
+    shift = output_shift(logits(0), logits(1), LABELS, bins=5)
+  assert all(np.isfinite(x) for x in jax.tree.leaves(shift))

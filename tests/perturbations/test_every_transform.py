@@ -9,6 +9,7 @@ import optax
 import pytest
 from jax.sharding import PartitionSpec
 from meshes import data_mesh
+from strict import strict_jax
 from transforms_table import GRADIENTS, init, step
 
 X = jax.random.normal(jax.random.key(1), (8, 3))
@@ -88,9 +89,6 @@ def strict_loss(params):
 @pytest.mark.parametrize("name", GRADIENTS)
 def test_ranks_and_dtypes_are_never_promoted(name):
   transform = GRADIENTS[name](optax.cosine_decay_schedule(0.1, 10))
-  with (
-    jax.numpy_rank_promotion("raise"),
-    jax.numpy_dtype_promotion("strict"),
-  ):
+  with strict_jax():
     states = init(transform, PARAMS)
     jax.eval_shape(partial(step, transform, strict_loss), PARAMS, states)

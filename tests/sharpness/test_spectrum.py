@@ -12,6 +12,7 @@ from sharpness.problems import (
   matrix,
   product,
 )
+from strict import strict_jax
 
 import forgetsam as fs
 from forgetsam.sharpness import (
@@ -50,6 +51,21 @@ def test_an_eigenvalue_lies_within_the_error():
       assert np.min(np.abs(SPECTRUM - value)) <= error
   few = extreme_eigenvalues(product(A), LIKE, KEY, num_steps=4)
   assert few.largest_error[0] > 0.01  # four steps do not know 9
+
+
+def test_where_jax_stops_at_nan_and_at_promotion():
+  """Also where the Krylov space ends early."""
+  diagonal = jnp.array([1.0, 1.0, 2.0, 2.0])
+  with strict_jax():
+    found = extreme_eigenvalues(product(jnp.diag(diagonal)), diagonal, KEY, 4)
+    density = spectral_density(
+      product(jnp.diag(diagonal)), diagonal, KEY, num_steps=4, num_samples=2
+    )
+    trace = xtrace(product(jnp.diag(diagonal)), diagonal, KEY, num_samples=2)
+  np.testing.assert_allclose(found.largest, [2.0], rtol=1e-5)
+  np.testing.assert_allclose(found.smallest, 1.0, rtol=1e-5)
+  np.testing.assert_allclose(trace.value, 6.0, rtol=1e-4)
+  assert np.isfinite(density.density).all()
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import optax
 import pytest
+from strict import strict_jax
 
 import forgetsam as fs
 
@@ -45,9 +46,6 @@ def test_training_and_evaluation(model, activation):
     state, metrics = step(state, BATCH, key)
     return metrics, evaluate(state.params, state.model_state, BATCH)
 
-  with (
-    jax.numpy_rank_promotion("raise"),
-    jax.numpy_dtype_promotion("strict"),
-  ):
+  with strict_jax():
     metrics, sums = jax.eval_shape(both)
   assert metrics["loss"].dtype == sums["loss"].dtype == jnp.float32
