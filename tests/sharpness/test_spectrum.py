@@ -57,7 +57,9 @@ def test_where_jax_stops_at_nan_and_at_promotion():
   """Also where the Krylov space ends early."""
   diagonal = jnp.array([1.0, 1.0, 2.0, 2.0])
   with strict_jax():
-    found = extreme_eigenvalues(product(jnp.diag(diagonal)), diagonal, KEY, 4)
+    found = extreme_eigenvalues(
+      product(jnp.diag(diagonal)), diagonal, KEY, num_steps=4
+    )
     density = spectral_density(
       product(jnp.diag(diagonal)), diagonal, KEY, num_steps=4, num_samples=2
     )
