@@ -44,24 +44,14 @@ class SpecificForgetting(NamedTuple):
 
 
 class NetworkForgetting(NamedTuple):
-  """Both forms for one network.
-
-  Attributes:
-    kl: KL of the clean to the perturbed outputs, in nats.
-    loss: the rise of the loss.
-  """
+  """By KL of the clean to the perturbed outputs, and by the loss's rise."""
 
   kl: SpecificForgetting
   loss: SpecificForgetting
 
 
 class ModelSpecificForgetting(NamedTuple):
-  """Forgetting of a network, and of the same before training: the control.
-
-  Attributes:
-    trained: the network in question.
-    untrained: the same perturbation at weights that have seen no example.
-  """
+  """Of the network in question, and of weights that have seen no example."""
 
   trained: NetworkForgetting
   untrained: NetworkForgetting

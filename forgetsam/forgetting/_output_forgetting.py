@@ -26,13 +26,7 @@ ProbeLogits = Float[NDArray, "n classes"]
 
 
 class OutputForgetting(NamedTuple):
-  """The information in the outputs around a perturbation.
-
-  Attributes:
-    before: at the clean weights.
-    after: at the perturbed weights.
-    forgotten: before minus after, with paired standard errors.
-  """
+  """The outputs' information at w, at w + delta, and the paired difference."""
 
   before: OutputInformation
   after: OutputInformation

@@ -43,13 +43,7 @@ class OutputSummary(NamedTuple):
 
 
 class OutputShift(NamedTuple):
-  """Summaries around a perturbation.
-
-  Attributes:
-    before: at the clean weights.
-    after: at the perturbed weights.
-    change: after minus before, with paired standard errors.
-  """
+  """Summaries at w, at w + delta, and after minus before, paired."""
 
   before: OutputSummary
   after: OutputSummary

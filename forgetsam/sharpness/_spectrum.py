@@ -19,7 +19,7 @@ class Eigenvalues(NamedTuple):
     largest: in descending order; nan where there are fewer.
     largest_error: an eigenvalue lies within this distance of each.
     smallest: the most negative one.
-    smallest_error: an eigenvalue lies within this distance of it.
+    smallest_error: the same of it.
   """
 
   largest: Float[Array, " top"]

@@ -19,14 +19,7 @@ Statistic = Callable[[Float[np.ndarray, " n"]], Float[np.ndarray, " k"]]
 
 
 class Interval(NamedTuple):
-  """A statistic with its bootstrap interval.
-
-  Attributes:
-    value: of the data.
-    low: the interval's lower end.
-    high: its upper end.
-    standard_error: the resamples' standard deviation.
-  """
+  """A statistic with its bootstrap interval, and the resamples' deviation."""
 
   value: float
   low: float
@@ -147,13 +140,7 @@ def holm(intervals: Sequence[Interval]) -> list[float]:
 
 
 class Query(NamedTuple):
-  """Two columns to correlate.
-
-  Attributes:
-    x: a column.
-    y: another one.
-    given: controls of a partial correlation.
-  """
+  """Two columns to correlate, and the controls of a partial correlation."""
 
   x: str
   y: str

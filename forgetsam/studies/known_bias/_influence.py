@@ -26,12 +26,7 @@ class ImagePairs(NamedTuple):
 
 
 class Influence(NamedTuple):
-  """Mean absolute changes of the centred logits; see `influence`.
-
-  Attributes:
-    patch: where the patch moves.
-    content: where the content is exchanged.
-  """
+  """How far logits move where the patch moves, or the content is exchanged."""
 
   patch: Float[Array, ""]
   content: Float[Array, ""]

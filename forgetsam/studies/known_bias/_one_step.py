@@ -13,12 +13,7 @@ from forgetsam.studies.known_bias._influence import ImagePairs, influence
 
 
 class LogChange(NamedTuple):
-  """Changes of log influences.
-
-  Attributes:
-    patch: of the patch's influence.
-    content: of the content's influence.
-  """
+  """Changes of the log influences of the patch and of the content."""
 
   patch: Float[Array, ""]
   content: Float[Array, ""]
@@ -30,7 +25,7 @@ class LogChange(NamedTuple):
 
 
 class StepEffect(NamedTuple):
-  """One training step, taken apart; see `step_effect`.
+  """One training step, taken apart.
 
   Attributes:
     forgotten: by the perturbation; negative where it forgets.
