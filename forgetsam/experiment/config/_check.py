@@ -5,6 +5,7 @@ from typing import Any
 
 from ml_collections import config_dict
 
+from forgetsam._paths import scheme_of
 from forgetsam.experiment.config._errors import ConfigError, closest, refusal
 from forgetsam.experiment.config._json import leaves as flat_config
 from forgetsam.experiment.config._keys import KEYS, is_model_option
@@ -175,7 +176,9 @@ def _data_problems(leaves: dict[str, Any], _: int) -> Iterator[str]:
   try:
     data.check_available(leaves["data.name"], leaves["data.dir"])
   except data.DatasetNotFoundError as error:
-    yield refusal("config.data.name", leaves["data.name"], str(error))
+    remote = scheme_of(leaves["data.dir"] or "") == "gs"
+    key = "data.dir" if remote else "data.name"
+    yield refusal(f"config.{key}", leaves[key], str(error))
   except ValueError as error:  # about another place, such as TFDS_DATA_DIR
     yield str(error)
 

@@ -19,6 +19,7 @@ from forgetsam.experiment.build import (
   build_experiment,
   build_loss,
 )
+from forgetsam.experiment.config import ConfigError
 from forgetsam.experiment.run import DataRecord, check_folder
 from forgetsam.experiment.sweep import Mean, Runner, choose, mean_over_runs
 from forgetsam.studies.known_bias._conditions import (
@@ -43,9 +44,15 @@ class Runs:
 
   def __init__(self, path: Path, overrides: Sequence[str]):
     self._path, self._overrides = path, overrides
-    lines = path.read_text().splitlines() if path.exists() else []
-    runs = map(json.loads, lines)
-    self._found = {(*key_of(run), run["seed"]): run for run in runs}
+    text = path.read_text() if path.exists() else ""
+    try:  # a kill may have cut the last line short
+      runs = [json.loads(line) for line in text.splitlines()]
+      self._found = {(*key_of(run), run["seed"]): run for run in runs}
+    except (ValueError, TypeError, KeyError) as error:
+      raise ConfigError(
+        f"{path} is refused: a line is not what the study wrote, {error}\n"
+        "  allowed: the file without it; that run is then made again"
+      ) from error
     self._runner = Runner()
     self._runner.record = DataRecord(path.parent, began=bool(self._found))
     self._scorer: Scorer | None = None

@@ -142,3 +142,18 @@ def test_a_file_that_fails_is_its_authors(
   (tmp_path / "mine.py").write_text(program)
   with pytest.raises(ConfigError, match=rf"(?s)--config=.*mine\.py.*{why}"):
     load_config_file(f"{tmp_path}/mine.py")
+
+
+def test_a_bucket_out_of_reach_is_refused_by_its_key(
+  monkeypatch: pytest.MonkeyPatch,
+):
+  def reach(*_: object, **__: object) -> None:
+    raise OSError("no route")
+
+  monkeypatch.setattr("etils.epath.gpath._GPath.is_dir", reach)
+  arguments = [DIGITS, "--workdir=x", "--config.data.dir=gs://b/x"]
+  command = parse_command_line(arguments, JOBS)
+  with pytest.raises(
+    ConfigError, match=r"config\.data\.dir='gs://b/x'(.|\n)*no route"
+  ):
+    check_config(command.config, 1)

@@ -1,5 +1,6 @@
 """The choice of rho, the settings, and the scores of a network."""
 
+import sys
 from pathlib import Path
 
 import jax
@@ -12,6 +13,7 @@ from forgetsam.data.digits import split_positions
 from forgetsam.experiment.config import check_config, load_config_file
 from forgetsam.experiment.sweep import Mean
 from forgetsam.studies import known_bias as kb
+from forgetsam.studies.known_bias import __main__ as program
 
 FILE = str(Path(__file__).parents[3] / "configs" / "biased_fashion_2k.py")
 
@@ -121,3 +123,30 @@ def test_sets_without_a_known_bias_are_refused(digits_config):
   config.data.name = "digits"
   with pytest.raises(ValueError, match="'digits' has no known bias"):
     kb.Scorer(config)
+
+
+@pytest.mark.parametrize(
+  ("arguments", "named", "remedy"),
+  [
+    (["train", "--workdir=~/w"], "runs.jsonl is refused", "without it"),
+    (["train", "--workdir=s3://b"], "--workdir='s3://b'", "local path"),
+    (["report", "~/w", "gs://b"], "DOCS='gs://b'", "local path"),
+    (["report", "~/w", "/proc/docs"], "DOCS=/proc/docs", "written to"),
+  ],
+)
+def test_its_command_ends_in_a_sentence(
+  arguments: list[str],
+  named: str,
+  remedy: str,
+  tmp_path: Path,
+  monkeypatch: pytest.MonkeyPatch,
+  capsys: pytest.CaptureFixture[str],
+):
+  monkeypatch.setenv("HOME", str(tmp_path))
+  (tmp_path / "w").mkdir()
+  (tmp_path / "w" / "runs.jsonl").write_text('{"method": "pla')
+  monkeypatch.setattr(sys, "argv", ["known_bias", *arguments])
+  assert program.main() == 2
+  said = capsys.readouterr().err
+  assert named in said
+  assert remedy in said
