@@ -37,10 +37,11 @@ def as_begun(
   """
   values, absent = on_main(lambda: read_config(workdir))
   if absent:
+    binding = {k: v for k, v in absent.items() if KEYS[k].binding} or absent
     logging.warning(
       "%s is from before these keys, and has what runs did without them: %s",
       workdir / CONFIG,
-      ", ".join(f"{key}={value!r}" for key, value in absent.items()),
+      ", ".join(f"{key}={value!r}" for key, value in binding.items()),
     )
   now = leaves(config)
   begun = {
