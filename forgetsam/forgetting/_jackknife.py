@@ -1,16 +1,16 @@
 """Standard errors by the jackknife over a stratified probe."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
 from forgetsam._estimate import Estimate
 from forgetsam._typing import NDArray
 
-IntLabels = Int[NDArray, " n"]
+IntLabels = NDArray  # class indices [n]: `check_indices` refuses others
 
 
 class Terms(NamedTuple):
@@ -47,8 +47,22 @@ class Strata(NamedTuple):
     return x - self.means(x)
 
 
+def check_indices(labels: Any) -> None:
+  """Refuses labels that are not one class index for each example."""
+  array = labels if isinstance(labels, jax.Array) else np.asarray(labels)
+  if array.ndim != 1 or not jnp.issubdtype(array.dtype, jnp.integer):
+    remedy = (
+      "say labels[:, 0]" if array.shape[1:] == (1,) else "[n], of integers"
+    )
+    raise ValueError(
+      f"labels of shape {array.shape} and dtype {array.dtype} are not one "
+      f"class index for each example: {remedy}"
+    )
+
+
 def strata(labels: IntLabels, num_classes: int) -> Strata:
   """Divides a probe by class; refuses known labels outside of the range."""
+  check_indices(labels)
   if not isinstance(labels, jax.core.Tracer):
     known = np.asarray(labels)
     if known.size == 0 or known.min() < 0 or known.max() >= num_classes:

@@ -12,7 +12,7 @@ from jaxtyping import Array, Int
 from forgetsam._arrays import conj
 from forgetsam._checks import check_count
 from forgetsam._typing import AscentSignal, NDArray, PyTree
-from forgetsam.forgetting._jackknife import IntLabels
+from forgetsam.forgetting._jackknife import IntLabels, check_indices
 
 LogitsFn = Callable[[PyTree, Any], Array]
 Examples = tuple[NDArray, NDArray]
@@ -166,6 +166,7 @@ def probe_indices(
       f"per_class={per_class} must be at least 2 (30 for entropy forms): a "
       "class of one example exposes nothing by construction"
     )
+  check_indices(labels)
   known = np.asarray(labels)
   order = np.asarray(jax.random.permutation(key, len(known)))
   chosen = []

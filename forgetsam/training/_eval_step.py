@@ -46,12 +46,14 @@ def make_eval_step(
   Returns:
     `eval_step(params, model_state, batch) -> sums`, where the batch has
     "image" `[B, ...]`, "label" `[B]` or `[B, K]` and, where it is padded,
-    "mask" `[B]` (1 for examples that count, 0 for padding). Scalars: "loss"
+    "mask" `[B]` (1 for examples that count, 0 for padding); of logits with more
+    axes, `[B, ..., K]`, each position counts as an example. Scalars: "loss"
     (softmax cross-entropy, whatever the training loss), "correct",
     "correct_top5" (a right class is among the five largest logits, or all
     where there are fewer) and "count". Per bin, `[15]`: "bin_count",
     "bin_confidence" and "bin_correct". An example without a right class among
-    `classes` is wrong with an infinite loss. Add up over batches, then divide.
+    `classes`, or with a label that is no class at all, is wrong with an
+    infinite loss. Add up over batches, then divide.
 
   Raises:
     ValueError: the mesh has other axes than "data", or its devices do not

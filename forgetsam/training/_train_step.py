@@ -57,7 +57,8 @@ def make_train_step(
   Args:
     forward: the model, `forward(params, model_state, images, *, train, key) ->
       (logits, model_state)`, such as `models.forward(module)`.
-    loss: `(logits, labels) -> scalar`, the batch mean in it.
+    loss: `(logits, labels) -> scalar`, the batch mean in it; with a mask in the
+      batch it is called with `where=`, and so is the signal.
     optimizer: any optax chain; it sees the averaged gradient, and the training
       loss as the extra argument `value`.
     ascent: the ascent signal; `None` ascends the loss.
@@ -75,18 +76,27 @@ def make_train_step(
       `create_train_state`.
 
   Returns:
-    `step(state, {"image": [B, ...], "label": [B] or [B, K]}, key) ->
-    (state, metrics)`. `key` is the run's key, the same at every step: the step
-    folds in `state.step` and the global micro-batch index. `state` is donated.
-    Metrics are scalars: loss and accuracy of the clean pass, grad_norm,
-    skipped; with `perturb` also perturbed_loss, perturbation_norm, and
-    ascent_grad_norm where the perturbation reads the ascent gradient.
+    `step(state, batch, key) -> (state, metrics)`. The batch has "image"
+    `[B, ...]`, "label" `[...]` or `[..., K]` for logits `[..., K]`, and may
+    have "mask": weights of at least 0, of examples `[B]` or label positions.
+    Then :math:`1 / n` becomes the micro-batch's part of all weights, metrics
+    and states are weighted means, a micro-batch without weight adds nothing,
+    and a batch without any is skipped. BatchNorm sees all examples of a
+    micro-batch that has a weight. `key` is the run's key, the same at every
+    step: the step folds in `state.step` and the global micro-batch index.
+    `state` is donated. Metrics are scalars: loss and (where labels fit outputs
+    as classes) accuracy of the clean pass, grad_norm, skipped; with `perturb`
+    also perturbed_loss, perturbation_norm, and ascent_grad_norm where the
+    perturbation reads the ascent gradient. A label that is no class makes the
+    loss nan, and the step is skipped.
 
   Raises:
     ValueError: `ascent` or an `ascent_fraction` without `perturb`, a fraction
       outside (0, 1], a `perturb` that never evaluates a gradient, an
       `optimizer` that `create_train_state` refuses or that needs arguments
-      besides `value`, sizes that do not divide, a mesh with other axes, or
+      besides `value`, sizes that do not divide, labels or a mask
+      that do not fit the logits, keys of the batch that nothing reads, a mask
+      for a loss or a signal without `where`, a mesh with other axes, or
       `shard_opt_state` without a mesh.
 
   Example:

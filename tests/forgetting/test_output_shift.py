@@ -7,7 +7,7 @@ import pytest
 import scipy.stats
 from strict import strict_jax
 
-from forgetsam.forgetting import output_shift
+from forgetsam.forgetting import output_shift, probe_indices
 
 SHIFT = jax.jit(output_shift, static_argnames="bins")
 LABELS = np.repeat([0, 1, 2], [10, 14, 6])
@@ -139,3 +139,18 @@ def test_where_jax_stops_at_nan_and_at_promotion():
   with strict_jax():
     shift = output_shift(logits(0), logits(1), LABELS, bins=5)
   assert all(np.isfinite(x) for x in jax.tree.leaves(shift))
+
+
+@pytest.mark.parametrize(
+  ("labels", "message"),
+  [
+    (np.zeros((4, 1), int), r"labels of shape \(4, 1\).*say labels\[:, 0\]"),
+    (np.zeros(4), r"labels.* float64 .*integers"),
+    (np.zeros(4, bool), r"labels.* bool .*integers"),
+  ],
+)
+def test_labels_that_are_no_indices_are_refused(labels, message):
+  with pytest.raises(ValueError, match=message):
+    output_shift(np.zeros((4, 2)), np.zeros((4, 2)), labels)
+  with pytest.raises(ValueError, match=message):
+    probe_indices(labels, 2, jax.random.key(0))

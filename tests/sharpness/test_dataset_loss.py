@@ -171,3 +171,25 @@ def test_complex_parameters_are_refused_by_name():
       measure(params)
   with pytest.raises(ValueError, match=r"\['w'\] is complex64.*two"):
     hutchinson_trace(lambda v: v, params, jax.random.key(0), num_samples=2)
+
+
+def test_labels_that_do_not_fit_are_refused():
+  batches = [b | {"label": b["label"][:, None]} for b in batches_of(24, N)]
+  with pytest.raises(ValueError, match=r"say labels\[:, 0\]"):
+    dataset_loss(forward, SOFTMAX, STATE, batches).value(PARAMS)
+  batches = [b | {"index": b["label"]} for b in batches_of(24, N)]
+  with pytest.raises(ValueError, match=r"\['index'\], which nothing reads"):
+    dataset_loss(forward, SOFTMAX, STATE, batches)
+
+
+def test_a_label_that_is_no_class_gives_nan_unless_it_is_padding():
+  [batch] = batches_of(24, N)
+  wrong = batch | {"label": np.where(np.arange(24) == 5, -1, batch["label"])}
+  loss = dataset_loss(forward, SOFTMAX, STATE, [wrong])
+  assert np.isnan(loss.value(PARAMS))
+  without = {"mask": np.arange(24) != 5}
+  values = [
+    dataset_loss(forward, SOFTMAX, STATE, [b | without]).value(PARAMS)
+    for b in (wrong, batch)
+  ]
+  assert values[0] == values[1]

@@ -52,3 +52,46 @@ def test_a_batch_that_the_devices_do_not_divide_is_refused():
   step = fs.make_eval_step(forward, mesh=mesh)
   with pytest.raises(ValueError, match="8 devices must divide the batch of 9"):
     step(PARAMS, {}, {"image": IMAGES[:9], "label": LABELS[:9]})
+
+
+@pytest.mark.parametrize(
+  ("change", "message"),
+  [
+    ({"label": LABELS[:, None]}, r"labels of shape \(16, 1\).*labels\[:, 0\]"),
+    ({"label": LABELS > 1}, "labels.*are bool"),
+    ({"label": LABELS * 1.0}, "labels.*are float32"),
+    ({"label": jnp.ones((16, 4))}, r"\(16, 4\).*distributions \(16, 3\)"),
+    ({"mask": jnp.ones((16, 1))}, r'"mask"\].*\(16, 1\).*examples, \(16,\)'),
+    ({"index": LABELS}, r"\['index'\], which nothing reads"),
+  ],
+)
+def test_a_batch_that_does_not_fit_is_refused(change, message):
+  step = fs.make_eval_step(forward)
+  with pytest.raises(ValueError, match=message):
+    step(PARAMS, {}, {"image": IMAGES, "label": LABELS} | change)
+
+
+def test_a_model_of_one_output_is_refused():
+  step = fs.make_eval_step(forward)
+  with pytest.raises(ValueError, match=r"\(16, 1\).*two outputs"):
+    step(PARAMS[:, :1], {}, {"image": IMAGES, "label": LABELS})
+
+
+def test_a_label_that_is_no_class_is_wrong_with_an_infinite_loss():
+  step, labels = fs.make_eval_step(forward), LABELS.at[:2].set(-1)
+  sums = step(PARAMS, {}, {"image": IMAGES, "label": labels.at[1].set(3)})
+  right = jnp.argmax(IMAGES @ PARAMS, -1) == LABELS
+  assert sums["correct"] == right[2:].sum()
+  assert sums["loss"] == np.inf
+  assert sums["count"] == 16
+  assert np.isfinite(sums["bin_confidence"]).all()
+
+
+def test_positions_count_as_examples_do():
+  step = fs.make_eval_step(forward)
+  mask = jnp.arange(16) % 3 > 0
+  flat = {"image": IMAGES, "label": LABELS, "mask": mask}
+  shaped = {k: x.reshape(4, 4, *x.shape[1:]) for k, x in flat.items()}
+  found, expected = step(PARAMS, {}, shaped), step(PARAMS, {}, flat)
+  for name in expected:
+    np.testing.assert_allclose(found[name], expected[name], rtol=1e-6)

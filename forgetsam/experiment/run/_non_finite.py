@@ -15,7 +15,8 @@ _MOST_IN_A_ROW = 100
 _ADVICE = (
   "A smaller config.optimizer.learning_rate or config.perturbation.rho, a "
   "longer config.schedule.warmup_epochs or config.optimizer.clip may help; "
-  "each needs another --workdir."
+  "each needs another --workdir. An example gives nan, too, whose label is no "
+  "class or whose image is not finite."
 )
 
 

@@ -1,4 +1,4 @@
-"""Runs main.py with training images that are nan in some steps' batches.
+"""Runs main.py with nan images or impossible labels in some steps' batches.
 
 POISONED=3,7 python tests/experiment/jobs/poisoned.py --config=... --workdir=...
 """
@@ -14,14 +14,20 @@ import numpy as np
 
 
 def poison(train_batches: Any, steps: Collection[int]) -> Any:
-  """A split's `train_batches`, with nan in these steps' images."""
+  """A split's `train_batches`, with a fault in these steps' batches.
+
+  Images are nan in even ones, and in odd ones a label is no class.
+  """
 
   def poisoned(
     self: Any, *, start_step: int = 0, **options: Any
   ) -> Iterator[dict[str, np.ndarray]]:
     batches = train_batches(self, start_step=start_step, **options)
     for step, batch in enumerate(batches, start_step):
-      if step in steps:
+      if step in steps and step % 2:
+        batch = {**batch, "label": batch["label"].copy()}
+        batch["label"][1] = 10
+      elif step in steps:
         batch = {**batch, "image": batch["image"] * np.float32("nan")}
       yield batch
 

@@ -1,6 +1,6 @@
 """Steps that are not finite are written down, and stop the run or are skipped.
 
-The batches of chosen steps are poisoned with nan.
+The batches of chosen steps hold nan, or a label that is no class.
 """
 
 import json
@@ -66,6 +66,7 @@ def test_a_bad_batch_is_written_down_where_it_stops_the_run(
     said = capsys.readouterr().err
     assert "step 3 is not finite: accuracy=" in said
     assert " loss=nan" in said
+    assert "whose label is no class" in said
     assert str(tmp_path / "run" / "nonfinite.jsonl") in said
     [line] = lines(tmp_path / "run")
   assert line["step"] == 3
