@@ -1,5 +1,6 @@
 """The start of a run: the keys of its time, and its data."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -135,20 +136,30 @@ class DataRecord:
     before = self._sets.setdefault(name, {"name": found.name, "splits": {}})
     for split, now in found.splits.items():
       then = before["splits"].setdefault(split, dict(now))
-      if any(now[k] != then[k] for k in now if now[k] and then.get(k)):
+      known = {k: v for k, v in now.items() if v is not None}
+      if any(then.get(k) not in (None, v) for k, v in known.items()):
         raise ConfigError(
           refusal(
             f"config.{key}",
             name,
-            f"the data that {self._path.parent} began with; the split {split} "
-            f"of {found.name} has {now['examples']} examples now and had "
-            f"{then['examples']}, and its content differs. Restore it, choose "
-            f"another --workdir, or remove {self._path} to go on with these",
+            f"what {self._path.parent} began with; {split!r} of {found.name} "
+            f"had other content, {_in_words(then)}, and is {_in_words(now)} "
+            "now. Restore it, choose another --workdir, or remove "
+            f"{self._path} to go on with what is there",
           )
         )
-      then.update({k: v for k, v in now.items() if v is not None})
+      then.update(known)
+
+  def check_start(self, init_from: str, sha256: str) -> None:
+    """Does the same with the weights that a run starts from."""
+    weights = data.SetIdentity(init_from, {"weights": {"sha256": sha256}})
+    self.check(init_from, weights, "init_from")
 
   def write(self, *, begins: bool = True) -> None:
     """Writes the file; only if there was one, where nothing `begins`."""
     if begins or not self._unknown:
       on_main(lambda: write_json(self._path, self._sets))
+
+
+def _in_words(fingerprint: Mapping[str, Any]) -> str:
+  return " ".join(str(value)[:12] for value in fingerprint.values())

@@ -133,7 +133,7 @@ def test_a_set_that_was_rebuilt_is_refused(
   assert job(name, trained) == 2
   error = capsys.readouterr().err
   assert "config.data.name='tiny' is refused" in error
-  assert "the split train of tiny:1.0.0 has 80 examples now and had 80" in error
+  assert "'train' of tiny:1.0.0 had other content, 80 " in error
   assert f"remove {trained / 'run/data.json'}" in error
 
 

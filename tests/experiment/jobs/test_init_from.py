@@ -121,6 +121,13 @@ def test_a_fine_tuned_run_goes_on_without_what_it_started_from(
   summary.unlink()
   assert main.run(arguments, time.monotonic()) == 2
   assert f"config.init_from='{source}'" in capsys.readouterr().err
+  # Nor does it start from weights that took their place.
+  assert main.run(tiny(source, data_dir, variant="sam"), time.monotonic()) == 0
+  assert main.run(arguments, time.monotonic()) == 2
+  error = capsys.readouterr().err
+  assert f"config.init_from='{source}'" in error
+  assert "'weights'" in error
+  assert "another --workdir" in error
 
 
 def test_fine_tuning_a_pytorch_file(

@@ -94,7 +94,7 @@ def test_only_what_is_known_of_both_is_compared(
     return
   with pytest.raises(ConfigError, match=r"config\.data\.name='tiny'") as error:
     record.check("tiny", found)
-  assert "had 8" in str(error.value)
+  assert "content, 8 a, and is" in str(error.value)
   assert str(tmp_path / "data.json") in str(error.value)
 
 
