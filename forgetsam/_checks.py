@@ -54,14 +54,15 @@ def check_count(name: str, value: Any, otherwise: str = "") -> None:
 def check_seed(name: str, value: Any) -> None:
   """Raises a `ValueError` where a seed has no JAX key of its own.
 
-  JAX keeps 32 bits of a seed, so that 7 and 2**32 + 7 would share a key. Arrays
-  pass unchecked where they hold integers.
+  JAX keeps 32 bits of a seed, so that 7 and 2**32 + 7 would share a key. Of
+  JAX's arrays, which may be traced, the dtype alone is checked.
   """
-  if isinstance(value, (jax.Array, np.ndarray)):
-    whole = np.issubdtype(value.dtype, np.integer)
+  if isinstance(value, jax.Array):
+    right = np.issubdtype(value.dtype, np.integer)
   else:
-    whole = _is_integer(value) and 0 <= value < 2**32
-  if not whole:
+    whole = np.issubdtype(np.asarray(value).dtype, np.integer)
+    right = whole and np.all(value >= 0) and np.all(value < 2**32)
+  if not right:
     raise ValueError(
       f"{name}={value!r} must be an integer, at least 0 and below 2**32: JAX "
       "folds others onto those"

@@ -29,7 +29,7 @@ _ROUNDING = 64 * float(jnp.finfo(jnp.float32).eps)
 
 
 class LookSAMState(NamedTuple):
-  """Memory of `look_sam`; `flat_grads` is the last :math:`g_v`, in float32."""
+  """Memory of `look_sam`; `flat_grads` is the last :math:`g_v`, not rounded."""
 
   perturbation: Any
   count: Int[Array, ""]  # type: ignore[assignment]  # mypy: tuple.count

@@ -10,7 +10,7 @@ import optax
 import pytest
 
 import forgetsam as fs
-from forgetsam._checks import check_rho
+from forgetsam._checks import check_rho, check_seed
 
 A = np.array([[3.0, 1.0, 0.0], [1.0, 2.0, 0.5], [0.0, 0.5, 1.0]])
 W = np.array([1.0, -2.0, 0.5])
@@ -323,6 +323,12 @@ def test_other_impossible_hyper_parameters_are_refused():
 def test_seeds_that_jax_folds_are_refused(factory, seed):
   with pytest.raises(ValueError, match=rf"seed=.*{seed}.*below 2\*\*32"):
     factory(seed)
+
+
+def test_a_folded_seed_in_an_array_is_refused():
+  # Directly: the run-time type checks of the tests would refuse it earlier.
+  with pytest.raises(ValueError, match=r"seed=array.*below 2\*\*32"):
+    check_seed("seed", np.array([1, 2**32]))
 
 
 @pytest.mark.parametrize("seeds", [(7, 2**32 - 1), (7, jnp.array(8))])
