@@ -57,11 +57,10 @@ def check_seed(name: str, value: Any) -> None:
   JAX keeps 32 bits of a seed, so that 7 and 2**32 + 7 would share a key. Of
   JAX's arrays, which may be traced, the dtype alone is checked.
   """
-  if isinstance(value, jax.Array):
-    right = np.issubdtype(value.dtype, np.integer)
-  else:
-    whole = np.issubdtype(np.asarray(value).dtype, np.integer)
-    right = whole and np.all(value >= 0) and np.all(value < 2**32)
+  seeds = value if isinstance(value, jax.Array) else np.asarray(value)
+  right = bool(np.issubdtype(seeds.dtype, np.integer))
+  if right and isinstance(seeds, np.ndarray):
+    right = bool(np.all((seeds >= 0) & (seeds < 2**32)))
   if not right:
     raise ValueError(
       f"{name}={value!r} must be an integer, at least 0 and below 2**32: JAX "

@@ -154,7 +154,7 @@ def _finite_where_nothing_counts(batch: PyTree) -> PyTree:
   if "mask" not in batch:
     return batch
   mask = batch["mask"]
-  counts = jnp.any(mask.reshape(len(mask), -1) != 0, axis=-1)
+  counts = jnp.any(mask.reshape(len(mask), -1).astype(bool), axis=-1)
 
   def finite(x: NDArray) -> NDArray:
     if not is_float(x):
@@ -179,7 +179,8 @@ def _accuracy(logits: Array, batch: PyTree) -> Array:
   labels = batch["label"]
   soft = labels.ndim == logits.ndim
   classes = jnp.argmax(labels, axis=-1) if soft else labels
-  right = jnp.argmax(logits, axis=-1) == classes
+  found = jnp.argmax(logits, axis=-1)
+  right = found == classes.astype(found.dtype)
   if "mask" not in batch:
     return jnp.mean(right, dtype=jnp.float32)
   weights = as_weights(batch["mask"], right.shape, 'batch["mask"]')

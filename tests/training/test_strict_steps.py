@@ -19,6 +19,11 @@ LOSSES = {
   "softmax": fs.softmax_cross_entropy(),
 }
 BATCH = {"image": jnp.ones((8, 8, 8, 1)), "label": jnp.arange(8) % 3}
+OTHER_BATCHES = [
+  BATCH | {"mask": jnp.arange(8) < 6},
+  BATCH | {"label": BATCH["label"].astype(jnp.uint8), "mask": jnp.arange(8)},
+  BATCH | {"label": jnp.eye(3)[BATCH["label"]], "mask": jnp.ones(8)},
+]
 
 
 @pytest.mark.parametrize(
@@ -42,12 +47,16 @@ def test_training_and_evaluation(model, activation):
   evaluate = fs.make_eval_step(forward)
   key = jax.random.key(0)
 
-  def both():
+  def both(batch):
     params, model_state = fs.models.initialise(module, key, (8, 8, 1))
     state = fs.create_train_state(params, model_state, optimizer, perturb)
-    state, metrics = step(state, BATCH, key)
-    return metrics, evaluate(state.params, state.model_state, BATCH)
+    state, metrics = step(state, batch, key)
+    return metrics, evaluate(state.params, state.model_state, batch)
 
+  batches = [BATCH]
+  if model == "mlp":
+    batches += OTHER_BATCHES
   with strict_jax():
-    metrics, sums = jax.eval_shape(both)
-  assert metrics["loss"].dtype == sums["loss"].dtype == jnp.float32
+    for batch in batches:
+      metrics, sums = jax.eval_shape(both, batch)
+      assert metrics["loss"].dtype == sums["loss"].dtype == jnp.float32
