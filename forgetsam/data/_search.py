@@ -95,10 +95,12 @@ def _versions(name: str, directory: PathLike) -> Iterator[str]:
 
 def searched(name: str, data_dir: PathLike | None) -> list[PathLike]:
   """The directories that a set is looked for in, first to last."""
+  import tensorflow_datasets as tfds
   from tensorflow_datasets.core.utils import file_utils
 
   if data_dir is not None:
     return [_directory("data_dir", data_dir)]
+  _directory("TFDS_DATA_DIR", tfds.core.constants.DATA_DIR)  # or TFDS fails
   directories = [
     _directory("TFDS_DATA_DIR", place) for place in file_utils.list_data_dirs()
   ]
@@ -184,6 +186,9 @@ def _is_writable(directory: PathLike) -> bool:
   if scheme_of(directory) is not None:
     return False
   path = Path(directory)
-  while not path.exists() and path != path.parent:
-    path = path.parent
+  try:
+    while not path.exists() and path != path.parent:
+      path = path.parent
+  except OSError:  # too long a name, for one
+    return False
   return path.is_dir() and os.access(path, os.W_OK | os.X_OK)

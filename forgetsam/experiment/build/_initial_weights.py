@@ -48,7 +48,7 @@ def build_start(config: config_dict.ConfigDict) -> Start:
     try:
       loaded = _load(init_from, name, options)
       variables, changes = interop.adapt(loaded, initial)
-    except (ImportError, ValueError) as error:
+    except (ImportError, OSError, ValueError) as error:
       raise ConfigError(
         refusal(
           "config.init_from",
