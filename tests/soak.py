@@ -100,15 +100,19 @@ class Process:
     self.end()
 
 
-def make_run(folder: Path, data_dir: Path, skips: bool = False) -> Run:
-  """A run of 150 steps that saves every fifth; its processes share a cache."""
+def make_run(
+  folder: Path, data_dir: Path, skips: bool = False, epochs: int = 30
+) -> Run:
+  """A run of five steps an epoch that saves every fifth.
+
+  Its processes share a cache: the environment's, where it names one.
+  """
   sys.path.insert(0, str(_TESTS / "experiment"))
   from tiny_runs import tiny
 
   cache = {
     "JAX_COMPILATION_CACHE_DIR": str(data_dir / "compiled"),
     "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-    "POISONED": _POISONED,
   }
   program = (
     _TESTS / "experiment" / "jobs" / "poisoned.py" if skips else Path("main.py")
@@ -116,7 +120,7 @@ def make_run(folder: Path, data_dir: Path, skips: bool = False) -> Run:
   options = tiny(
     folder,
     data_dir,
-    "--config.epochs=30",
+    f"--config.epochs={epochs}",
     "--config.micro_batch_size=32",
     "--config.checkpoint.every_steps=5",
     "--config.evaluation.every_epochs=4",
@@ -124,7 +128,7 @@ def make_run(folder: Path, data_dir: Path, skips: bool = False) -> Run:
     f"--config.on_nonfinite={'skip' if skips else 'stop'}",
   )
   command = [sys.executable, str(program), *options]
-  return Run(command, os.environ | cache, folder)
+  return Run(command, cache | os.environ | {"POISONED": _POISONED}, folder)
 
 
 def undisturbed(run: Run) -> float:
@@ -180,24 +184,26 @@ def kill_once(
   return "save" if set(run.unfinished()) - before else "steps"
 
 
-def soak(kills: int, seed: int, work: Path, skips: bool) -> dict[str, int]:
+def soak(
+  kills: int, seed: int, work: Path, skips: bool, epochs: int = 30
+) -> dict[str, int]:
   """Kills runs `kills` times; each of them must end as an undisturbed one.
 
   Returns:
     How many kills fell into each place.
   """
   chance = random.Random(seed)
-  reference = make_run(work / "reference", work / "tfds", skips)
+  reference = make_run(work / "reference", work / "tfds", skips, epochs)
   startup = undisturbed(reference)
   expected = reference.summary()
   counts: collections.Counter[str] = collections.Counter()
-  number, run = 0, make_run(work / "run0", work / "tfds", skips)
+  number, run = 0, make_run(work / "run0", work / "tfds", skips, epochs)
   while (done := counts.total()) < kills:
     place = kill_once(run, PLACES[done % len(PLACES)], chance, startup)
     if place is None:
       _compare(run, expected)
       number += 1
-      run = make_run(work / f"run{number}", work / "tfds", skips)
+      run = make_run(work / f"run{number}", work / "tfds", skips, epochs)
       continue
     counts[place] += 1
     saved = sorted(p.name for p in run.folder.glob("checkpoints/*"))

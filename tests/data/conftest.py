@@ -1,7 +1,10 @@
 """Small sets, and no network: a test that opens a connection fails."""
 
 import io
+import shutil
 import socket
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -121,12 +124,23 @@ def encode():
   return encode
 
 
+@pytest.fixture(scope="session")
+def prepared_sets():
+  """Copies of the numbered sets so far, by their options."""
+  with tempfile.TemporaryDirectory() as folder:
+    yield Path(folder)
+
+
 @pytest.fixture
-def numbered_set(make_set, photo, encode):
+def numbered_set(make_set, photo, encode, prepared_sets, tmp_path):
   """A set of JPEGs, each labelled with its position."""
   import tensorflow_datasets as tfds
 
   def make(count, *, num_shards=1, shape=(20, 26), fixed=False):
+    kept = prepared_sets / f"{count} {num_shards} {shape} {fixed}"
+    if kept.exists():
+      shutil.copytree(kept, tmp_path / "tiny", dirs_exist_ok=True)
+      return tmp_path
     rows = [
       {"image": encode(photo(*shape, seed=i)), "label": i} for i in range(count)
     ]
@@ -136,8 +150,8 @@ def numbered_set(make_set, photo, encode):
       ),
       "label": tfds.features.ClassLabel(num_classes=count),
     }
-    return make_set(
-      features, {"train": rows, "test": rows}, num_shards=num_shards
-    )
+    make_set(features, {"train": rows, "test": rows}, num_shards=num_shards)
+    shutil.copytree(tmp_path / "tiny", kept)
+    return tmp_path
 
   return make

@@ -136,25 +136,26 @@ def test_no_leaf_goes_unread(name: str, monkeypatch: pytest.MonkeyPatch):
   stand_in = sources_like(load(name, variants(name)[0]))
   monkeypatch.setattr(data, "stream", lambda *_, **__: stand_in)
   seen: set[str] = set()
-  for variant in variants(name):
-    for changes in (
-      {},
-      {"optimizer.name": "sgdw"},
-      {"perturbation.rho_schedule": "lr_proportional"},
-      {"perturbation.name": "sam", "look_sam.k": 2},
-      *(
-        {"perturbation.name": p} for p in KEYS["perturbation.name"].rule.choices
-      ),
-      *(
-        {"perturbation.name": "sam", "combine.name": c}
-        for c in KEYS["combine.name"].rule.choices
-      ),
-    ):
-      config = load(name, variant)
-      config.model = {"name": "mlp"}
-      config.update_from_flattened_dict(changes)
-      builders.build_experiment(Recorder(config, seen, ""))
-      builders.build_sources(Recorder(config, seen, ""), job=True)
+  all_of_file = variants(name)
+  choices = (
+    {"optimizer.name": "sgdw"},
+    {"perturbation.rho_schedule": "lr_proportional"},
+    {"perturbation.name": "sam", "look_sam.k": 2},
+    *({"perturbation.name": p} for p in KEYS["perturbation.name"].rule.choices),
+    *(
+      {"perturbation.name": "sam", "combine.name": c}
+      for c in KEYS["combine.name"].rule.choices
+    ),
+  )
+  for variant, changes in [
+    *((variant, {}) for variant in all_of_file),
+    *((all_of_file[0], changes) for changes in choices),
+  ]:
+    config = load(name, variant)
+    config.model = {"name": "mlp"}
+    config.update_from_flattened_dict(changes)
+    builders.build_experiment(Recorder(config, seen, ""))
+    builders.build_sources(Recorder(config, seen, ""), job=True)
   # Refused where sets are streamed, but for their neutral value.
   checked = {"data.label_noise", "data.crop_padding", "data.split_seed"}
   of_jobs = ("evaluation.sets", "sharpness.", "forgetting.")

@@ -9,7 +9,7 @@ from soak import PLACES, soak
 @pytest.mark.slow
 def test_killed_runs_end_with_the_same_parameters(tmp_path: Path):
   # Once before the first step, once between steps, once in a save.
-  counts = soak(kills=3, seed=0, work=tmp_path, skips=False)
+  counts = soak(kills=3, seed=0, work=tmp_path, skips=False, epochs=12)
   assert counts["save"] >= 1
   assert sum(counts.values()) == 3
 

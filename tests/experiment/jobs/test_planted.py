@@ -7,8 +7,10 @@ to run; what a run wrote, and weights from elsewhere, are not.
 import json
 import os
 import pickle
+import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -44,8 +46,9 @@ def target(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def finished(arguments: Arguments, tmp_path: Path) -> Path:
-  assert run(arguments()) == 0
+def without_summary(finished: tuple[Path, Any], tmp_path: Path) -> Path:
+  """A copy of the finished run, which is then taken up again."""
+  shutil.copytree(finished[0], tmp_path / "run")
   (tmp_path / "run" / "summary.json").unlink()
   return tmp_path / "run"
 
@@ -57,9 +60,9 @@ def test_the_plant_is_alive(target: Path):
 
 @pytest.mark.parametrize("where", ["beside", "array", "metadata", "record"])
 def test_pickles_in_a_checkpoint(
-  where: str, finished: Path, target: Path, arguments: Arguments
+  where: str, without_summary: Path, target: Path, arguments: Arguments
 ):
-  step = finished / "checkpoints" / "10"
+  step = without_summary / "checkpoints" / "10"
   plant = pickle.dumps(Planted(target))
   if where == "beside":
     for name in ("checkpoint.pkl", "state.pickle", "variables/leaf.pkl"):
@@ -71,7 +74,7 @@ def test_pickles_in_a_checkpoint(
       if file.is_file() and is_meta == (where != "array"):
         file.write_bytes(plant)
   for job in JOBS:
-    options = [f"--workdir={finished}", f"--job={job}"]
+    options = [f"--workdir={without_summary}", f"--job={job}"]
     run(options if job == "evaluate" else arguments())
   assert not target.exists()
 
@@ -90,32 +93,32 @@ def programs(target: Path) -> list[str]:
 
 @pytest.mark.parametrize("key", ["name", "__reduce__", "py/object"])
 def test_programs_in_config_json(
-  key: str, finished: Path, target: Path, arguments: Arguments
+  key: str, without_summary: Path, target: Path, arguments: Arguments
 ):
-  file = finished / "config.json"
+  file = without_summary / "config.json"
   good = json.loads(file.read_text())
   for text in programs(target):
     bad = {**good, "model": {**good["model"], key: text}}
     file.write_text(json.dumps(bad))
     for job in JOBS:
-      options = [f"--workdir={finished}", f"--job={job}"]
+      options = [f"--workdir={without_summary}", f"--job={job}"]
       assert run(options if job == "evaluate" else arguments()) == 2
   for text in programs(target):  # no JSON at all
     file.write_text(text)
-    assert run([f"--workdir={finished}", "--job=evaluate"]) == 2
+    assert run([f"--workdir={without_summary}", "--job=evaluate"]) == 2
   file.write_bytes(pickle.dumps(Planted(target)))
   assert run(arguments()) == 2
   assert not target.exists()
 
 
 def test_programs_in_a_checkpoints_record(
-  finished: Path, target: Path, arguments: Arguments
+  without_summary: Path, target: Path, arguments: Arguments
 ):
-  [file] = (finished / "checkpoints" / "10" / "record").glob("metadata")
+  [file] = (without_summary / "checkpoints" / "10" / "record").glob("metadata")
   text = programs(target)
   file.write_text(json.dumps({"rank": text, "means": text, "sha256": text}))
   run(arguments())
-  assert (finished / "damaged" / "10").is_dir()
+  assert (without_summary / "damaged" / "10").is_dir()
   assert not target.exists()
 
 
