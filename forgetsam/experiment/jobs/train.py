@@ -93,10 +93,10 @@ def _train(
   pinned = record.pinned(config)
   log_stage(f"opening the data set {pinned.data.name}", clock.session())
   experiment = build_experiment(pinned)
-  record.check(config.data.name, experiment.sources.identity)
   log_stage(f"initialising {config.model.name}", clock.session())
   with Checkpoints(workdir / CHECKPOINTS, experiment.keep) as checkpoints:
     state, means, non_finite = _start(experiment, checkpoints, clock, workdir)
+    record.check(config.data.name, experiment.sources.identity)
     if config.init_from is not None and not int(state.step):
       record.check_start(config.init_from, tree_sha256(state.params))
     # Not before all that may refuse the configuration.
