@@ -23,6 +23,7 @@ from forgetsam.experiment.config._json import (
   config_to_dict,
   differing_keys,
   leaves,
+  typed_config,
   with_absent,
 )
 from forgetsam.experiment.config._keys import KEYS, is_model_option
@@ -62,5 +63,6 @@ __all__ = [
   "refusal",
   "run_config_file",
   "split_config",
+  "typed_config",
   "with_absent",
 ]

@@ -8,7 +8,13 @@ from absl import logging
 from ml_collections import config_dict
 
 from forgetsam import data
-from forgetsam.experiment.config import KEYS, ConfigError, leaves, refusal
+from forgetsam.experiment.config import (
+  KEYS,
+  ConfigError,
+  leaves,
+  refusal,
+  typed_config,
+)
 from forgetsam.experiment.run._processes import on_main
 from forgetsam.experiment.run._workdir import (
   CONFIG,
@@ -36,6 +42,7 @@ def as_begun(
   Returns:
     A configuration of its own where it differs.
   """
+  config = typed_config(config)  # to be changed here and later
   values, absent = on_main(lambda: read_config(workdir))
   if absent:
     binding = {k: v for k, v in absent.items() if KEYS[k].binding} or absent

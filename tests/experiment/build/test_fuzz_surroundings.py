@@ -114,7 +114,7 @@ def outcome(argv: list[str]) -> str:
 
 
 @settings(
-  max_examples=DRAWS or 60,
+  max_examples=DRAWS or 40,
   derandomize=not DRAWS,
   database=None,
   deadline=datetime.timedelta(seconds=30),

@@ -8,10 +8,12 @@ from typing import Any
 
 import jax
 import pytest
+from ml_collections import config_dict
 from tiny_runs import tiny
 
 from forgetsam import data
-from forgetsam.experiment.run import report_failure
+from forgetsam.experiment.jobs.evaluate import evaluate_run
+from forgetsam.experiment.run import load_config, report_failure
 from main import run as run_main
 
 Arguments = Callable[..., list[str]]
@@ -327,3 +329,14 @@ def test_devices_that_are_not_there_are_named(
   error = capsys.readouterr().err
   assert "JAX_PLATFORMS='cuda' is refused" in error
   assert "such as cpu" in error
+
+
+def test_a_frozen_configuration_is_evaluated_as_any(
+  finished: tuple[Path, dict[str, Any]], data_dir: Path, tmp_path: Path
+):
+  shutil.copytree(finished[0], tmp_path / "run")
+  config = load_config(tmp_path / "run")
+  config.data.dir = str(data_dir)
+  frozen = config_dict.FrozenConfigDict(config)
+  results = evaluate_run(frozen, tmp_path / "run")
+  assert results["last/test/accuracy"] == finished[1]["test/accuracy"]
