@@ -88,6 +88,10 @@ class DataRecord:
     if began is None:
       began = on_main(lambda: (folder / CONFIG).exists())
     self._sets: dict[str, Any] = found or {}
+    for one in self._sets.values():
+      if not isinstance(one, dict) or not {"name", "splits"} <= set(one):
+        allowed = "the file as a run wrote it, or none"
+        raise ConfigError(refusal(str(self._path), one, allowed))
     self._unknown = began and found is None
 
   def full_name(self, name: str) -> str:

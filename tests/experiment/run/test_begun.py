@@ -98,6 +98,14 @@ def test_only_what_is_known_of_both_is_compared(
   assert str(tmp_path / "data.json") in str(error.value)
 
 
+def test_a_record_that_no_run_wrote_is_refused(tmp_path: Path):
+  write_json(tmp_path / "data.json", {"digits": 3})
+  with pytest.raises(
+    ConfigError, match=r"data\.json=3(.|\n)*as a run wrote it"
+  ):
+    DataRecord(tmp_path)
+
+
 def test_other_sets_are_scored_where_the_training_set_is_not_there(
   tmp_path: Path,
 ):
