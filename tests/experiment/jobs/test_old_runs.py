@@ -85,6 +85,7 @@ def test_it_evaluates_to_the_scores_that_it_had(
     )
 
 
+@pytest.mark.parametrize("old", ARCHIVES[:1], indirect=True)
 @pytest.mark.parametrize("job", ["sharpness", "forgetting"])
 def test_it_is_measured(
   job: str, old: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch
