@@ -91,9 +91,8 @@ def test_beyond_the_first_of_a_large_split_they_are_named_when_read(
     list(split.eval_batches(batch_size=4))
   # Of several processes, by the one that reads it.
   plan = {"batch_size": 4, "seed": 3, "num_steps": 3}
-  halves = (split.train_batches(**plan, shard=(index, 2)) for index in (0, 1))
-  ends = [stopped(half) for half in halves]
-  [said] = filter(None, ends)
+  halves = [split.train_batches(**plan, shard=(index, 2)) for index in (0, 1)]
+  [said] = filter(None, map(stopped, halves))
   assert "example 10 is without" in said
 
 

@@ -114,7 +114,7 @@ def outcome(argv: list[str]) -> str:
 
 
 @settings(
-  max_examples=DRAWS or 40,
+  max_examples=DRAWS or 20,
   derandomize=not DRAWS,
   database=None,
   deadline=datetime.timedelta(seconds=30),
