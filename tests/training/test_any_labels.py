@@ -24,11 +24,11 @@ import forgetsam as fs
 
 K, B, T = 3, 4, 2
 LEADS = [(B,), (B, T)]
-REAL = ["float32", "bfloat16", "float16"]
+REAL = ["float32", "bfloat16"]
 
 
 @st.composite
-def draws(draw, leads=tuple(LEADS)):
+def draws(draw, leads=LEADS):
   """Logits, labels and weights, half of them as they should be."""
   lead = draw(st.sampled_from(leads))
   rng = np.random.default_rng(draw(st.integers(0, 999)))
@@ -45,7 +45,7 @@ def draws(draw, leads=tuple(LEADS)):
   )
   if not soft and draw(st.booleans()):
     labels[0] = draw(st.sampled_from([-1, K, 200]))
-  dtypes = ["float32", "float16"] if soft else ["int32", "int64", "uint8"]
+  dtypes = ["float32"] if soft else ["int32", "uint8"]
   if not right:
     dtypes = [*dtypes, "float32", "int8", "bool", "complex64", "<U1"]
     change = draw(st.sampled_from(["", "[..., None]", "[None]", "[1:]", ".T"]))
@@ -101,7 +101,7 @@ def few(max_examples):
   )
 
 
-@few(50)
+@few(30)
 @given(case=draws())
 def test_losses_and_signals(case):
   logits, labels, where = case
@@ -134,8 +134,8 @@ def numpy_step(logits, labels, where, obf, rho=0.5):
   return gradient, softmax_loss(z, y, w), w @ right
 
 
-@few(12)
-@given(case=draws(), obf=st.booleans())
+@few(10)
+@given(case=draws(LEADS[:1]), obf=st.booleans())
 def test_the_train_step(case, obf):
   logits, labels, where = case
   perturb, optimizer = fs.perturbed_gradient(fs.sam(0.5)), optax.sgd(1.0)
