@@ -53,9 +53,9 @@ def measure_forgetting(
       there are too few examples.
   """
   run = open_run(config, workdir, config.forgetting.checkpoint)
+  measure = _measurer(config, run)
+  results: dict[str, Any] = {}
   try:
-    measure = _measurer(config, run)
-    results: dict[str, Any] = {}
     for name, checkpoint in run.checkpoints.items():
       found = {"step": checkpoint.step, **measure(checkpoint)}
       results |= flatten({name: found})
@@ -92,6 +92,7 @@ def _measurer(
     )
     for name in ("train", "held_out")
   }
+  _check_options(config, run, examples)
   init_key, _ = jax.random.split(jax.random.key(config.seed))
   untrained, _ = build_start(config)(
     *models.initialise(run.model, init_key, run.sources.image_shape)
@@ -107,6 +108,25 @@ def _measurer(
     }
 
   return measure
+
+
+def _check_options(
+  config: config_dict.ConfigDict, run: Measured, examples: dict[str, Examples]
+) -> None:
+  m, layer = config.forgetting.micro_batch_size, config.forgetting.layer
+  for name, (images, _) in examples.items():
+    if m > len(images):
+      allowed = f"at most the number of {name} examples, {len(images)}"
+      key = "config.forgetting.micro_batch_size"
+      raise ConfigError(refusal(key, m, allowed))
+  if layer is not None:
+    first, image = next(iter(run.checkpoints.values())), images[:1]
+    features = models.features(run.model, layer)
+    try:
+      jax.eval_shape(features, first.params, first.model_state, image)
+    except ValueError as error:
+      text = refusal("config.forgetting.layer", layer, str(error))
+      raise ConfigError(text) from error
 
 
 def _splits(

@@ -73,7 +73,10 @@ def _not_ours(path: Path, error: Exception) -> ConfigError:
 
 def saved_steps(workdir: Path) -> list[int]:
   """The steps of the checkpoints in a folder, ascending, whole or not."""
-  found = (path.name for path in workdir.glob(f"{CHECKPOINTS}/*"))
+  try:
+    found = os.listdir(workdir / CHECKPOINTS)
+  except OSError:
+    return []
   return sorted(int(name) for name in found if name.isdecimal())
 
 
@@ -82,6 +85,8 @@ def storage_problem(folder: Path, *, writes: bool) -> str | None:
   path, refused = str(folder.absolute()), _UNWRITABLE if writes else _UNREADABLE
   if (scheme := mistaken_scheme(folder)) is not None:
     return f"a folder not below /{scheme}, which orbax takes for {scheme}://"
+  if "gs:/" in f"{path}/":
+    return "a folder whose path has no gs:/, which orbax takes for gs://"
   too_long = writes and len(os.fsencode(path)) > _LONGEST
   if is_utf8(path) and not too_long and not set(refused) & set(path):
     return None

@@ -12,7 +12,7 @@ from jax.flatten_util import ravel_pytree
 from tiny_runs import tiny
 
 import forgetsam as fs
-from forgetsam import data
+from forgetsam import data, forgetting
 from main import run as run_main
 
 SMALL = [
@@ -127,16 +127,30 @@ def test_forgetting_reports_its_controls(
   assert "bias_bound" not in said
 
 
-def test_a_layer_that_is_not_there_is_refused(
-  workdir: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+  ("key", "value", "allowed"),
+  [
+    ("layer", "'Dense_7'", "must be one of: Dense_0,"),
+    ("micro_batch_size", "101", "at most the number of train examples, 100"),
+    ("per_class", "5000", "fewer than per_class=5000"),
+  ],
+)
+def test_options_that_do_not_fit_a_run_are_refused_before_the_work(
+  key: str,
+  value: str,
+  allowed: str,
+  workdir: Path,
+  monkeypatch: pytest.MonkeyPatch,
+  capsys: pytest.CaptureFixture[str],
 ):
-  arguments = [
-    "--job=forgetting",
-    f"--workdir={workdir}",
-    "--config.forgetting.layer=Dense_7",
-  ]
-  assert run(arguments) == 2
-  assert "Dense_0" in capsys.readouterr().err
+  monkeypatch.setattr(forgetting, "probe_forgetting", None)  # the work
+  override = f"--config.forgetting.{key}={value.strip(chr(39))}"
+  place = f"--workdir={workdir}"
+  assert run(["--job=forgetting", place, override]) == 2
+  error = capsys.readouterr().err
+  assert f"config.forgetting.{key}={value} is refused" in error
+  assert allowed in error
+  assert error.count("is refused") == 1
 
 
 def test_without_held_out_examples_forgetting_is_refused(

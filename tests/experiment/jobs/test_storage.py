@@ -124,6 +124,40 @@ def test_a_folder_that_orbax_takes_for_a_bucket_is_refused(
   assert "not below /gs, which orbax takes for gs://" in said
 
 
+@pytest.mark.parametrize("name", ["logs:", "gs:/run"])
+def test_a_path_that_orbax_takes_for_a_bucket_is_refused(
+  name: str,
+  arguments: Arguments,
+  tmp_path: Path,
+  monkeypatch: pytest.MonkeyPatch,
+  capsys: pytest.CaptureFixture[str],
+):
+  """It makes gs:// of every gs:/, the end of `logs:/checkpoints`, too."""
+  monkeypatch.chdir(tmp_path)
+  assert run(arguments("obf", f"--workdir=./{name}")) == 2
+  said = capsys.readouterr().err
+  assert f"--workdir={name!r} is refused" in said
+  assert "no gs:/" in said
+  assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("job", ["train", "evaluate", "sweep"])
+def test_a_name_that_is_too_long_ends_in_a_sentence(
+  job: str,
+  arguments: Arguments,
+  tmp_path: Path,
+  capsys: pytest.CaptureFixture[str],
+):
+  folder, config = tmp_path / ("x" * 300), "--config=configs/digits.py"
+  extra = [config, "--variants=sam"] if job == "sweep" else []
+  place = f"--workdir={folder}"
+  assert run(arguments("obf", place, f"--job={job}", *extra)) in (1, 2)
+  said = capsys.readouterr().err
+  assert f"--workdir={folder}" in said
+  assert "File name too long" in said
+  assert "Traceback" not in said
+
+
 ODD = ["br[1]", "lr[0.1]/run", "a*b", "a?b", "a\\b", "x/" * 1915 + "x"]
 
 
