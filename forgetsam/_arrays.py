@@ -66,11 +66,12 @@ def cast_like(tree: PyTree, like: PyTree) -> PyTree:
 
 def add_delta(params: PyTree, delta: PyTree, scale: Scalar = 1.0) -> PyTree:
   """`params + scale * delta`, in float32 where a dtype could swallow delta."""
-  return jax.tree.map(
-    lambda w, d: at_least_float32(w) + at_least_float32(scale * d),
-    params,
-    delta,
-  )
+
+  def add(w: Array, d: Array) -> Array:
+    step = at_least_float32(d)
+    return at_least_float32(w) + jnp.asarray(scale).astype(step.dtype) * step
+
+  return jax.tree.map(add, params, delta)
 
 
 def tree_norm(tree: PyTree) -> Float[Array, ""]:
@@ -90,9 +91,11 @@ def tree_norm(tree: PyTree) -> Float[Array, ""]:
 
 
 def _real_leaves(tree: PyTree) -> list[Array]:
-  """The leaves in at least float32, real and imaginary parts apart."""
+  """The leaves in one dtype of at least float32, the two parts apart."""
   leaves = [at_least_float32(x) for x in jax.tree.leaves(tree)]
-  return [part for x in leaves for part in _parts(x)]
+  parts = [part for x in leaves for part in _parts(x)]
+  widest = max((x.dtype for x in parts), key=lambda t: t.itemsize, default=None)
+  return [x.astype(widest) for x in parts]
 
 
 def _parts(x: Array) -> tuple[Array, ...]:
@@ -108,7 +111,8 @@ def _on_parts(f: Callable[..., Array], *arrays: Array) -> Array:
 def _dot(left: list[Array], right: list[Array]) -> Array:
   # Elementwise products: TPUs would multiply a `vdot` in bfloat16.
   pairs = zip(left, right, strict=True)
-  return sum((jnp.sum(a * b) for a, b in pairs), jnp.zeros((), jnp.float32))
+  zero = jnp.zeros((), left[0].dtype if left else jnp.float32)
+  return sum((jnp.sum(a * b) for a, b in pairs), zero)
 
 
 def _scaled(leaves: list[Array]) -> Array:
@@ -130,7 +134,7 @@ def orthogonal(tree: PyTree, to: PyTree) -> PyTree:
   along = tree_dot(tree, direction)
 
   def subtract(x: Array, d: Array) -> Array:
-    return (x - along * d).astype(x.dtype)
+    return x - along.astype(x.dtype) * d
 
   return jax.tree.map(
     lambda x, d: _on_parts(subtract, at_least_float32(x), d), tree, direction
@@ -153,10 +157,11 @@ def to_length(tree: PyTree, length: Scalar) -> PyTree:
   # float32 cannot hold: those take a power of two first.
   power = jnp.where(norm < _SMALLEST, 2.0**100, 1.0)
   power = jnp.where(norm > 1 / _SMALLEST, 2.0**-100, power)
+  length = jnp.asarray(length).astype(norm.dtype)
   factor = length / jnp.where(norm == 0, 1, norm * power)
 
   def scale(x: Array) -> Array:
-    return (x * power * factor).astype(x.dtype)
+    return (x.astype(norm.dtype) * power * factor).astype(x.dtype)
 
   return jax.tree.map(lambda x: _on_parts(scale, at_least_float32(x)), tree)
 

@@ -20,9 +20,10 @@ class Labelled(NamedTuple):
   """Logits and what belongs to each position, ready for arithmetic.
 
   Attributes:
-    logits: in at least float32; nan where an index is no class.
+    logits: in at least float32; nan where `no_class` is.
     targets: each label's distribution over the classes.
-    no_class: nan where an index is no class, else 0; `None` for distributions.
+    no_class: nan where an index that counts is no class, else 0; `None` for
+      distributions.
     weights: as `as_weights` gives them; `None` where all count alike.
   """
 
@@ -50,16 +51,19 @@ class Labelled(NamedTuple):
 def labelled(logits: Any, labels: Any, where: Any = None) -> Labelled:
   """Checks shapes and dtypes; logits and target are 0 where the weight is."""
   z, targets = with_targets(logits, labels)
-  no_class = None
+  weights = no_class = None
+  if where is not None:
+    weights = as_weights(where, z.shape[:-1]).astype(z.dtype)
   if np.ndim(labels) < z.ndim:
     indices = _indices(labels)
     known = (indices >= 0) & (indices < z.shape[-1])
+    if weights is not None:
+      known |= weights == 0
     no_class = jnp.where(known, 0.0, jnp.nan).astype(z.dtype)
     # Added, not selected, for the gradient to be nan; 0 changes no bit.
     z = z + no_class[..., None]
-  if where is None:
+  if weights is None:
     return Labelled(z, targets, no_class, None)
-  weights = as_weights(where, z.shape[:-1]).astype(z.dtype)
   counts = (weights != 0)[..., None]
   # Before the loss: the gradient of 0 * nan would be nan.
   return Labelled(
@@ -191,4 +195,6 @@ def _array(name: str, x: Any) -> Any:
 
 def _shares(weights: Weights) -> Weights:
   total = jnp.sum(weights)
+  # An infinite total would give every position the share 0.
+  total = jnp.where(jnp.isinf(total), jnp.nan, total)
   return weights / jnp.where(total == 0, 1, total)

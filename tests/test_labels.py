@@ -161,9 +161,18 @@ def test_without_any_weight_everything_is_zero():
     np.testing.assert_array_equal(result, jnp.zeros_like(result))
 
 
-@pytest.mark.parametrize("bad", [-1.0, np.nan, np.inf])
+def test_padding_is_no_nan_on_the_way():
+  """Outside of jit, where JAX_DEBUG_NANS sees each operation's result."""
+  labels, where = jnp.array([0, 1, -1, 9]), np.array([1, 2, 0, 0])
+  with jax.debug_nans(True):
+    for function in ALL:
+      assert jnp.isfinite(function(Z, labels, where=where)).all()
+
+
+# The last overflows as a sum, where each position's share would be 0.
+@pytest.mark.parametrize("bad", [-1.0, np.nan, np.inf, [3e38, 3e38]])
 def test_an_impossible_weight_gives_nan(bad):
-  where = np.array([1, bad, 1, 0])
+  where = np.array([*np.ravel(bad), 1, 1, 0])[:4]
   for loss in LOSSES:
     assert np.isnan(loss(Z, INDICES, where=where))
   for signal in SIGNALS:

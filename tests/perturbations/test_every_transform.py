@@ -83,12 +83,25 @@ def test_dtypes_are_stable_where_they_are_mixed(name, dtypes):
 
 
 def strict_loss(params):
-  return jnp.mean(jnp.tanh(X @ params["w"] + params["b"][None]) ** 2)
+  terms = [jnp.mean(jnp.abs(x) ** 2) for x in jax.tree.leaves(params)]
+  return sum(term.astype(jnp.float32) for term in terms)
 
 
 @pytest.mark.parametrize("name", GRADIENTS)
-def test_ranks_and_dtypes_are_never_promoted(name):
+@pytest.mark.parametrize(
+  "dtypes", [("float32", "float32"), ("complex64", "float64")]
+)
+def test_ranks_and_dtypes_are_never_promoted(name, dtypes):
+  if name in ("asam", "scale_by_magnitude"):  # of real params alone
+    dtypes = ("float32", dtypes[1])
   transform = GRADIENTS[name](optax.cosine_decay_schedule(0.1, 10))
-  with strict_jax():
-    states = init(transform, PARAMS)
-    jax.eval_shape(partial(step, transform, strict_loss), PARAMS, states)
+  with jax.enable_x64(dtypes[1] == "float64"), strict_jax():
+    params = {
+      "w": PARAMS["w"].astype(dtypes[0]),
+      "b": jnp.asarray(PARAMS["b"], dtypes[1]),
+    }
+    states = init(transform, params)
+    after = jax.eval_shape(
+      partial(step, transform, strict_loss), params, states
+    )
+  assert types(after) == types((params, states))
