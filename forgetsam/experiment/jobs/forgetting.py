@@ -25,7 +25,12 @@ from forgetsam.experiment.jobs._measuring import (
   open_run,
   print_measures,
 )
-from forgetsam.experiment.run import Variables, write_json
+from forgetsam.experiment.run import (
+  DataRecord,
+  Variables,
+  tree_sha256,
+  write_json,
+)
 
 FORGETTING = "forgetting.json"
 Examples = tuple[np.ndarray, np.ndarray]
@@ -53,7 +58,7 @@ def measure_forgetting(
       there are too few examples.
   """
   run = open_run(config, workdir, config.forgetting.checkpoint)
-  measure = _measurer(config, run)
+  measure = _measurer(config, run, DataRecord(workdir))
   results: dict[str, Any] = {}
   try:
     for name, checkpoint in run.checkpoints.items():
@@ -77,7 +82,7 @@ def _is_main_result(key: str) -> bool:
 
 
 def _measurer(
-  config: config_dict.ConfigDict, run: Measured
+  config: config_dict.ConfigDict, run: Measured, record: DataRecord
 ) -> Callable[[Variables], dict[str, Any]]:
   """Draws the examples, and measures any checkpoint on them."""
   splits = _splits(config, run.sources)
@@ -97,6 +102,8 @@ def _measurer(
   untrained, _ = build_start(config)(
     *models.initialise(run.model, init_key, run.sources.image_shape)
   )
+  if config.init_from is not None:  # the control is what training began with
+    record.check_start(config.init_from, tree_sha256(untrained))
   offsets = build_offsets(config)
 
   def measure(checkpoint: Variables) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from tiny_runs import ROOT, tiny
 
 import forgetsam as fs
 import main
+from forgetsam import forgetting
 from forgetsam.experiment.build import build_start
 from forgetsam.experiment.config import ConfigError, load_config_file
 
@@ -102,12 +103,23 @@ def test_a_fine_tuned_run_goes_on_without_what_it_started_from(
   workdir: Path,
   data_dir: Path,
   tmp_path: Path,
+  monkeypatch: pytest.MonkeyPatch,
   capsys: pytest.CaptureFixture[str],
 ):
+  def reached(*_: Any, **__: Any) -> None:
+    raise FloatingPointError("all was checked")
+
+  monkeypatch.setattr(forgetting, "probe_forgetting", reached)
   source, run = tmp_path / "first", tmp_path / "run"
   shutil.copytree(workdir, source)
   arguments = tiny(run, data_dir, f"--config.init_from={source}")
   assert main.run(arguments, time.monotonic()) == 0
+  shutil.copytree(run, tmp_path / "copy")
+  options = ("per_class=2", "examples=20", "micro_batch_size=8")
+  small = [f"--config.forgetting.{option}" for option in options]
+  measure = ["--job=forgetting", f"--workdir={tmp_path / 'copy'}", *small]
+  assert main.run(measure, time.monotonic()) == 1
+  assert "all was checked" in capsys.readouterr().err
   summary = run / "summary.json"
   before = json.loads(summary.read_text())
   shutil.move(source, tmp_path / "moved")
@@ -123,11 +135,13 @@ def test_a_fine_tuned_run_goes_on_without_what_it_started_from(
   assert f"config.init_from='{source}'" in capsys.readouterr().err
   # Nor does it start from weights that took their place.
   assert main.run(tiny(source, data_dir, variant="sam"), time.monotonic()) == 0
-  assert main.run(arguments, time.monotonic()) == 2
-  error = capsys.readouterr().err
-  assert f"config.init_from='{source}'" in error
-  assert "'weights'" in error
-  assert "another --workdir" in error
+  capsys.readouterr()
+  for command in (arguments, measure):  # which measures them as untrained
+    assert main.run(command, time.monotonic()) == 2
+    error = capsys.readouterr().err
+    assert f"config.init_from='{source}'" in error
+    assert "'weights'" in error
+    assert "another --workdir" in error
 
 
 def test_fine_tuning_a_pytorch_file(
