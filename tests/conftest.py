@@ -2,6 +2,7 @@
 
 import atexit
 import gc
+import importlib.metadata
 import os
 import resource
 import runpy
@@ -19,7 +20,11 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault(
   "XLA_FLAGS",
-  "--xla_llvm_disable_expensive_passes=true --xla_backend_optimization_level=0",
+  "--xla_llvm_disable_expensive_passes=true --xla_backend_optimization_level=0 "
+  "--xla_cpu_parallel_codegen_split_count=1"
+  # jaxlib 0.11 does not know it, and ends where it does not know a flag.
+  + " --xla_cpu_use_fusion_emitters=false"
+  * importlib.metadata.version("jaxlib").startswith("0.10."),
 )
 # Both workers and the programs that tests start compile a program once.
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:

@@ -16,6 +16,7 @@ from forgetsam import data, forgetting
 from main import run as run_main
 
 SMALL = [
+  "--config.micro_batch_size=32",
   "--config.model.hidden=(4,)",
   "--config.forgetting.per_class=6",
   "--config.forgetting.examples=100",
