@@ -11,6 +11,7 @@ from forgetsam._estimate import Estimate
 from forgetsam._typing import NDArray
 
 IntLabels = NDArray  # class indices [n]: `check_indices` refuses others
+Rows = NDArray  # real [n, d], one per label: `check_rows` refuses others
 
 
 class Terms(NamedTuple):
@@ -58,6 +59,22 @@ def check_indices(labels: Any) -> None:
       f"labels of shape {array.shape} and dtype {array.dtype} are not one "
       f"class index for each example: {remedy}"
     )
+
+
+def check_rows(labels: IntLabels, **arrays: Rows) -> None:
+  """Refuses arrays without a real row for each label, or of other widths."""
+  check_indices(labels)
+  rows = len(labels)
+  first = next(iter(arrays.values()))
+  for name, x in arrays.items():
+    shape, dtype = np.shape(x), jnp.result_type(x)
+    fits = len(shape) == 2 and shape[0] == rows and shape == np.shape(first)
+    if not fits or jnp.issubdtype(dtype, jnp.complexfloating):
+      like = "" if x is first else f", and as {next(iter(arrays))}"
+      raise ValueError(
+        f"{name} of shape {shape} and dtype {dtype} must be real and "
+        f"[{rows}, ...], a row for each label{like}"
+      )
 
 
 def strata(labels: IntLabels, num_classes: int) -> Strata:

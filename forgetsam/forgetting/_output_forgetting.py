@@ -12,7 +12,13 @@ from jaxtyping import Float
 from forgetsam._estimate import Estimate
 from forgetsam._typing import NDArray, PyTree
 from forgetsam.forgetting._effect import effect_over_repeats
-from forgetsam.forgetting._jackknife import IntLabels, Strata, strata
+from forgetsam.forgetting._jackknife import (
+  IntLabels,
+  Rows,
+  Strata,
+  check_rows,
+  strata,
+)
 from forgetsam.forgetting._offsets import DeltaFn, Examples, LogitsFn, batched
 from forgetsam.forgetting._output_information import (
   BothTerms,
@@ -34,8 +40,8 @@ class OutputForgetting(NamedTuple):
 
 
 def output_forgetting(
-  before_logits: ProbeLogits,
-  after_logits: ProbeLogits,
+  before_logits: Rows,
+  after_logits: Rows,
   labels: IntLabels,
 ) -> OutputForgetting:
   r"""The outputs' information at w minus that at w + delta.
@@ -66,7 +72,7 @@ def output_forgetting(
     `OutputForgetting(before, after, forgotten)`.
 
   Raises:
-    ValueError: labels lie outside of [0, K).
+    ValueError: labels lie outside of [0, K), or logits are not [n, K].
 
   Example:
     >>> labels = jnp.array([0, 0, 1, 1])
@@ -75,6 +81,7 @@ def output_forgetting(
     >>> float(report.forgotten.unconditional.plug_in.value)  # log 2
     0.69...
   """
+  check_rows(labels, before_logits=before_logits, after_logits=after_logits)
   groups = strata(labels, before_logits.shape[1])
   before, after = (
     information_terms(softmax(logits), groups)

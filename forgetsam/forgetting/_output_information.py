@@ -12,8 +12,10 @@ from forgetsam._estimate import Estimate
 from forgetsam._typing import NDArray
 from forgetsam.forgetting._jackknife import (
   IntLabels,
+  Rows,
   Strata,
   Terms,
+  check_rows,
   jackknife,
   strata,
 )
@@ -61,7 +63,7 @@ BothTerms = tuple[InformationTerms, InformationTerms]
 
 
 def output_information(
-  probabilities: Probabilities, labels: IntLabels
+  probabilities: Rows, labels: IntLabels
 ) -> OutputInformation:
   r"""Information that inputs expose in a network's outputs.
 
@@ -121,7 +123,7 @@ def output_information(
     `OutputInformation(conditional, unconditional)`, entropy forms in nats.
 
   Raises:
-    ValueError: labels lie outside of [0, K).
+    ValueError: labels lie outside of [0, K), or probabilities are not [n, K].
 
   Example:
     >>> probabilities = jnp.eye(2)[jnp.array([0, 0, 1, 1])]  # certain: one bit
@@ -134,6 +136,7 @@ def output_information(
   References:
     Efron and Stein, *The jackknife estimate of variance*, 1981.
   """
+  check_rows(labels, probabilities=probabilities)
   groups = strata(labels, probabilities.shape[1])
   return estimates(information_terms(probabilities, groups), groups)
 

@@ -5,15 +5,16 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
 from forgetsam._checks import check_count
 from forgetsam._estimate import Estimate
-from forgetsam._typing import NDArray
 from forgetsam.forgetting._jackknife import (
   IntLabels,
+  Rows,
   Strata,
   Terms,
+  check_rows,
   jackknife,
   mean_terms,
   strata,
@@ -51,8 +52,8 @@ class OutputShift(NamedTuple):
 
 
 def output_shift(
-  before_logits: Float[NDArray, "n classes"],
-  after_logits: Float[NDArray, "n classes"],
+  before_logits: Rows,
+  after_logits: Rows,
   labels: IntLabels,
   *,
   bins: int = 15,
@@ -94,7 +95,8 @@ def output_shift(
     `OutputShift(before, after, change)`.
 
   Raises:
-    ValueError: bins is below 1, or labels lie outside of [0, K).
+    ValueError: bins is below 1, labels lie outside of [0, K), or logits are not
+      [n, K].
 
   Example:
     >>> labels = jnp.array([0, 0, 1, 1])
@@ -111,6 +113,7 @@ def output_shift(
     for the calibration error.
   """
   check_count("bins", bins)
+  check_rows(labels, before_logits=before_logits, after_logits=after_logits)
   groups = strata(labels, before_logits.shape[1])
   before, after = (
     _terms(jnp.asarray(z), groups, bins) for z in (before_logits, after_logits)

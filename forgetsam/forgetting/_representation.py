@@ -11,8 +11,10 @@ from forgetsam._estimate import Estimate
 from forgetsam._typing import NDArray, Scalar
 from forgetsam.forgetting._jackknife import (
   IntLabels,
+  Rows,
   Strata,
   Terms,
+  check_rows,
   jackknife,
   strata,
 )
@@ -36,7 +38,7 @@ class RepresentationInformation(NamedTuple):
 
 
 def representation_information(
-  features: Features, labels: IntLabels, noise_std: Scalar, *, num_classes: int
+  features: Rows, labels: IntLabels, noise_std: Scalar, *, num_classes: int
 ) -> RepresentationInformation:
   r"""Bounds the information about the input that noisy features expose.
 
@@ -90,12 +92,13 @@ def representation_information(
     Distances*, Entropy 2017, eqs. (10), (13).
   """
   check_noise(noise_std)
+  check_rows(labels, features=features)
   groups = strata(labels, num_classes)
   return bound_estimates(bound_terms(features, groups, noise_std), groups)
 
 
 def feature_scale(
-  features: Features, labels: IntLabels, *, num_classes: int
+  features: Rows, labels: IntLabels, *, num_classes: int
 ) -> Float[Array, ""]:
   r"""The features' spread within classes, per coordinate.
 
@@ -117,6 +120,7 @@ def feature_scale(
     >>> feature_scale(features, jnp.array([0, 0, 1, 1]), num_classes=2)
     Array(1., dtype=float32)
   """
+  check_rows(labels, features=features)
   return spread(features, strata(labels, num_classes))
 
 

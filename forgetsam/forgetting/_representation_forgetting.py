@@ -8,9 +8,14 @@ from jaxtyping import Array
 
 from forgetsam._estimate import Estimate
 from forgetsam._typing import Scalar
-from forgetsam.forgetting._jackknife import IntLabels, jackknife, strata
+from forgetsam.forgetting._jackknife import (
+  IntLabels,
+  Rows,
+  check_rows,
+  jackknife,
+  strata,
+)
 from forgetsam.forgetting._representation import (
-  Features,
   RepresentationInformation,
   bound_estimates,
   bound_terms,
@@ -42,8 +47,8 @@ class RepresentationForgetting(NamedTuple):
 
 
 def representation_forgetting(
-  before_features: Features,
-  after_features: Features,
+  before_features: Rows,
+  after_features: Rows,
   labels: IntLabels,
   noise_std: Scalar,
   *,
@@ -90,6 +95,9 @@ def representation_forgetting(
     0.0
   """
   check_noise(noise_std)
+  check_rows(
+    labels, before_features=before_features, after_features=after_features
+  )
   groups = strata(labels, num_classes)
   after_features = jnp.asarray(after_features)
   spreads = [spread(h, groups) for h in (before_features, after_features)]
