@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from absl import logging
 
-from forgetsam.data._errors import DatasetNotFoundError
+from forgetsam.data._errors import DataError, DatasetNotFoundError
 from forgetsam.data._identity import identify
 from forgetsam.data._search import (
   OWN_SETS,
@@ -109,6 +109,12 @@ def prepared_builder(
     check_available(name, data_dir)
     _build(name, data_dir)
     builder = find_prepared(name, data_dir)
+  if builder is None and name.partition(":")[2] in ("", "1.0.0"):
+    raise DataError(
+      f"Data set {name!r} in {own_directory(name, data_dir)} cannot be opened:"
+      " its features.json is missing\n  allowed: the file as TFDS wrote it; or"
+      " remove the set's folder and prepare it again"
+    )
   if builder is None:
     raise DatasetNotFoundError(
       f"Data set {name!r} does not exist: our sets have one version, 1.0.0."

@@ -92,13 +92,17 @@ def _explain(
   """Why a split could not be read: the first corrupt example, if any is."""
   name = f"Split {split!r} of {builder.info.full_name}"
   features = builder.info.features
+  unread = (
+    f"{name} cannot be read: {reason(error)}\n  allowed: the set as it was"
+    " prepared; or remove its folder and prepare it again"
+  )
   try:
     records = find_records(builder, split)
   except ValueError:  # in another format
-    return f"{name} cannot be read: {reason(error)}"
+    return unread
   check = check_image(
     parser(features, "label"), channels=features["image"].shape[-1]
   )
   checker = Checker(name, records, check, os.cpu_count() or 1)
   text = checker.describe(records.origins())
-  return text or f"{name} cannot be read: {reason(error)}"
+  return text or unread

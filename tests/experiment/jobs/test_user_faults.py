@@ -93,6 +93,14 @@ SPOILED: dict[str, tuple[Any, tuple[str, ...], int, list[str]]] = {
     *(cut, (), 1),
     ["'digits' in", "dataset_info.json", "prepare it again"],
   ),
+  "no description of features": (
+    *(lambda folder: (folder / "features.json").unlink(), (), 1),
+    ["'digits' in", "features.json is missing", "prepare it again"],
+  ),
+  "another count": (
+    *(replace("dataset_info.json", '"1437"', '"1436"'), (), 1),
+    ["'train'", "expected to contain 1436", "prepare it again"],
+  ),
   "missing test file": (
     *(drop_test_file, STREAM, 1),
     ["test.tfrecord", "is missing", "copy the file again"],
