@@ -120,7 +120,20 @@ def check_labels(logits: Any, labels: Any) -> tuple[Array, Array]:
       f"labels of shape {labels.shape} are {labels.dtype}: class {kind} must "
       f"not be; give labels.astype({dtype!r}), if that is what they are"
     )
+  check_width("labels", labels)
   return jnp.asarray(logits), jnp.asarray(labels)
+
+
+def check_width(name: str, labels: Any) -> None:
+  """Refuses NumPy's indices that JAX would cut to 32 bits, to other classes."""
+  if not isinstance(labels, np.ndarray) or labels.dtype.kind not in "iu":
+    return
+  beyond = labels[labels != labels.astype(np.int32)]
+  if beyond.size:
+    raise ValueError(
+      f"{name} hold {beyond.flat[0]}: a class index must fit 32 bits; give "
+      "indices of 0 to K - 1"
+    )
 
 
 def check_floats(name: str, tree: PyTree) -> None:

@@ -33,6 +33,7 @@ INDICES = np.arange(4)
     (INDICES * 1.0, r"labels.*are float\d+.*labels\.astype\('int32'\)"),
     (np.eye(4) * 1j, r"labels.*are complex.*labels\.astype\('float32'\)"),
     (np.array(list("abcd")), "labels are <U1: they must be numbers"),
+    (INDICES + 2**32, r"labels hold 4294967296: .*32 bits"),
     (np.array([0, 1, None, 2]), "labels are object: they must be numbers"),
   ],
 )

@@ -6,6 +6,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from forgetsam._labels import check_width
 from forgetsam._typing import PyTree
 
 
@@ -39,6 +40,7 @@ def check_batch(batch: dict[str, PyTree], mesh: Mesh | None) -> None:
       "and, for weights of examples, 'mask'"
     )
   _check_array(batch, "label", "of class indices [B] or distributions [B, K]")
+  check_width('batch["label"]', batch["label"])
   shape = batch["label"].shape
   size = shape[0]
   for leaf in jax.tree.leaves(batch["image"]):

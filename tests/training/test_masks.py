@@ -250,6 +250,10 @@ class TestErrors:
       ({"mask": 1j * jnp.ones(8)}, "where is complex64.*real"),
       ({"label": jnp.arange(8)[:, None]}, r"say labels\[:, 0\]"),
       ({"label": jnp.arange(8) > 3}, "labels.*are bool.*'int32'"),
+      (
+        {"label": np.arange(8) - 2**32},
+        r'"label"\] hold -4294967296: .*32 bits',
+      ),
       ({"label": jnp.ones((8, 3))}, r"\(8, 3\).*distributions \(8, 4\)"),
     ],
   )
