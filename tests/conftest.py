@@ -8,11 +8,17 @@ import os
 import resource
 import runpy
 import shutil
+import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+# A shell starts its background jobs with SIGINT ignored, also in what they
+# start; tests interrupt programs as a terminal does.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+  signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # JAX reads these when it is first imported. Compiling is most of the work in
 # these tests: a step takes a fifth to a half of the time without LLVM's passes,
