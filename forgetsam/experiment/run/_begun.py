@@ -51,11 +51,11 @@ def as_begun(
       workdir / CONFIG,
       ", ".join(f"{key}={value!r}" for key, value in binding.items()),
     )
-  now = leaves(config)
+  now = leaves(config)  # of a caller's own making, it may lack keys, too
   begun = {
     key: row.unsaid
     for key, row in KEYS.items()
-    if key in absent and now[key] == row.default != row.unsaid
+    if key in absent.keys() & now and now[key] == row.default != row.unsaid
   }
   name = values.get("data", {}).get("name")
   if name and config.data.name == _with_version(workdir, name):
