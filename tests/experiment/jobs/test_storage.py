@@ -189,7 +189,6 @@ def test_so_is_one_below_such_a_folder(
   assert f"in '{tmp_path}/br[1]/run'" in capsys.readouterr().err
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_checkpoint_that_the_storage_loses_ends_the_run(
   finished: tuple[Path, dict[str, Any]],
   arguments: Arguments,
