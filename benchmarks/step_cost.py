@@ -258,6 +258,8 @@ def main(argv: Sequence[str] | None = None) -> None:
   parser.add_argument("--micro_batches", default="1,8")
   parser.add_argument("--json", type=Path)
   options = parser.parse_args(argv)
+  if "1" not in options.micro_batches.split(","):
+    parser.error("--micro_batches must hold 1: all are compared with plain, 1")
   jax.config.update("jax_enable_compilation_cache", False)
   results = {}
   for name in options.models.split(","):

@@ -58,7 +58,7 @@ def report_failure(
 
 
 def _memory_error(error: BaseException) -> str | None:
-  """What needs less, where Python, JAX or TensorFlow run out of memory."""
+  """Says what to make smaller where Python, JAX or TensorFlow lack memory."""
   for cause in _chain(error):
     name = type(cause).__name__
     if (
