@@ -27,6 +27,10 @@ from forgetsam.experiment.config._json import (
   with_absent,
 )
 from forgetsam.experiment.config._keys import KEYS, is_model_option
+from forgetsam.experiment.config._modules import (
+  find_attribute,
+  is_module_attribute,
+)
 from forgetsam.experiment.config._process_flags import LAUNCHERS, ProcessFlags
 from forgetsam.experiment.config._recipes import (
   VARIANTS,
@@ -55,7 +59,9 @@ __all__ = [
   "config_hash",
   "config_to_dict",
   "differing_keys",
+  "find_attribute",
   "is_model_option",
+  "is_module_attribute",
   "leaves",
   "load_config_file",
   "parse_command_line",

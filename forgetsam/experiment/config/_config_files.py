@@ -3,7 +3,6 @@
 import os
 import re
 import runpy
-import traceback
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ from ml_collections import config_dict
 
 from forgetsam.experiment.config._errors import (
   ConfigError,
+  cause,
   path_of_flag,
   refusal,
 )
@@ -84,12 +84,5 @@ def _beside(path: Path, name: str) -> str:
 
 
 def _failed(argument: str, path: Path, error: Exception) -> ConfigError:
-  """Says where a file that is not ours fails."""
-  frames = traceback.extract_tb(error.__traceback__)
-  lines = [frame.lineno for frame in frames if frame.filename == str(path)]
-  where = f" in line {lines[-1]}" if lines else ""
-  allowed = (
-    f"a program that runs; this one fails{where}: {type(error).__name__}: "
-    f"{error}"
-  )
+  allowed = f"a program that runs; this one {cause(error, path)}"
   return ConfigError(refusal("--config", argument, allowed))

@@ -1,6 +1,7 @@
 """The error that tells a user what to change."""
 
 import difflib
+import traceback
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -25,12 +26,23 @@ def path_of_flag(flag: str, value: str) -> Path:
     raise ConfigError(str(error)) from error
 
 
-def closest(word: str, known: Iterable[str]) -> str:
+def cause(error: BaseException, place: str | Path | None) -> str:
+  """How a program that is not ours fails, and in which line of its file."""
+  frames = traceback.extract_tb(error.__traceback__)
+  lines = [f for f in frames if place and f.filename.startswith(str(place))]
+  where = ""
+  if lines:
+    file = Path(lines[-1].filename).name
+    where = f" in line {lines[-1].lineno} of {file}"
+  return f"fails{where}: {type(error).__name__}: {error}"
+
+
+def closest(word: str, known: Iterable[str], noun: str = "key") -> str:
   """A hint at the known word that is most like a mistyped one."""
   known = sorted(known)
   if f"{word}.name" in known:
     return f"the closest key is {word}.name"
   matches = difflib.get_close_matches(word, known, n=1, cutoff=0.4)
   if matches:
-    return f"the closest key is {matches[0]}"
-  return f"the keys are {', '.join(known)}"
+    return f"the closest {noun} is {matches[0]}"
+  return f"the {noun}s are {', '.join(known)}"
