@@ -82,7 +82,7 @@ def find_attribute(key: str, name: str, folders: Sequence[str] | None) -> Any:
 
 def search_folders(folders: Sequence[str] | None) -> list[str]:
   """The folders to look in before Python's path, each once."""
-  places = [*(folders or ()), Path.cwd()]
+  places = [*(folders or ()), "."]
   return list(dict.fromkeys(str(Path(place).resolve()) for place in places))
 
 
@@ -94,7 +94,7 @@ def folders_of(
   Libraries are not among them: they are found wherever they are installed.
   """
   libraries = {str(Path(p).resolve()) for p in sysconfig.get_paths().values()}
-  places = search_folders([*(folders or ()), str(Path.cwd()), *sys.path])
+  places = search_folders([*(folders or ()), ".", *sys.path])
   found = {
     _folder_of(name.partition(":")[0], places)
     for name in names
