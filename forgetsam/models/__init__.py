@@ -1,4 +1,6 @@
-"""Image classifiers in Flax Linen, by name."""
+"""Image classifiers in Flax Linen, by name, and models as pure functions."""
+
+from typing import TYPE_CHECKING, Any
 
 from forgetsam.models._forward import features, forward, initialise
 from forgetsam.models._layers import BatchNorm
@@ -6,6 +8,9 @@ from forgetsam.models._registry import create, names, register
 from forgetsam.models.resnet import ResNet
 from forgetsam.models.small import CNN, MLP
 from forgetsam.models.vit import ViT, resize_positions
+
+if TYPE_CHECKING:
+  from forgetsam.models._nnx import from_nnx, nnx_forward
 
 register("mlp", MLP)
 register("cnn", CNN)
@@ -36,8 +41,19 @@ __all__ = [
   "create",
   "features",
   "forward",
+  "from_nnx",
   "initialise",
   "names",
+  "nnx_forward",
   "register",
   "resize_positions",
 ]
+
+
+def __getattr__(name: str) -> Any:
+  # Flax's NNX takes a quarter of a second to import.
+  if name not in ("from_nnx", "nnx_forward"):
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+  from forgetsam.models import _nnx
+
+  return getattr(_nnx, name)

@@ -1,30 +1,46 @@
-"""Linen modules as pure functions of parameters, state and images."""
+"""Linen modules as pure functions of parameters, state and inputs."""
 
+import inspect
+import zlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
+from flax import errors
 from jaxtyping import Array, Float, Key
 
 Params = Any
 ModelState = dict[str, Any]  # by collection, such as "batch_stats"
-Forward = Callable[..., tuple[Array, ModelState]]
+Forward = Callable[..., tuple[Any, ModelState]]
+
+# Other names that modules give to what `train` says, or to its opposite.
+_OTHER_FLAGS = ("deterministic", "use_running_average", "training")
 
 
-def forward(module: nn.Module) -> Forward:
+def forward(module: Any, rngs: Sequence[str] = ()) -> Forward:
   """Makes the pure function that a train step takes from a Linen module.
 
   Args:
-    module: a module with `module.apply(variables, images, train=...)`.
+    module: a module that is called with its inputs, one array or a tree of
+      them, and with `train=` where it has such an argument.
+    rngs: random streams besides "dropout" that the module asks for with
+      `has_rng`, or that its lifted transforms split. Any other that it draws
+      from is there unnamed: Flax takes it from "params", which is there, too.
 
   Returns:
-    `forward(params, model_state, images, *, train, key=None)`, which returns
-    `(logits, model_state)`. `model_state` holds all collections but "params",
-    such as `{"batch_stats": ...}`, or is empty; where `train` is false it comes
-    back as it is. `key` seeds dropout: a model that has any needs it where
-    `train` is true.
+    `forward(params, model_state, inputs, *, train, key=None)`, which returns
+    `(outputs, model_state)`: the outputs, such as logits, are an array or a
+    tree. `model_state` holds all collections but "params", such as
+    `{"batch_stats": ...}`, or is empty; where `train` is false it comes back as
+    it is. `key` seeds the random streams: a model that has any, such as
+    dropout, needs it where `train` is true.
+
+  Raises:
+    ValueError: the module is not Linen's, or needs other arguments; and of
+      `forward`: it draws random numbers, and there is no key.
 
   Example:
     >>> class Model(nn.Module):
@@ -38,53 +54,126 @@ def forward(module: nn.Module) -> Forward:
     >>> logits.shape, model_state
     ((5, 3), {})
   """
+  takes_train = _takes_train(module)
 
   def apply(
     params: Params,
     model_state: ModelState,
-    images: Any,  # any input that the module takes
+    inputs: Any,
     *,
     train: bool,
     key: Key[Array, ""] | None = None,
-  ) -> tuple[Float[Array, "*batch classes"], ModelState]:
+  ) -> tuple[Any, ModelState]:
     variables = {"params": params, **model_state}
-    if not train:
-      logits: Any = module.apply(variables, images, train=False)
-      return logits, model_state
-    logits, updates = module.apply(
-      variables,
-      images,
-      train=True,
-      rngs=None if key is None else {"dropout": key},
-      mutable=list(model_state),
-    )
-    return logits, dict(updates)
+    flag: dict[str, Any] = {"train": train} if takes_train else {}
+    try:
+      if not train:
+        return module.apply(variables, inputs, **flag), model_state
+      outputs, updates = module.apply(
+        variables,
+        inputs,
+        **flag,
+        rngs=None if key is None else _streams(key, rngs),
+        mutable=list(model_state),
+      )
+    except errors.InvalidRngError as error:
+      remedy = "pass key=jax.random.key(...) where train is true"
+      if not train:
+        remedy = "it must draw none where train is false"
+      raise ValueError(f"there is no key: {remedy}\n  {error}") from error
+    return outputs, dict(updates)
 
   return apply
 
 
+def _streams(key: Key[Array, ""], names: Sequence[str]) -> dict[str, Any]:
+  others = {
+    name: jax.random.fold_in(key, zlib.crc32(name.encode()))
+    for name in (*names, "params")
+  }
+  return {**others, "dropout": key}
+
+
+def _takes_train(module: Any) -> bool:
+  """Whether a module is called with `train`; refuses what cannot be called."""
+  name = type(module).__name__
+  if not isinstance(module, nn.Module):
+    raise ValueError(
+      f"module={name} must be a Linen module: models.nnx_forward takes an NNX "
+      "model; of others, write forward(params, model_state, inputs, *, train, "
+      "key) -> (outputs, model_state)"
+    )
+  if isinstance(module, nn.Sequential):  # keywords go to its first layer
+    first = module.layers[0]
+    return isinstance(first, nn.Module) and _takes_train(first)
+  parameters = dict(inspect.signature(type(module).__call__).parameters)
+  keywords = [p for p in parameters.values() if p.kind is p.VAR_KEYWORD]
+  takes_train = "train" in parameters or bool(keywords)
+  unfilled = [
+    p.name
+    for p in list(parameters.values())[2:]  # after self and inputs
+    if p.name != "train"
+    and p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
+    and (p.default is p.empty or (p.name in _OTHER_FLAGS and not takes_train))
+  ]
+  if unfilled:
+    raise ValueError(
+      f"module={name}: its __call__ has the argument {unfilled[0]!r}, and gets "
+      "its inputs and train= alone: wrap it in a module with "
+      "__call__(self, inputs, train) that says what to pass"
+    )
+  return takes_train
+
+
 def initialise(
-  module: nn.Module, key: Key[Array, ""], image_shape: Sequence[int]
+  module: nn.Module, key: Key[Array, ""], image_shape: Any
 ) -> tuple[Params, ModelState]:
   """Draws a Linen module's parameters, and its state before any batch.
 
   Args:
-    module: a module with `module.apply(variables, images, train=...)`.
+    module: as in `forward`.
     key: a typed key, as `jax.random.key` makes it.
-    image_shape: height, width and channels of an image.
+    image_shape: height, width and channels of an image, or any other shape of
+      one example's float32 array; of other inputs, a tree of arrays or
+      `jax.ShapeDtypeStruct`s, again of one example, without the batch axis.
 
   Returns:
     The parameters, and all other collections, such as
     `{"batch_stats": ...}`, or an empty dictionary.
+
+  Example:
+    >>> tokens = jax.ShapeDtypeStruct((7,), jnp.int32)
+    >>> params, _ = initialise(nn.Embed(5, 3), jax.random.key(0), tokens)
+    >>> params["embedding"].shape
+    (5, 3)
   """
+  flag: dict[str, Any] = {"train": False} if _takes_train(module) else {}
 
   @jax.jit
   def init(key: Key[Array, ""]) -> dict[str, Any]:
-    images = jnp.zeros((1, *image_shape), jnp.float32)
-    return dict(module.init(key, images, train=False))
+    return dict(module.init(key, zero_inputs(image_shape), **flag))
 
   model_state = init(key)
-  return model_state.pop("params"), model_state
+  return model_state.pop("params", {}), model_state
+
+
+def zero_inputs(image_shape: Any) -> Any:
+  """One example of zeros, of a shape or a tree as `initialise` takes it."""
+  spec = image_shape
+  if isinstance(spec, Sequence) and all(
+    isinstance(n, int | np.integer) for n in spec
+  ):
+    spec = jax.ShapeDtypeStruct(tuple(spec), jnp.float32)
+  if not all(hasattr(x, "shape") for x in jax.tree.leaves(spec)):
+    raise ValueError(
+      f"image_shape={image_shape!r} must be one example's shape, or a tree of "
+      "arrays or jax.ShapeDtypeStruct"
+    )
+
+  def zeros(x: Any) -> Array:
+    return jnp.zeros((1, *x.shape), jax.dtypes.canonicalize_dtype(x.dtype))
+
+  return jax.tree.map(zeros, spec)
 
 
 def features(
@@ -112,11 +201,13 @@ def features(
     (4, 5)
   """
 
+  flag: dict[str, Any] = {"train": False} if _takes_train(module) else {}
+
   def apply(params: Any, model_state: Any, images: Any) -> Array:
     _, captured = module.apply(
       {"params": params, **model_state},
       images,
-      train=False,
+      **flag,
       capture_intermediates=True,
       mutable=["intermediates"],
     )

@@ -2,6 +2,7 @@
 
 import functools
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -185,3 +186,91 @@ def test_gradients_on_a_mesh_are_each_devices_own(model, name):
       on_mesh,
       expected,
     )
+
+
+class Noisy(nn.Module):
+  """Outputs a tree, of two inputs; draws from a stream, and has no `train`."""
+
+  @nn.compact
+  def __call__(self, inputs):
+    noise = jax.random.normal(self.make_rng("noise"), inputs["x"].shape)
+    y = nn.Embed(5, 3)(inputs["tokens"])
+    named = self.has_rng("noise")
+    return {"y": y, "noise": noise, "named": named, "again": self._again(noise)}
+
+  def _again(self, noise):
+    return jax.random.normal(self.make_rng("other"), noise.shape)
+
+
+def test_inputs_and_outputs_are_trees_without_train_and_with_any_stream():
+  specs = {
+    "x": jax.ShapeDtypeStruct((4,), jnp.float32),
+    "tokens": np.zeros(2, np.int32),
+  }
+  params, model_state = models.initialise(Noisy(), jax.random.key(0), specs)
+  inputs = {"x": jnp.ones((3, 4)), "tokens": jnp.ones((3, 2), jnp.int32)}
+  call = functools.partial(
+    models.forward(Noisy()), params, model_state, inputs, train=True
+  )
+  outputs, model_state = call(key=jax.random.key(0))
+  assert (outputs["y"].shape, model_state) == ((3, 2, 3), {})
+  assert np.abs(outputs["noise"] - outputs["again"]).min() > 1e-4
+  other, _ = call(key=jax.random.key(1))
+  assert np.abs(outputs["noise"] - other["noise"]).min() > 1e-4
+  assert not outputs["named"]
+  named = models.forward(Noisy(), rngs=("noise",))
+  assert named(params, {}, inputs, train=True, key=jax.random.key(0))[0][
+    "named"
+  ]
+  with pytest.raises(ValueError, match=r"no key: pass key=.*\n.*\"noise\""):
+    call()
+  with pytest.raises(ValueError, match=r"none where train is false\n.*noise"):
+    models.forward(Noisy())(params, {}, inputs, train=False)
+
+
+@pytest.mark.parametrize(
+  "spec", [(4,), [4], jax.ShapeDtypeStruct((4,), jnp.float32), np.zeros(4)]
+)
+def test_initialise_takes_shapes_and_examples(spec):
+  layers = nn.Sequential([nn.Dense(3), nn.relu])
+  shapes = jax.eval_shape(
+    lambda key: models.initialise(layers, key, spec), jax.random.key(0)
+  )
+  assert shapes[0]["layers_0"]["kernel"].shape == (4, 3)
+
+
+def test_a_sequential_hands_train_to_its_first_layer():
+  layers = nn.Sequential([models.create("mlp", 3, hidden=(2,)), nn.relu])
+  params, _ = models.initialise(layers, jax.random.key(0), (2, 2, 1))
+  outputs, _ = models.forward(layers)(
+    params, {}, _images()[:, :2, :2], train=False
+  )
+  assert outputs.shape == (16, 3)
+
+
+class Deterministic(nn.Module):
+  def __call__(self, x, deterministic=True):
+    return x
+
+
+class Positions(nn.Module):
+  def __call__(self, x, positions, train=False):
+    return x
+
+
+@pytest.mark.parametrize(
+  ("module", "error"),
+  [
+    (Deterministic(), "'deterministic'.*train= alone: wrap it"),
+    (Positions(), "Positions: .*'positions'.*wrap it"),
+    (lambda x: x, "module=function .*nnx_forward takes an NNX model.*write"),
+  ],
+)
+def test_modules_that_cannot_be_called_are_refused(module, error):
+  with pytest.raises(ValueError, match=error):
+    models.forward(module)
+
+
+def test_a_spec_without_a_shape_is_refused():
+  with pytest.raises(ValueError, match=r"image_shape={'x': 3} must be one"):
+    models.initialise(Noisy(), jax.random.key(0), {"x": 3})
