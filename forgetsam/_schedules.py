@@ -1,4 +1,4 @@
-"""Schedules of the perturbation radius, and their values."""
+"""Schedules of the learning rate and of the radius, and their values."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ import optax
 from jaxtyping import Array, Float
 
 from forgetsam._arrays import usual_promotion
-from forgetsam._checks import check_rho, is_number
+from forgetsam._checks import check_number, check_rho, is_number
 from forgetsam._typing import Scalar
 
 
@@ -63,3 +63,92 @@ def value_at(scalar_or_schedule: Any, count: Array) -> Any:
     return scalar_or_schedule
   with usual_promotion():
     return scalar_or_schedule(count)
+
+
+# Learning rates: a linear warm-up from zero, then what the name says.
+
+
+def cosine(
+  learning_rate: Scalar,
+  min_learning_rate: Scalar,
+  warmup_steps: int,
+  num_steps: int,
+) -> optax.Schedule:
+  """Falls along half a cosine to the smallest learning rate."""
+  rest = _rest(warmup_steps, num_steps)
+  alpha = min_learning_rate / learning_rate
+  decay = optax.cosine_decay_schedule(learning_rate, rest, alpha=alpha)
+  return _after_warmup(decay, learning_rate, warmup_steps)
+
+
+def linear(
+  learning_rate: Scalar,
+  min_learning_rate: Scalar,
+  warmup_steps: int,
+  num_steps: int,
+) -> optax.Schedule:
+  """Falls along a line to the smallest learning rate."""
+  rest = _rest(warmup_steps, num_steps)
+  decay = optax.linear_schedule(learning_rate, min_learning_rate, rest)
+  return _after_warmup(decay, learning_rate, warmup_steps)
+
+
+def constant(learning_rate: Scalar, warmup_steps: int) -> optax.Schedule:
+  """Stays where the warm-up ends."""
+  stays = optax.constant_schedule(learning_rate)
+  return _after_warmup(stays, learning_rate, warmup_steps)
+
+
+def wsd(
+  learning_rate: Scalar,
+  min_learning_rate: Scalar,
+  warmup_steps: int,
+  num_steps: int,
+  decay_fraction: float = 0.1,
+) -> optax.Schedule:
+  """Warms up, stays, and falls along a line in the last part of training.
+
+  Args:
+    learning_rate: the peak.
+    min_learning_rate: at the end.
+    warmup_steps: of the linear warm-up from zero.
+    num_steps: updates in the run.
+    decay_fraction: of these, the part that decays, in (0, 1].
+
+  Returns:
+    The learning rate as a function of the update count.
+
+  Raises:
+    ValueError: the fraction is out of range.
+
+  Example:
+    >>> rate = wsd(1.0, 0.0, warmup_steps=2, num_steps=10, decay_fraction=0.5)
+    >>> [round(float(rate(step)), 1) for step in range(11)]
+    [0.0, 0.5, 1.0, 1.0, 1.0, 1.0, 0.8, 0.6, 0.4, 0.2, 0.0]
+
+  References:
+    Hu et al., *MiniCPM*, 2024, section 4.
+  """
+  check_number("decay_fraction", decay_fraction, low=0, high=1)
+  decay_steps = max(1, round(decay_fraction * num_steps))
+  start = max(warmup_steps, num_steps - decay_steps)
+  fall = optax.linear_schedule(
+    learning_rate,
+    min_learning_rate,
+    _rest(start, num_steps),
+    start - warmup_steps,
+  )
+  return _after_warmup(fall, learning_rate, warmup_steps)
+
+
+def _rest(done: int, num_steps: int) -> int:
+  return max(1, num_steps - done)
+
+
+def _after_warmup(
+  schedule: optax.Schedule, learning_rate: Scalar, warmup_steps: int
+) -> optax.Schedule:
+  if warmup_steps == 0:
+    return schedule
+  rise = optax.linear_schedule(0.0, learning_rate, warmup_steps)
+  return optax.join_schedules([rise, schedule], [warmup_steps])

@@ -19,7 +19,11 @@ from forgetsam.experiment.build._images import (
   build_train_indices,
 )
 from forgetsam.experiment.build._initial_weights import build_start
-from forgetsam.experiment.build._model import build_model
+from forgetsam.experiment.build._model import (
+  build_metrics,
+  build_model,
+  build_train_forward,
+)
 from forgetsam.experiment.build._optimizer import (
   build_learning_rate,
   build_optimizer,
@@ -116,15 +120,16 @@ def build_experiment(
   """
   sources = build_sources(config) if sources is None else sources
   assert sources.train is not None  # build_sources refuses sets without
-  model = build_model(config, sources.num_classes, sources.image_shape)
+  classes = sources.num_classes
+  model = build_model(config, classes, sources.image_shape)
   mesh = build_mesh()
   sharding = build_sharding(mesh)
   per_epoch = data.steps_per_epoch(len(sources.train), config.batch_size)
   _check_counts(config, per_epoch)
   learning_rate = build_learning_rate(config, per_epoch)
-  rho = build_rho(config, learning_rate)
-  optimizer = build_optimizer(config, learning_rate)
   num_steps = config.epochs * per_epoch
+  rho = build_rho(config, learning_rate, num_steps)
+  optimizer = build_optimizer(config, learning_rate)
   _check_smallest_pass(config, model, sources.image_shape)
   if not isinstance(config.seed, jax.Array):  # traced: it was said before
     warn_of_idle_keys(config, per_epoch)
@@ -144,15 +149,16 @@ def build_experiment(
     )
 
   forward: Any = models.forward(model)
+  build_metrics(config, classes)
   return Experiment(
     sources=sources,
     model=model,
     create_state=create_state,
     train_step=fs.make_train_step(
-      forward,
-      loss=build_loss(config),
+      build_train_forward(config, forward),
+      loss=build_loss(config, classes),
       optimizer=optimizer,
-      ascent=None if perturb is None else build_ascent(config),
+      ascent=None if perturb is None else build_ascent(config, classes),
       perturb=perturb,
       micro_batch_size=config.micro_batch_size,
       ascent_fraction=config.ascent.fraction,

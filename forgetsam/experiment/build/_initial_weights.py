@@ -11,7 +11,7 @@ from ml_collections import config_dict
 from forgetsam import interop
 from forgetsam._paths import local_path
 from forgetsam.experiment.build._model import build_model
-from forgetsam.experiment.config import ConfigError, refusal
+from forgetsam.experiment.config import ConfigError, chosen_options, refusal
 from forgetsam.experiment.run import (
   CHECKPOINTS,
   Checkpoints,
@@ -39,7 +39,9 @@ def build_start(config: config_dict.ConfigDict) -> Start:
   """
   init_from = config.init_from
   options = {k: v for k, v in config.model.items() if v is not None}
+  options |= chosen_options(config, "model.options")
   name = options.pop("name")
+  del options["options"]
 
   def start(params: Any, model_state: ModelState) -> tuple[Any, ModelState]:
     if init_from is None:

@@ -1,11 +1,17 @@
 """From `config.model` to a module."""
 
+from collections.abc import Callable
+from typing import Any, cast
+
 import flax.linen as nn
 import jax
 from ml_collections import config_dict
 
 from forgetsam import models
-from forgetsam.experiment.config import ConfigError
+from forgetsam.experiment.config import ConfigError, build_component
+
+# Of a micro-batch's keys, the one that augmentation draws from.
+_AUGMENTATION = 0x617567
 
 
 def build_model(
@@ -28,8 +34,7 @@ def build_model(
   Raises:
     ConfigError: the model cannot take the data set's images.
   """
-  options = {k: v for k, v in config.model.items() if v is not None}
-  model = models.create(options.pop("name"), num_classes, **options)
+  model = build_component(config, "model", num_classes=num_classes)
   if image_shape is not None:
     try:
       jax.eval_shape(
@@ -42,3 +47,34 @@ def build_model(
         f"{image_shape}\n  {error}"
       ) from error
   return model
+
+
+def build_train_forward(
+  config: config_dict.ConfigDict, forward: Any
+) -> Callable[..., Any]:
+  """The forward pass behind `config.augmentation`, which changes inputs.
+
+  Both passes of a micro-batch share a key, and so what is drawn from it.
+  """
+  augment = build_component(config, "augmentation")
+  if augment is None:
+    return cast("Callable[..., Any]", forward)
+
+  def augmented(
+    params: Any, model_state: Any, images: Any, *, train: bool, key: Any
+  ) -> Any:
+    if train:
+      images = augment(images, jax.random.fold_in(key, _AUGMENTATION))
+    return forward(params, model_state, images, train=train, key=key)
+
+  return augmented
+
+
+def build_metrics(
+  config: config_dict.ConfigDict, num_classes: int
+) -> Callable[..., dict[str, Any]] | None:
+  """The scores beside the loss; None for those of a classification."""
+  metrics: Callable[..., dict[str, Any]] | None = build_component(
+    config, "metric", num_classes=num_classes
+  )
+  return metrics

@@ -15,9 +15,12 @@ from forgetsam.experiment.build._perturbation import (
 Offset = tuple[AscentSignal, optax.GradientTransformation]
 
 
-def build_common_offsets(config: config_dict.ConfigDict) -> dict[str, Offset]:
+def build_common_offsets(
+  config: config_dict.ConfigDict, num_classes: int | None = None
+) -> dict[str, Offset]:
   """SAM, OBF and a random direction of fixed radii, to compare networks by."""
-  loss, options = fs.loss_ascent(build_loss(config)), config.forgetting
+  loss = fs.loss_ascent(build_loss(config, num_classes))
+  options = config.forgetting
   bias = fs.output_bias_forgetting(
     lam=config.ascent.lam,
     gamma=config.ascent.gamma,
@@ -30,18 +33,20 @@ def build_common_offsets(config: config_dict.ConfigDict) -> dict[str, Offset]:
   }
 
 
-def build_offsets(config: config_dict.ConfigDict) -> dict[str, Offset]:
+def build_offsets(
+  config: config_dict.ConfigDict, num_classes: int | None = None
+) -> dict[str, Offset]:
   """The common offsets, and the run's own at its largest radius, as "own".
 
   A perturbation along the momentum is not among them: the optimizer's state,
   not the micro-batch, decides it.
   """
-  common = build_common_offsets(config)
+  common = build_common_offsets(config, num_classes)
   rho = optax.constant_schedule(config.perturbation.rho)
   own = build_perturbation(config, rho, config.seed)
   if own is None or config.perturbation.name == "momentum":
     return common
-  return {"own": (build_ascent(config), own), **common}
+  return {"own": (build_ascent(config, num_classes), own), **common}
 
 
 def draw_key(config: config_dict.ConfigDict) -> jax.Array:

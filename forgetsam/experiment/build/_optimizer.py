@@ -1,6 +1,5 @@
 """From `config.optimizer` and `config.schedule` to an optax chain."""
 
-from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -8,12 +7,13 @@ import optax
 from ml_collections import config_dict
 
 import forgetsam as fs
+from forgetsam.experiment.config import build_component
 
 
 def build_learning_rate(
   config: config_dict.ConfigDict, steps_per_epoch: int
 ) -> optax.Schedule:
-  """Linear warm-up from zero, then decay to the smallest learning rate.
+  """The learning rate that `config.schedule` describes.
 
   Args:
     config: a checked configuration.
@@ -22,18 +22,16 @@ def build_learning_rate(
   Returns:
     The learning rate as a function of the update count.
   """
-  peak = config.optimizer.learning_rate
-  low = config.schedule.min_learning_rate
-  warmup = round(config.schedule.warmup_epochs * steps_per_epoch)
-  rest = max(1, config.epochs * steps_per_epoch - warmup)
-  if config.schedule.name == "linear":
-    decay = optax.linear_schedule(peak, low, rest)
-  else:
-    decay = optax.cosine_decay_schedule(peak, rest, alpha=low / peak)
-  if warmup == 0:
-    return decay
-  rise = optax.linear_schedule(0.0, peak, warmup)
-  return optax.join_schedules([rise, decay], [warmup])
+  num_steps = config.epochs * steps_per_epoch
+  return build_component(
+    config,
+    "schedule",
+    warmup_steps=round(config.schedule.warmup_epochs * steps_per_epoch),
+    steps_per_epoch=steps_per_epoch,
+    num_steps=num_steps,
+    decay_steps=num_steps,  # optax's names
+    transition_steps=num_steps,
+  )
 
 
 _SPARED = ("bias", "pos_embed")
@@ -59,17 +57,6 @@ def decays(params: Any) -> Any:
   return jax.tree_util.tree_map_with_path(decay, params)
 
 
-# From the learning rate and `config.optimizer`.
-_OPTIMIZERS: Mapping[str, Callable[..., optax.GradientTransformation]] = {
-  "adamw": lambda lr, o: optax.adamw(
-    lr, weight_decay=o.weight_decay, mask=decays
-  ),
-  "sgdw": lambda lr, o: fs.sgdw(
-    lr, momentum=o.momentum, weight_decay=o.weight_decay, mask=decays
-  ),
-}
-
-
 def build_optimizer(
   config: config_dict.ConfigDict, learning_rate: optax.Schedule
 ) -> optax.GradientTransformation:
@@ -86,7 +73,15 @@ def build_optimizer(
   chain: list[optax.GradientTransformation] = []
   if options.clip is not None:
     chain.append(optax.clip_by_global_norm(options.clip))
-  chain.append(_OPTIMIZERS[options.name](learning_rate, options))
+  chain.append(
+    build_component(
+      config,
+      "optimizer",
+      learning_rate=learning_rate,
+      mask=decays,
+      weight_decay_mask=decays,
+    )
+  )
   if options.shrink_and_perturb is not None:
     factor, peak = options.shrink_and_perturb, options.learning_rate
     # At the number of updates completed, the schedule gives the learning rate

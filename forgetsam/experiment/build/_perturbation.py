@@ -1,70 +1,45 @@
 """From the loss and perturbation of a config to functions and transforms."""
 
-from collections.abc import Callable, Mapping
-
 import optax
 from jaxtyping import Array
 from ml_collections import config_dict
 
 import forgetsam as fs
 from forgetsam._typing import AscentSignal, Loss, PyTree
-from forgetsam.experiment.config import ConfigError, refusal
-from forgetsam.perturbations import Combine
+from forgetsam.experiment.config import ConfigError, build_component, refusal
 
 Seed = int | Array
-_Maker = Callable[
-  [optax.Schedule, Seed, config_dict.ConfigDict], optax.GradientTransformation
-]
-
-_LOSSES: Mapping[str, Callable[..., Loss]] = {
-  "softmax_cross_entropy": fs.softmax_cross_entropy,
-  "sigmoid_cross_entropy": fs.sigmoid_cross_entropy,
-}
-# From the radius, a seed and `config.perturbation`.
-_PERTURBATIONS: Mapping[str, _Maker] = {
-  "sam": lambda rho, *_: fs.sam(rho),
-  "asam": lambda rho, _, o: fs.asam(rho, eta=o.eta, magnitude=o.magnitude),
-  "random": lambda rho, seed, _: fs.random_perturbation(rho, seed),
-  "momentum": lambda rho, *_: fs.momentum_ascent(rho),
-  "friendly_sam": lambda rho, _, o: fs.friendly_sam(rho, o.sigma, o.decay),
-}
-# From `config.combine`.
-_COMBINES: Mapping[str, Callable[[config_dict.ConfigDict], Combine | None]] = {
-  "none": lambda _: None,
-  "surrogate_gap": lambda o: fs.surrogate_gap(o.alpha, normalized=o.normalized),
-  "weighted": lambda o: fs.weighted(o.gamma),
-}
 
 
-def build_loss(config: config_dict.ConfigDict) -> Loss:
+def build_loss(
+  config: config_dict.ConfigDict, num_classes: int | None = None
+) -> Loss:
   """The training loss of logits and labels."""
-  return _LOSSES[config.loss.name](label_smoothing=config.loss.label_smoothing)
+  loss: Loss = build_component(config, "loss", num_classes=num_classes)
+  return loss
 
 
-def build_ascent(config: config_dict.ConfigDict) -> AscentSignal:
+def build_ascent(
+  config: config_dict.ConfigDict, num_classes: int | None = None
+) -> AscentSignal:
   """The ascent signal of logits and labels."""
-  if config.ascent.name == "loss":
-    return fs.loss_ascent(build_loss(config))
-  return fs.output_bias_forgetting(
-    lam=config.ascent.lam,
-    gamma=config.ascent.gamma,
-    activation=config.ascent.activation,
+  signal: AscentSignal = build_component(
+    config,
+    "ascent",
+    loss=build_loss(config, num_classes),
+    num_classes=num_classes,
   )
+  return signal
 
 
 def build_rho(
-  config: config_dict.ConfigDict, learning_rate: optax.Schedule
+  config: config_dict.ConfigDict,
+  learning_rate: optax.Schedule,
+  num_steps: int | None = None,
 ) -> optax.Schedule:
   """The perturbation radius as a function of the step."""
-  options = config.perturbation
-  if options.rho_schedule == "constant":
-    return optax.constant_schedule(options.rho)
-  return fs.lr_proportional_rho(
-    learning_rate,
-    rho_max=options.rho,
-    rho_min=options.rho_min,
-    lr_max=config.optimizer.learning_rate,
-    lr_min=config.schedule.min_learning_rate,
+  return build_component(
+    config, "rho_schedule", learning_rate=learning_rate, num_steps=num_steps
   )
 
 
@@ -73,9 +48,9 @@ def build_perturbation(
 ) -> optax.GradientTransformation | None:
   """Maps ascent gradients to offsets; None where training is plain."""
   options = config.perturbation
-  if options.name == "none":
+  perturbation = build_component(config, "perturbation", rho=rho, seed=seed)
+  if perturbation is None:
     return None
-  perturbation = _PERTURBATIONS[options.name](rho, seed, options)
   if options.steps > 1:
     perturbation = fs.multi_step(perturbation, options.steps)
   if options.layers == "norm":
@@ -112,7 +87,7 @@ def build_perturb(
     perturbation = fs.active_between(perturbation, start, stop)
   if config.look_sam.k > 1:
     return fs.look_sam(perturbation, config.look_sam.k, config.look_sam.alpha)
-  combine = _COMBINES[config.combine.name](config.combine)
+  combine = build_component(config, "combine")
   return fs.perturbed_gradient(perturbation, combine)
 
 

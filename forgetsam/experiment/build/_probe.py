@@ -43,7 +43,7 @@ def build_probe(
   batch = data.first_examples(
     sources.train, m, batch_size=config.evaluation.batch_size
   )
-  offsets = build_common_offsets(config)
+  offsets = build_common_offsets(config, sources.num_classes)
 
   def probe(params: Any, model_state: Any) -> dict[str, Array]:
     def logits_fn(p: Any, images: Any) -> Array:

@@ -6,6 +6,11 @@ from forgetsam.experiment.config._command_line import (
   apply_overrides,
   parse_command_line,
 )
+from forgetsam.experiment.config._components import (
+  build_component,
+  chosen_options,
+  with_found_modules,
+)
 from forgetsam.experiment.config._config_files import (
   load_config_file,
   run_config_file,
@@ -26,11 +31,12 @@ from forgetsam.experiment.config._json import (
   typed_config,
   with_absent,
 )
-from forgetsam.experiment.config._keys import KEYS, is_model_option
+from forgetsam.experiment.config._keys import KEYS
 from forgetsam.experiment.config._modules import (
   find_attribute,
   is_module_attribute,
 )
+from forgetsam.experiment.config._options import is_model_option, row_of
 from forgetsam.experiment.config._process_flags import LAUNCHERS, ProcessFlags
 from forgetsam.experiment.config._recipes import (
   VARIANTS,
@@ -53,7 +59,9 @@ __all__ = [
   "apply_overrides",
   "apply_variant",
   "base_config",
+  "build_component",
   "check_config",
+  "chosen_options",
   "closest",
   "config_from_dict",
   "config_hash",
@@ -67,8 +75,10 @@ __all__ = [
   "parse_command_line",
   "path_of_flag",
   "refusal",
+  "row_of",
   "run_config_file",
   "split_config",
   "typed_config",
   "with_absent",
+  "with_found_modules",
 ]

@@ -6,9 +6,18 @@ from typing import Any
 from ml_collections import config_dict
 
 from forgetsam._paths import scheme_of
+from forgetsam.experiment.config._components import component_problems
 from forgetsam.experiment.config._errors import ConfigError, closest, refusal
 from forgetsam.experiment.config._json import leaves as flat_config
-from forgetsam.experiment.config._keys import KEYS, is_model_option
+from forgetsam.experiment.config._keys import KEYS
+from forgetsam.experiment.config._modules import is_module_attribute
+from forgetsam.experiment.config._options import (
+  OPTIONS,
+  is_json,
+  is_model_option,
+  option_row,
+  row_of,
+)
 from forgetsam.experiment.config._perturbation_checks import (
   perturbation_problems,
 )
@@ -38,13 +47,14 @@ def check_config(
       if check is _data_problems and leaves["evaluation.sets"] and not trains:
         continue  # other sets may be there alone
       problems += check(leaves, num_devices if trains else 1)
+    problems += component_problems(config)
   if problems:
     raise ConfigError("\n".join(problems))
 
 
 def _key_problems(leaves: dict[str, Any]) -> Iterator[str]:
   for key, value in leaves.items():
-    if key not in KEYS and not is_model_option(key):
+    if not (row_of(key) or is_model_option(key)):
       hint = closest(f"config.{key}", [f"config.{known}" for known in KEYS])
       yield refusal(f"config.{key}", value, f"no such key; {hint}")
   for key, row in KEYS.items():
@@ -57,6 +67,11 @@ def _value_problems(leaves: dict[str, Any]) -> Iterator[str]:
     # The model's constructor checks its options.
     if not is_model_option(key) and not row.admits(leaves[key]):
       yield refusal(f"config.{key}", leaves[key], row.allowed)
+
+  for key, value in leaves.items():
+    if option_row(key) and not is_json(value):
+      allowed = "a number, string, bool or none, or a tuple or group of these"
+      yield refusal(f"config.{key}", value, allowed)
 
 
 def _device_problems(
@@ -139,40 +154,46 @@ def _sharpness_problems(leaves: dict[str, Any], _: int) -> Iterator[str]:
 
 
 def _model_problems(leaves: dict[str, Any], _: int) -> Iterator[str]:
+  """Of a registered model, whose constructor knows its options."""
   from forgetsam import models
 
   name = leaves["model.name"]
-  if name not in models.names():
-    yield refusal(
-      "config.model.name", name, "one of " + ", ".join(models.names())
-    )
+  if is_module_attribute(name):
     return
-  options = {
-    key.removeprefix("model."): value
+  if name not in models.names():
+    allowed = f"one of {', '.join(models.names())}, or module:attribute"
+    yield refusal("config.model.name", name, allowed)
+    return
+  given = {
+    key: value
     for key, value in leaves.items()
-    if is_model_option(key) and value is not None
+    if option_row(key) is OPTIONS["model.options"]
+    or (is_model_option(key) and value is not None)
   }
-  try:  # the constructor knows its options; the classes do not matter here
+  options = {key.rpartition(".")[2]: value for key, value in given.items()}
+  try:  # the classes do not matter here
     models.create(name, 2, **options)
   except ValueError as together:
-    alone = list(_options_refused_alone(name, options))
-    chosen = ", ".join(f"config.model.{k}={v!r}" for k, v in options.items())
+    alone = list(_options_refused_alone(name, given))
+    chosen = ", ".join(f"config.{k}={v!r}" for k, v in given.items())
     yield from alone or [f"{chosen} are refused\n  allowed: {together}"]
 
 
-def _options_refused_alone(name: str, options: dict[str, Any]) -> Iterator[str]:
+def _options_refused_alone(name: str, given: dict[str, Any]) -> Iterator[str]:
   from forgetsam import models
 
-  for key, value in options.items():
+  for key, value in given.items():
     try:
-      models.create(name, 2, **{key: value})
+      models.create(name, 2, **{key.rpartition(".")[2]: value})
     except ValueError as error:
-      yield refusal(f"config.model.{key}", value, str(error))
+      yield refusal(f"config.{key}", value, str(error))
 
 
 def _data_problems(leaves: dict[str, Any], _: int) -> Iterator[str]:
   from forgetsam import data
 
+  if is_module_attribute(leaves["data.name"]):
+    return
   try:
     data.check_available(leaves["data.name"], leaves["data.dir"])
   except data.DatasetNotFoundError as error:

@@ -16,7 +16,13 @@ from forgetsam.experiment.config._errors import (
   refusal,
 )
 from forgetsam.experiment.config._json import leaves
-from forgetsam.experiment.config._keys import KEYS, is_optional
+from forgetsam.experiment.config._keys import KEYS
+from forgetsam.experiment.config._options import (
+  is_optional,
+  option_row,
+  parse_option,
+  set_option,
+)
 from forgetsam.experiment.config._process_flags import (
   ProcessFlags,
   define_process_flags,
@@ -148,6 +154,10 @@ def apply_overrides(
     match = _OVERRIDE.match(argument)
     assert match is not None  # the caller chose the arguments by this pattern
     key, value = f"config.{match['key']}", match["value"]
+    if option_row(match["key"]):
+      parsed = parse_option(key, value, negated=match[1] is not None)
+      set_option(config, match["key"], parsed)
+      continue
     if key not in known:
       hint = f"no such key; {closest(key, known)}"
       raise ConfigError(refusal(key, value, hint))

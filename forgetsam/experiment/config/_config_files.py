@@ -65,7 +65,11 @@ def load_config_file(argument: str) -> config_dict.ConfigDict:
     found = type(config).__name__
     allowed = f"a file whose get_config returns a ConfigDict, not a {found}"
     raise ConfigError(refusal("--config", argument, allowed))
-  return typed_config(config)
+  config = typed_config(config)
+  if config.get("modules") is None and "modules" in config:
+    folder = path_of_flag("--config", file).resolve().parent
+    config.modules = (str(folder),)
+  return config
 
 
 def _beside(path: Path, name: str) -> str:

@@ -33,7 +33,7 @@ def cause(error: BaseException, place: str | Path | None) -> str:
   where = ""
   if lines:
     file = Path(lines[-1].filename).name
-    where = f" in line {lines[-1].lineno} of {file}"
+    where = f" in {file}, line {lines[-1].lineno}"
   return f"fails{where}: {type(error).__name__}: {error}"
 
 

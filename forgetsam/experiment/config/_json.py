@@ -11,6 +11,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from ml_collections import config_dict
 
 from forgetsam.experiment.config._keys import KEYS
+from forgetsam.experiment.config._options import with_groups
 
 # No run was ever without; a `config.json` that lacks them is damaged.
 _ALWAYS_THERE = ("data.name", "model.name")
@@ -34,7 +35,7 @@ def config_from_dict(values: Mapping[str, Any]) -> config_dict.ConfigDict:
   """
   flat = flatten_dict(dict(values), sep=".")
   restored = {key: _restored(key, value) for key, value in flat.items()}
-  return config_dict.ConfigDict(unflatten_dict(restored, sep="."))
+  return with_groups(config_dict.ConfigDict(unflatten_dict(restored, sep=".")))
 
 
 def with_absent(
@@ -65,7 +66,11 @@ def _as_json(value: Any) -> Any:
 def _restored(key: str, value: Any) -> Any:
   if value is None and key in KEYS:
     return config_dict.placeholder(KEYS[key].rule.kind)
-  return tuple(value) if isinstance(value, list) else value
+  return _as_tuple(value)
+
+
+def _as_tuple(value: Any) -> Any:
+  return tuple(map(_as_tuple, value)) if isinstance(value, list) else value
 
 
 def typed_config(config: config_dict.ConfigDict) -> config_dict.ConfigDict:
@@ -82,7 +87,7 @@ def typed_config(config: config_dict.ConfigDict) -> config_dict.ConfigDict:
     holder = functools.reduce(operator.getitem, parents, config)
     if holder.get_type(name) is type(None):
       holder[name] = _restored(key, value)
-  return config
+  return with_groups(config)
 
 
 def _binding(values: Mapping[str, Any]) -> dict[str, Any]:

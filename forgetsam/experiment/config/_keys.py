@@ -10,6 +10,7 @@ from typing import Any
 from flax.traverse_util import flatten_dict
 
 from forgetsam.experiment.config._measuring_keys import MEASURING
+from forgetsam.experiment.config._modules import is_module_attribute
 from forgetsam.experiment.config._rules import (
   BELOW_ONE,
   COUNT,
@@ -23,6 +24,7 @@ from forgetsam.experiment.config._rules import (
   Key,
   Rule,
   choice,
+  component,
   integer,
   interval,
   path,
@@ -67,6 +69,19 @@ def _perturbing(**rows: Key) -> dict[str, Key]:
   return _group(rows, perturbs=True)
 
 
+_FOLDERS = Rule(
+  tuple,
+  "a tuple of folders",
+  lambda v: bool(v) and all(isinstance(f, str) and f for f in v),
+)
+_OPTIMIZER = Rule(
+  str,
+  "adamw, sgdw, another optimizer of optax, or module:attribute",
+  lambda v: v.isidentifier() or is_module_attribute(v),
+  ("adamw", "sgdw"),
+)
+
+
 _TABLE: dict[str, Any] = {
   "seed": _number(
     0, SEED, "Seed of initialisation, data order, dropout and noise"
@@ -89,8 +104,15 @@ _TABLE: dict[str, Any] = {
     "Examples that share a delta (m); none: a device's whole share",
     tie_break=-4,
   ),
+  "modules": _free(
+    None, _FOLDERS, "Where module:attribute names are looked for first"
+  )._replace(tuned=False, absent=None),
   "model": {
-    "name": Key("mlp", text("the name of a registered model"), "Architecture"),
+    "name": Key(
+      "mlp",
+      text("the name of a registered model, or module:attribute"),
+      "Architecture",
+    ),
     "hidden": _option(tuple, "Widths of the mlp's hidden layers"),
     "activation": _option(str, "Activation of the mlp: gelu, relu or tanh"),
     "widths": _option(tuple, "Channels of the cnn's convolutions"),
@@ -129,17 +151,22 @@ _TABLE: dict[str, Any] = {
     flip=Key(False, FLAG, "Mirror training images at random"),
     crop_padding=Key(0, integer(0), "Pixels to shift training images by"),
   ),
+  "augmentation": {
+    "name": Key(
+      "none", component("none"), "Change to training images", absent="none"
+    ),
+  },
   "loss": {
     "name": Key(
       "softmax_cross_entropy",
-      choice("softmax_cross_entropy", "sigmoid_cross_entropy"),
+      component("softmax_cross_entropy", "sigmoid_cross_entropy"),
       "Training loss",
     ),
     "label_smoothing": _number(0.0, BELOW_ONE, "Weight of uniform labels"),
   },
   "ascent": _perturbing(
     name=_switch(
-      "loss", choice("loss", "output_bias_forgetting"), "Ascent objective"
+      "loss", component("loss", "output_bias_forgetting"), "Ascent objective"
     ),
     lam=_number(None, BELOW_ONE, "OBF's lambda; none: 1 / classes"),
     gamma=_number(1.0, UP_TO_ONE, "OBF's gamma"),
@@ -153,7 +180,7 @@ _TABLE: dict[str, Any] = {
   "perturbation": _perturbing(
     name=Key(
       "none",
-      choice("none", "sam", "asam", "random", "momentum", "friendly_sam"),
+      component("none", "sam", "asam", "random", "momentum", "friendly_sam"),
       "From ascent gradient to delta, the offset of the weights",
     ),
     rho=_number(0.05, NOT_NEGATIVE, "Radius of delta", turn=1),
@@ -167,7 +194,9 @@ _TABLE: dict[str, Any] = {
     ),
     decay=_number(0.9, BELOW_ONE, "Decay of friendly_sam's mean gradient"),
     rho_schedule=Key(
-      "constant", choice("constant", "lr_proportional"), "Radius over training"
+      "constant",
+      component("constant", "lr_proportional"),
+      "Radius over training",
     ),
     rho_min=_number(0.0, NOT_NEGATIVE, "Radius at the smallest learning rate"),
     eta=_number(0.0, NOT_NEGATIVE, "Added to |w| in asam"),
@@ -184,7 +213,7 @@ _TABLE: dict[str, Any] = {
   "combine": _perturbing(
     name=_switch(
       "none",
-      choice("none", "surrogate_gap", "weighted"),
+      component("none", "surrogate_gap", "weighted"),
       "Descent gradient from ascent and perturbed gradient",
     ),
     alpha=_number(0.1, FINITE, "Weight of surrogate_gap (GSAM)"),
@@ -192,10 +221,10 @@ _TABLE: dict[str, Any] = {
     gamma=_number(0.9, BELOW_ONE, "Weight of sharpness in weighted (WSAM)"),
   ),
   "optimizer": {
-    "name": Key("adamw", choice("adamw", "sgdw"), "Optimizer"),
+    "name": Key("adamw", _OPTIMIZER, "Optimizer"),
     "learning_rate": _number(1e-3, POSITIVE, "Peak learning rate", turn=3),
     "weight_decay": _number(0.0, NOT_NEGATIVE, "Decoupled decay", turn=2),
-    "momentum": _number(0.9, BELOW_ONE, "Momentum of sgdw"),
+    "momentum": _number(0.9, BELOW_ONE, "Momentum, where it takes one"),
     "clip": _number(None, POSITIVE, "Largest gradient norm; none: any"),
     "shrink_and_perturb": _number(
       None,
@@ -205,9 +234,21 @@ _TABLE: dict[str, Any] = {
     "shard_state": Key(False, FLAG, "Shard the state over devices (ZeRO-1)"),
   },
   "schedule": {
-    "name": Key("cosine", choice("cosine", "linear"), "Learning rate's decay"),
+    "name": Key(
+      "cosine",
+      component("cosine", "linear", "constant", "wsd"),
+      "Learning rate over training",
+    ),
     "warmup_epochs": Key(1.0, NOT_NEGATIVE, "Epochs of linear warm-up from 0"),
     "min_learning_rate": _number(0.0, NOT_NEGATIVE, "Learning rate at the end"),
+  },
+  "metric": {
+    "name": Key(
+      "classification",
+      component("classification"),
+      "Scores beside the loss",
+      absent="classification",
+    ),
   },
   "evaluation": _data(
     every_epochs=Key(1, COUNT, "Epochs between evaluations"),
@@ -232,13 +273,3 @@ _TABLE: dict[str, Any] = {
 }
 
 KEYS: Mapping[str, Key] = flatten_dict(_TABLE, sep=".")
-
-
-def is_model_option(key: str) -> bool:
-  """Whether the key is an option that the chosen model defines."""
-  return key.startswith("model.") and key != "model.name"
-
-
-def is_optional(key: str) -> bool:
-  """Whether the key may be none; a model's own default then holds."""
-  return is_model_option(key) or (key in KEYS and KEYS[key].default is None)

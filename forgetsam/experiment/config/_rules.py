@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from forgetsam._paths import local_path, scheme_of
+from forgetsam.experiment.config._modules import is_module_attribute
 
 # JAX's integers hold less than this, and its float32 numbers at most that.
 _INT_LIMIT, _LARGEST = 2**31, 3.4e38
@@ -96,6 +97,16 @@ def choice(*names: str) -> Rule:
   """One of several names."""
   allowed = "one of " + ", ".join(names)
   return Rule(str, allowed, lambda v: v in names, names)
+
+
+def component(*names: str) -> Rule:
+  """A built-in name, or one in a module."""
+  allowed = f"one of {', '.join(names)}, or module:attribute"
+
+  def accepts(value: str) -> bool:
+    return value in names or is_module_attribute(value)
+
+  return Rule(str, allowed, accepts, names)
 
 
 def words(allowed: str, *names: str) -> Rule:

@@ -104,7 +104,7 @@ def _measurer(
   )
   if config.init_from is not None:  # the control is what training began with
     record.check_start(config.init_from, tree_sha256(untrained))
-  offsets = build_offsets(config)
+  offsets = build_offsets(config, run.sources.num_classes)
 
   def measure(checkpoint: Variables) -> dict[str, Any]:
     return {
@@ -206,7 +206,7 @@ def _of_offset(
       examples["train"],
       examples["held_out"],
       **draws,
-      loss=build_loss(config),
+      loss=build_loss(config, run.sources.num_classes),
     ),
   }
   batch = tuple(x[: options.micro_batch_size] for x in examples["train"])

@@ -79,7 +79,7 @@ def _measurer(
   forward: Any = models.forward(run.model)
   clean = config.copy_and_resolve_references()
   clean.loss.label_smoothing = 0.0
-  loss = build_loss(clean)
+  loss = build_loss(clean, run.sources.num_classes)
   signal = fs.pseudo_loss(fs.output_bias_forgetting())
 
   def measure(name: str, checkpoint: Variables) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from forgetsam.experiment.config import (
   differing_keys,
   refusal,
   with_absent,
+  with_found_modules,
 )
 from forgetsam.experiment.run._processes import on_main
 
@@ -137,7 +138,8 @@ def claim_workdir(workdir: Path, config: config_dict.ConfigDict) -> None:
   if (workdir / CONFIG).exists():
     return
   try:
-    write_json(workdir / CONFIG, config_to_dict(config))
+    values = config_to_dict(with_found_modules(config))
+    write_json(workdir / CONFIG, values)
   except OSError as error:
     raise _unusable(workdir, error) from error
 

@@ -104,10 +104,10 @@ def test_a_users_module_before_a_librarys(
     ("faults.absent:x", "'faults.absent' is neither"),
     ("faults:fcal", "no 'fcal'; the closest name is focal"),
     ("faults:focal.deep", "a name in faults.focal, which has no 'deep'"),
-    ("broken:x", "broken in {folder} fails in line 2 of broken.py: ZeroDiv"),
+    ("broken:x", "broken in {folder} fails in broken.py, line 2: ZeroDiv"),
     ("unwritten:x", "fails: SyntaxError"),
-    ("needy:x", "fails in line 1 of needy.py: ModuleNotFoundError.*nowhere"),
-    ("leaves:x", "fails in line 1 of leaves.py: SystemExit: 3"),
+    ("needy:x", "fails in needy.py, line 1: ModuleNotFoundError.*nowhere"),
+    ("leaves:x", "fails in leaves.py, line 1: SystemExit: 3"),
   ],
 )
 def test_what_is_not_there_is_said(name: str, said: str, tmp_path: Path):

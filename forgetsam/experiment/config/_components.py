@@ -1,0 +1,265 @@
+"""From the names of a configuration to the components that they choose.
+
+A name is built in, or `module:attribute`. Of either, the attribute is a
+factory, and is called with the options and with those of the offered arguments
+that its signature names. A function that these do not complete is the component
+itself, where the kind has functions. An instance is taken as it is.
+"""
+
+import functools
+import inspect
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from ml_collections import config_dict
+
+from forgetsam.experiment.config._errors import (
+  ConfigError,
+  cause,
+  closest,
+  refusal,
+)
+from forgetsam.experiment.config._keys import KEYS
+from forgetsam.experiment.config._kinds import KINDS, Kind
+from forgetsam.experiment.config._modules import (
+  find_attribute,
+  folders_of,
+  is_module_attribute,
+)
+
+_ANY = inspect.Parameter("options", inspect.Parameter.VAR_KEYWORD)
+
+
+class _Call(NamedTuple):
+  """A component as it is named, and the arguments that it is given."""
+
+  name: str
+  found: Any
+  is_made: bool  # an instance
+  options: dict[str, Any]
+  parameters: dict[str, inspect.Parameter]
+  takes_any: bool  # **options
+  arguments: dict[str, Any]
+
+  def missing(self) -> list[str]:
+    """Arguments that the signature requires, and nothing gives."""
+    required = {
+      name: p for name, p in self.parameters.items() if p.default is p.empty
+    }
+    return [
+      name
+      for name, p in required.items()
+      if name not in self.arguments or p.kind is p.POSITIONAL_ONLY
+    ]
+
+
+def build_component(
+  config: config_dict.ConfigDict, kind: str, **offers: Any
+) -> Any:
+  """Builds the component of a kind that a configuration names.
+
+  Args:
+    config: a checked configuration; its numbers may be traced.
+    kind: a key of `KINDS`.
+    **offers: the arguments that the program has for it, as the kind lists them.
+
+  Returns:
+    The component; None where the name is none.
+
+  Raises:
+    ConfigError: the name, or what it makes, is refused.
+  """
+  row = KINDS[kind]
+  call = _call(config, row, offers)
+  result = call.found if call.is_made else _made(row, call)
+  if result is not None and not row.fits(result):
+    allowed = (
+      f"the name of {row.noun}, or of what makes one; this makes "
+      f"{type(result).__name__} {str(result)[:60]!r}"
+    )
+    raise ConfigError(refusal(f"config.{row.key}", call.name, allowed))
+  return result
+
+
+def component_problems(config: config_dict.ConfigDict) -> Iterator[str]:
+  """Yields a refusal for each component that cannot be built."""
+  for kind, row in KINDS.items():
+    foreign = is_module_attribute(_read(config, row.key))
+    if kind in ("model", "data") and not foreign:
+      continue  # their own checks know the names
+    try:
+      call = _call(config, row, row.offers)
+      problems = list(_option_problems(config, row, call))
+      problems += _idle_problems(config, row, call, foreign)
+      yield from problems
+      if not problems and kind != "data":
+        _check_made(kind, call, build_component(config, kind, **row.offers))
+    except ConfigError as error:
+      yield str(error)
+
+
+def chosen_options(
+  config: config_dict.ConfigDict, group: str
+) -> dict[str, Any]:
+  """The free options of a group, with lists as tuples."""
+  *parents, name = group.split(".")
+  holder = functools.reduce(getattr, parents, config)
+  found = getattr(holder, name, None) or {}
+  return {key: _plain(value) for key, value in found.items()}
+
+
+def with_found_modules(
+  config: config_dict.ConfigDict,
+) -> config_dict.ConfigDict:
+  """The configuration with the folders of its modules, found in this place.
+
+  Args:
+    config: a checked configuration.
+
+  Returns:
+    A copy from which another working directory finds the same modules.
+  """
+  names = [_read(config, row.key) for row in KINDS.values()]
+  found = folders_of(names, config.modules)
+  config = config.copy_and_resolve_references()
+  config.modules = found or None
+  return config
+
+
+def _plain(value: Any) -> Any:
+  if isinstance(value, Mapping | config_dict.ConfigDict):
+    return {k: _plain(v) for k, v in value.items()}
+  if isinstance(value, list | tuple):
+    return tuple(map(_plain, value))
+  return value
+
+
+def _read(config: config_dict.ConfigDict, key: str) -> Any:
+  return functools.reduce(getattr, key.split("."), config)
+
+
+def _find(config: config_dict.ConfigDict, row: Kind) -> tuple[str, Any]:
+  name, key = _read(config, row.key), f"config.{row.key}"
+  if is_module_attribute(name):
+    return name, find_attribute(key, name, config.modules)
+  builtin = row.builtin()
+  if name not in builtin:
+    allowed = f"{KEYS[row.key].allowed}; {closest(name, builtin, 'name')}"
+    raise ConfigError(refusal(key, name, allowed))
+  return name, builtin[name]
+
+
+def _call(
+  config: config_dict.ConfigDict, row: Kind, offers: Mapping[str, Any]
+) -> _Call:
+  """Collects the arguments that the signature names, and the options."""
+  name, found = _find(config, row)
+  options = chosen_options(config, row.options)
+  is_made = not callable(found) or (not row.takes and row.fits(found))
+  if is_made:
+    return _Call(name, found, True, options, {}, False, {})
+  try:
+    parameters = dict(inspect.signature(found).parameters)
+  except (TypeError, ValueError):  # some builtins have none
+    parameters = {"options": _ANY}
+  takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+  parameters = {
+    n: p
+    for n, p in parameters.items()
+    if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)
+  }
+  if {"parent", "name"} <= parameters.keys():  # of Linen
+    del parameters["parent"], parameters["name"]
+  arguments: dict[str, Any] = {}
+  for argument in [*parameters, *(row.gives if takes_any else ())]:
+    if argument in offers:
+      arguments[argument] = offers[argument]
+    elif argument in row.gives:
+      key = row.gives[argument]
+      if argument not in parameters and KEYS[key].default is not None:
+        continue  # **options has what was set
+      if (value := _read(config, key)) is not None:
+        arguments[argument] = value
+  arguments |= {
+    n: v for n, v in options.items() if n in parameters or takes_any
+  }
+  return _Call(name, found, False, options, parameters, takes_any, arguments)
+
+
+def _made(row: Kind, call: _Call) -> Any:
+  """Calls the factory, or binds the arguments of the component itself."""
+  key, found = f"config.{row.key}", call.found
+  if missing := call.missing():
+    if row.takes and not inspect.isclass(found):
+      try:
+        inspect.signature(found).bind(*row.takes, **call.arguments)
+        return functools.partial(found, **call.arguments)
+      except TypeError:
+        pass
+    raise ConfigError(
+      f"config.{row.options}.{missing[0]} is missing\n  allowed: a value: "
+      f"{call.name} needs it, and no key gives it"
+    )
+  try:
+    return found(**call.arguments)
+  except ConfigError:
+    raise
+  except Exception as error:
+    allowed = f"what can be built; {call.name} {cause(error, None)}"
+    raise ConfigError(refusal(key, call.name, allowed)) from error
+
+
+def _option_problems(
+  config: config_dict.ConfigDict, row: Kind, call: _Call
+) -> Iterator[str]:
+  known = [n for n in call.parameters if n not in row.offers]
+  for option, value in call.options.items():
+    key = f"config.{row.options}.{option}"
+    if call.is_made:
+      yield refusal(key, value, f"left out: {call.name} is made already")
+    elif option not in call.parameters and not call.takes_any:
+      hint = closest(option, known, "option") if known else "it has none"
+      yield refusal(key, value, f"an option of {call.name}; {hint}")
+    elif option in row.offers:
+      yield refusal(key, value, f"left out: training gives {call.name} its own")
+    elif option in row.gives:
+      other = row.gives[option]
+      if (twice := _read(config, other)) != KEYS[other].default:
+        allowed = f"left out where config.{other}={twice!r} gives it"
+        yield refusal(key, value, allowed)
+
+
+def _idle_problems(
+  config: config_dict.ConfigDict, row: Kind, call: _Call, foreign: bool
+) -> Iterator[str]:
+  """What is set, and what this component does not read."""
+  if call.takes_any or call.name in row.ignores:
+    return
+  if not foreign and row.key not in ("optimizer.name", "schedule.name"):
+    return
+  for key in dict.fromkeys(row.gives.values()):
+    names = [n for n, k in row.gives.items() if k == key]
+    value, default = _read(config, key), KEYS[key].default
+    idle = not (set(names) & call.parameters.keys() or key in row.ignores)
+    if idle and value not in (default, 0):
+      allowed = f"{default} or 0" if default else f"{default}"
+      allowed += f" where config.{row.key}={call.name}: it takes no {names[0]}"
+      yield refusal(f"config.{key}", value, allowed)
+
+
+def _check_made(kind: str, call: _Call, made: Any) -> None:
+  """Refuses optimizers of optax that need more than gradients."""
+  if kind != "optimizer" or is_module_attribute(call.name):
+    return
+  params = {"kernel": jnp.zeros((2, 2))}
+  try:
+    jax.eval_shape(lambda p: made.update(p, made.init(p), p), params)
+  except Exception as error:
+    allowed = (
+      f"an optimizer that takes gradients alone; this one {cause(error, None)}"
+    )
+    raise ConfigError(
+      refusal("config.optimizer.name", call.name, allowed)
+    ) from error

@@ -1,0 +1,238 @@
+"""The kinds of components: their built-in names, and what each is given."""
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import optax
+
+from forgetsam import _schedules
+from forgetsam._ascent import loss_ascent, output_bias_forgetting
+from forgetsam._losses import sigmoid_cross_entropy, softmax_cross_entropy
+from forgetsam._optimizers import sgdw
+from forgetsam.experiment.config._keys import KEYS
+from forgetsam.experiment.config._options import is_model_option
+from forgetsam.perturbations import (
+  asam,
+  friendly_sam,
+  momentum_ascent,
+  random_perturbation,
+  sam,
+  surrogate_gap,
+  weighted,
+)
+
+Factory = Callable[..., Any]
+
+
+class Kind(NamedTuple):
+  """A key that names a component, and the arguments that it may have.
+
+  Attributes:
+    key: the name's key.
+    options: the group of its free options.
+    builtin: gives the factories by name.
+    gives: the arguments that a factory has from other keys, where it names
+      them.
+    offers: those that it has from the program, with examples for checks.
+    takes: the arguments of the component itself, which may be a function.
+    noun: what the component is.
+    fits: whether something is one.
+    ignores: the names whose components may leave keys in `gives` unread, and
+      the keys that all may.
+  """
+
+  key: str
+  options: str
+  builtin: Callable[[], Mapping[str, Factory]]
+  gives: Mapping[str, str] = {}
+  offers: Mapping[str, Any] = {}
+  takes: tuple[str, ...] = ()
+  noun: str = "a function"
+  fits: Callable[[Any], bool] = callable
+  ignores: tuple[str, ...] = ()
+
+
+def _is_transform(value: Any) -> bool:
+  return isinstance(value, optax.GradientTransformation)
+
+
+def _is_model(value: Any) -> bool:
+  from flax import linen, nnx
+
+  return isinstance(value, linen.Module | nnx.Module)
+
+
+def _nothing() -> None:
+  """The choice of none."""
+
+
+def _models() -> dict[str, Factory]:
+  from forgetsam import models
+
+  return {n: functools.partial(models.create, n) for n in models.names()}
+
+
+def _constant(rho: Any) -> optax.Schedule:
+  return optax.constant_schedule(rho)
+
+
+def _lr_proportional(
+  learning_rate: optax.Schedule,
+  rho: Any,
+  rho_min: Any,
+  lr_max: Any,
+  lr_min: Any,
+) -> optax.Schedule:
+  return _schedules.lr_proportional_rho(
+    learning_rate, rho, rho_min, lr_max, lr_min
+  )
+
+
+@functools.cache
+def _optimizers() -> dict[str, Factory]:
+  """All of optax that has a learning rate, and ours."""
+  found_in_optax = {
+    name: found
+    for module in (optax.contrib, optax)
+    for name, found in vars(module).items()
+    if inspect.isfunction(found)
+    and not name.startswith("_")
+    and "learning_rate" in inspect.signature(found).parameters
+  }
+  return {**found_in_optax, "sgdw": sgdw}
+
+
+_RATE = optax.constant_schedule(1e-3)
+_PEAK = "optimizer.learning_rate"
+_LOW = "schedule.min_learning_rate"
+_TRANSFORM = "an optax.GradientTransformation"
+
+KINDS: Mapping[str, Kind] = {
+  "model": Kind(
+    "model.name",
+    "model.options",
+    _models,
+    {key.removeprefix("model."): key for key in KEYS if is_model_option(key)},
+    {"num_classes": 2},
+    noun="a Linen or NNX module",
+    fits=_is_model,
+  ),
+  "augmentation": Kind(
+    "augmentation.name",
+    "augmentation.options",
+    lambda: {"none": _nothing},
+    takes=("images", "key"),
+  ),
+  "loss": Kind(
+    "loss.name",
+    "loss.options",
+    lambda: {
+      "softmax_cross_entropy": softmax_cross_entropy,
+      "sigmoid_cross_entropy": sigmoid_cross_entropy,
+    },
+    {"label_smoothing": "loss.label_smoothing"},
+    {"num_classes": 2},
+    takes=("logits", "labels"),
+  ),
+  "ascent": Kind(
+    "ascent.name",
+    "ascent.options",
+    lambda: {
+      "loss": loss_ascent,
+      "output_bias_forgetting": output_bias_forgetting,
+    },
+    {name: f"ascent.{name}" for name in ("lam", "gamma", "activation")},
+    {"loss": softmax_cross_entropy(), "num_classes": 2},
+    takes=("logits", "labels"),
+  ),
+  "perturbation": Kind(
+    "perturbation.name",
+    "perturbation.options",
+    lambda: {
+      "none": _nothing,
+      "sam": sam,
+      "asam": asam,
+      "random": random_perturbation,
+      "momentum": momentum_ascent,
+      "friendly_sam": friendly_sam,
+    },
+    {
+      name: f"perturbation.{name}"
+      for name in ("eta", "magnitude", "sigma", "decay")
+    },
+    {"rho": optax.constant_schedule(0.05), "seed": 0},
+    noun=_TRANSFORM,
+    fits=_is_transform,
+  ),
+  "rho_schedule": Kind(
+    "perturbation.rho_schedule",
+    "perturbation.rho_options",
+    lambda: {"constant": _constant, "lr_proportional": _lr_proportional},
+    {
+      "rho": "perturbation.rho",
+      "rho_min": "perturbation.rho_min",
+      "lr_max": _PEAK,
+      "lr_min": _LOW,
+    },
+    {"learning_rate": _RATE, "num_steps": 1000},
+    takes=("step",),
+    ignores=("perturbation.rho", _PEAK, _LOW),
+  ),
+  "combine": Kind(
+    "combine.name",
+    "combine.options",
+    lambda: {
+      "none": _nothing,
+      "surrogate_gap": surrogate_gap,
+      "weighted": weighted,
+    },
+    {name: f"combine.{name}" for name in ("alpha", "normalized", "gamma")},
+    takes=("ascent_grads", "delta", "grads"),
+  ),
+  "optimizer": Kind(
+    "optimizer.name",
+    "optimizer.options",
+    _optimizers,
+    {
+      "weight_decay": "optimizer.weight_decay",
+      "momentum": "optimizer.momentum",
+    },
+    {"learning_rate": _RATE, "mask": None, "weight_decay_mask": None},
+    noun=_TRANSFORM,
+    fits=_is_transform,
+    ignores=("adamw", "sgdw"),
+  ),
+  "schedule": Kind(
+    "schedule.name",
+    "schedule.options",
+    lambda: {
+      name: getattr(_schedules, name)
+      for name in ("cosine", "linear", "constant", "wsd")
+    },
+    {
+      # optax's names of the peak and of the end, too.
+      **dict.fromkeys(
+        ("learning_rate", "peak_value", "init_value", "value"), _PEAK
+      ),
+      **dict.fromkeys(("min_learning_rate", "end_value"), _LOW),
+      "warmup_steps": "schedule.warmup_epochs",
+    },
+    {
+      "warmup_steps": 100,
+      "steps_per_epoch": 100,
+      **dict.fromkeys(("num_steps", "decay_steps", "transition_steps"), 1000),
+    },
+    takes=("step",),
+    ignores=(_PEAK,),
+  ),
+  "metric": Kind(
+    "metric.name",
+    "metric.options",
+    lambda: {"classification": _nothing},
+    offers={"num_classes": 2},
+    takes=("outputs", "labels", "where"),
+  ),
+  "data": Kind("data.name", "data.options", dict),
+}
