@@ -31,8 +31,9 @@ def epochs(networks: int, m: int) -> tuple[dict[str, Callable[[], None]], int]:
   apply_overrides(config, [f"--config.micro_batch_size={m}"])
   images = build_data(config)
   parts = take_apart(config)
-  program = Program(parts, build_sources(config, images))
-  source = RunBatches(config, images.train)
+  sources = build_sources(config, images)
+  program = Program(parts, sources)
+  source = RunBatches(config, sources.train)
   steps = program.steps_per_epoch
   (xs,) = list(source.chunks(0, steps, steps))
   seeds = [parts.numbers | {"seed": seed} for seed in range(networks)]

@@ -19,6 +19,7 @@ import jax
 import numpy as np
 
 from configs.cheap_fashion_2k import VARIANTS
+from forgetsam.experiment.build import build_sources
 from forgetsam.experiment.config import (
   SweepFlags,
   apply_overrides,
@@ -164,7 +165,8 @@ class _Epochs:
   def __init__(self, config: Any):
     runner = Runner()
     self._program, self._numbers = runner._program(config)
-    self._data = RunBatches(config, runner.images(config).train)
+    sources = build_sources(config, runner.images(config))
+    self._data = RunBatches(config, sources.train)
     steps = self._program.steps_per_epoch
     self._xs = list(
       self._data.chunks(config.seed, self._program.num_steps, steps)

@@ -1,8 +1,8 @@
-"""Image classification sets from TFDS, and the batches made of them.
+"""Data sets, from TFDS or of one's own, and the batches made of them.
 
-`load` holds a set in memory; `stream` reads it from disk as it is needed. Both
-come to `Sources`, whose splits give batches: `in_memory` makes them of what
-`load` gives.
+`load` holds a set in memory; `stream` reads it from disk as it is needed;
+`from_arrays` takes any arrays. All come to `Sources`, whose splits give
+batches: `in_memory` makes them of what `load` and `from_arrays` give.
 """
 
 from forgetsam.data._batches import (
@@ -26,6 +26,7 @@ from forgetsam.data._prepared import check_available, prepared_name
 from forgetsam.data._search import source_directory
 from forgetsam.data._split import ImageData, Split, mislabel
 from forgetsam.data._tensorflow import import_tensorflow
+from forgetsam.data.formats import from_arrays
 from forgetsam.data.streaming import (
   CenterCrop,
   RandomResizedCrop,
@@ -54,6 +55,7 @@ __all__ = [
   "eval_batches",
   "first_batches",
   "first_examples",
+  "from_arrays",
   "import_tensorflow",
   "in_memory",
   "load",

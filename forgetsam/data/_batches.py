@@ -3,7 +3,7 @@
 import dataclasses
 import itertools
 from collections.abc import Iterator, Sequence
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float32, Int32, Int64
@@ -13,6 +13,8 @@ from forgetsam.data._identity import SetIdentity
 Batch = dict[str, np.ndarray]
 Batches = Iterator[Batch]
 PerChannel = float | Sequence[float]
+
+_FLOAT32, _INT32 = np.dtype(np.float32), np.dtype(np.int32)
 
 
 @runtime_checkable
@@ -32,8 +34,8 @@ class BatchSource(Protocol):
     """The classes that occur, where they are known to be a part of all."""
 
   @property
-  def eval_shape(self) -> tuple[int, int, int]:
-    """Height, width and channels of an image in evaluation batches."""
+  def eval_shape(self) -> tuple[int, ...]:
+    """The shape of an image, or another input, in evaluation batches."""
 
   def __len__(self) -> int:
     """The number of examples, unlabelled ones included."""
@@ -60,6 +62,8 @@ class BatchSource(Protocol):
     Returns:
       An iterator over {"image": float32 [b, h, w, c], "label": int32 [b]}, or
       float32 [b, K] in multi-label sets, with b the shard's share of the batch.
+      Of sets that hold no images, inputs and labels are as stored; with weights
+      there is a "mask", as `Split.weights`.
     """
 
   def train_indices(
@@ -91,24 +95,31 @@ class Sources:
   """The splits of a set.
 
   Attributes:
-    name: the TFDS name.
-    num_classes: number of classes K.
-    image_shape: height, width, channels of training images.
+    name: the set's name.
+    num_classes: number of classes K, as in `ImageData`.
+    image_shape: height, width, channels of training images, or the shape of
+      another input.
     train: what to train on; None for sets that only test.
     validation: examples held out of training, or None.
     test: what to test on.
     left_out: number of corrupt examples of all splits that were left out.
     identity: what the set was, where it was read from files.
+    image_dtype: of inputs in batches: float32, or int32 of tokens.
+    label_shape: of an example's label; `()` for one class.
+    label_dtype: int32 for classes, float32 for targets.
   """
 
   name: str
   num_classes: int
-  image_shape: tuple[int, int, int]
+  image_shape: tuple[int, ...]
   train: BatchSource | None
   validation: BatchSource | None
   test: BatchSource
   left_out: int = 0
   identity: SetIdentity | None = None
+  image_dtype: np.dtype[Any] = _FLOAT32
+  label_shape: tuple[int, ...] = ()
+  label_dtype: np.dtype[Any] = _INT32
 
 
 def first_batches(
@@ -129,7 +140,9 @@ def first_batches(
   left = min(count, len(source))
   for batch in itertools.islice(batches, -(-left // batch_size)):
     used = np.arange(batch_size) < left
-    yield {**batch, "mask": batch["mask"] * used}
+    mask = batch["mask"]
+    used = used.reshape(-1, *[1] * (mask.ndim - 1))
+    yield {**batch, "mask": mask * used}
     left -= batch_size
 
 
@@ -144,10 +157,12 @@ def first_examples(
     batch_size: rows to read at a time.
 
   Returns:
-    Float32 images `[n, h, w, c]`, normalised, and their labels.
+    Float32 images `[n, h, w, c]`, normalised, or other inputs as stored, and
+    their labels; examples of weight 0 are left out.
   """
   batches = list(first_batches(source, count, batch_size=batch_size))
-  keep = np.concatenate([batch["mask"] for batch in batches]) > 0
+  mask = np.concatenate([batch["mask"] for batch in batches])
+  keep = np.any(mask.reshape(len(mask), -1) > 0, axis=1)
   images, labels = (
     np.concatenate([batch[name] for batch in batches])[keep]
     for name in ("image", "label")

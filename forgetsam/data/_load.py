@@ -1,22 +1,17 @@
-"""TFDS sets that fit in memory, decoded once."""
+"""Sets that fit in memory, read and decoded once."""
 
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from forgetsam.data._choices import choose
 from forgetsam.data._identity import identify
 from forgetsam.data._prepared import class_features, prepared_builder
 from forgetsam.data._search import PathLike
 from forgetsam.data._split import ImageData, Split, mislabel
-from forgetsam.data._subsets import (
-  Purpose,
-  check_fraction,
-  complement,
-  draws,
-  split_sizes,
-  stratified,
-)
+from forgetsam.data._subsets import check_fraction
 from forgetsam.data.files import decode_split, pixels_fingerprint
+from forgetsam.data.formats import find_files, from_arrays, read_arrays
 
 if TYPE_CHECKING:
   import tensorflow_datasets as tfds
@@ -30,18 +25,22 @@ def load(
   split_seed: int = 0,
   label_noise: float = 0.0,
   train_examples: int | None = None,
+  test: float = 0.2,
 ) -> ImageData:
-  """Decodes an image classification set into memory.
+  """Reads a data set into memory.
 
-  The set needs the features `image`, of one fixed shape, and `label`, and the
-  splits `train` and `test`. First validation examples are held out of `train`,
-  then the training examples are chosen from the rest, then some of their
-  labels are changed. All three depend on `split_seed` alone, and a larger
+  A TFDS set needs the features `image`, of one fixed shape, and `label`, and
+  the splits `train` and `test`. First validation examples are held out of
+  `train`, then the training examples are chosen from the rest, then some of
+  their labels are changed. All three depend on `split_seed` alone, and a larger
   choice contains a smaller one. Test and validation labels stay as they are.
+
+  A set of one's own is an .npz file, or a folder of .npy files, with arrays as
+  `data.from_arrays` takes them; its validation split is used where it has one.
 
   Args:
     name: a TFDS name, such as `digits` (built on first use, offline) or
-      `fashion_mnist`.
+      `fashion_mnist`; or a path, such as `./photos` or `measured.npz`.
     data_dir: the directory that holds prepared sets. None: TFDS's own rules.
     validation: fraction of the `train` split held out, classes in proportion;
       0 holds out nothing.
@@ -50,42 +49,56 @@ def load(
       class, each other class being as likely.
     train_examples: number of training examples, classes in proportion; None
       takes all that are not held out.
+    test: as in `data.from_arrays`, of sets of one's own.
 
   Returns:
     The splits, each in the order of TFDS.
 
   Raises:
     DatasetNotFoundError: where the set is not on this machine.
+    DataError: a file is damaged.
     ValueError: where the set or an argument does not fit.
   """
   if split_seed < 0:
     raise ValueError(f"split_seed={split_seed} must not be negative")
   check_fraction(validation)
+  if (place := find_files(name)) is not None:
+    return from_arrays(
+      read_arrays(place.path),
+      name=str(place.path),
+      validation=validation,
+      test=test,
+      split_seed=split_seed,
+      label_noise=label_noise,
+      train_examples=train_examples,
+    )
   builder = prepared_builder(name, data_dir)
   num_classes, image_shape = _check_features(name, builder.info)
   full = decode_split(builder, "train")
-  test = decode_split(builder, "test")
+  scored = decode_split(builder, "test")
   identity = identify(
     builder.info,
-    {"train": pixels_fingerprint(full), "test": pixels_fingerprint(test)},
+    {"train": pixels_fingerprint(full), "test": pixels_fingerprint(scored)},
   )
-  num_held_out, num_train = split_sizes(len(full), validation, train_examples)
-  held_out, train = None, full
-  if num_held_out:
-    keys = draws(len(full), seed=split_seed, purpose=Purpose.VALIDATION)
-    chosen = stratified(full.labels, num_held_out, keys)
-    held_out = full.take(chosen)
-    train = full.take(complement(len(full), chosen))
-  if train_examples is not None:
-    # Drawn for the whole split: what validation takes does not change the rest.
-    keys = draws(len(full), seed=split_seed, purpose=Purpose.TRAIN_SUBSET)
-    train = train.take(stratified(train.labels, num_train, keys[train.ids]))
+  chosen, held_out = choose(
+    full.labels,
+    validation=validation,
+    split_seed=split_seed,
+    train_examples=train_examples,
+  )
+  train = full.take(chosen)
   if label_noise:
     train = mislabel(
       train, label_noise, num_classes=num_classes, seed=split_seed
     )
   return ImageData(
-    name, num_classes, image_shape, train, held_out, test, identity
+    name,
+    num_classes,
+    image_shape,
+    train,
+    None if held_out is None else full.take(held_out),
+    scored,
+    identity,
   )
 
 

@@ -32,8 +32,8 @@ def train_batches(
   seed: int,
   start_step: int = 0,
   num_steps: int | None = None,
-  mean: PerChannel,
-  std: PerChannel,
+  mean: PerChannel = 0.0,
+  std: PerChannel = 1.0,
   flip: bool = False,
   crop_padding: int = 0,
   shard: tuple[int, int] = (0, 1),
@@ -60,9 +60,12 @@ def train_batches(
     shard: (index, count): yields only the index-th of `count` consecutive
       parts of each batch, and reads no others.
 
+  Inputs that are no images (`Split.has_pixels`) are passed on as they are, and
+  take none of the last four arguments but `shard`.
+
   Returns:
     An iterator over {"image": float32 [b, h, w, c], "label": int32 [b]}, with b
-    the shard's share of the batch.
+    the shard's share of the batch; with weights also "mask".
 
   Raises:
     ValueError: where an argument does not fit.
@@ -70,19 +73,22 @@ def train_batches(
   check_plan(len(split), batch_size, seed, start_step, num_steps, shard)
   if crop_padding < 0:
     raise ValueError(f"crop_padding={crop_padding} must not be negative")
-  channels = split.images.shape[-1]
+  _check_processing(split, mean, std, flip, crop_padding)
+  channels = split.images.shape[-1] if split.has_pixels else 1
   mean_, std_ = channel_statistics(mean, std, channels)
-  images = tf.constant(split.images)
-  labels = tf.constant(split.labels)
+  columns = {n: tf.constant(array) for n, array in _columns(split).items()}
 
   def batch(positions: "tf.Tensor", draws: Any) -> dict[str, "tf.Tensor"]:
-    image = tf.gather(images, positions)
+    rows = {n: tf.gather(column, positions) for n, column in columns.items()}
+    if not split.has_pixels:
+      return rows
+    image = rows["image"]
     if crop_padding:
       image = _augmentation.crop(image, draws.corner, crop_padding)
     if flip:
       image = _augmentation.mirror(image, draws.flip)
     image = (tf.cast(image, tf.float32) / 255.0 - mean_) / std_
-    return {"image": image, "label": tf.gather(labels, positions)}
+    return {**rows, "image": image}
 
   plan = _plan(split, batch_size, seed, start_step, crop_padding, shard)
   batches = plan.map(batch, num_parallel_calls=_THREADS)
@@ -126,8 +132,8 @@ def eval_batches(
   split: Split,
   *,
   batch_size: int,
-  mean: PerChannel,
-  std: PerChannel,
+  mean: PerChannel = 0.0,
+  std: PerChannel = 1.0,
   shard: tuple[int, int] = (0, 1),
 ) -> Batches:
   """Normalised batches of one size that hold every example once, in order.
@@ -142,28 +148,63 @@ def eval_batches(
 
   Returns:
     An iterator over {"image": float32 [b, h, w, c], "label": int32 [b],
-    "mask": float32 [b]}. The mask is 1 for an example and 0 for padding, whose
-    image and label are zeros.
+    "mask": float32 [b]}. The mask is 1 for an example, or its weights, and 0
+    for padding, whose image and label are zeros. Inputs that are no images are
+    as they are.
 
   Raises:
     ValueError: where an argument does not fit.
   """
   rows, start, stop, steps = eval_share(len(split), batch_size, shard)
-  mean_, std_ = channel_statistics(mean, std, split.images.shape[-1])
+  _check_processing(split, mean, std, flip=False, crop_padding=0)
+  channels = split.images.shape[-1] if split.has_pixels else 1
+  mean_, std_ = channel_statistics(mean, std, channels)
+  columns = _columns(split)
 
   def batches() -> Iterator[Batch]:
     for step in range(steps):
-      here = slice(min(start + step * rows, stop), stop)
-      images = split.images[here][:rows].astype(np.float32)
-      labels = split.labels[here][:rows]
-      batch = {
-        "image": (images / np.float32(255) - mean_) / std_,
-        "label": labels,
-        "mask": np.ones(len(labels), np.float32),
-      }
+      first = min(start + step * rows, stop)
+      here = slice(first, min(first + rows, stop))
+      batch = {name: column[here] for name, column in columns.items()}
+      batch.setdefault("mask", np.ones(len(batch["label"]), np.float32))
+      if split.has_pixels:
+        images = batch["image"].astype(np.float32)
+        batch["image"] = (images / np.float32(255) - mean_) / std_
       yield pad_batch(batch, rows)
 
   return batches()
+
+
+def _columns(split: Split) -> dict[str, np.ndarray]:
+  """The arrays that batches are made of, by their names there."""
+  columns = {"image": split.images, "label": split.labels}
+  if split.weights is not None:
+    columns["mask"] = split.weights
+  return columns
+
+
+def _check_processing(
+  split: Split,
+  mean: PerChannel,
+  std: PerChannel,
+  flip: bool,
+  crop_padding: int,
+) -> None:
+  """Refuses what is done to images alone where the inputs are others."""
+  if split.has_pixels:
+    return
+  for name, value, idle in [
+    ("mean", mean, 0.0),
+    ("std", std, 1.0),
+    ("flip", flip, False),
+    ("crop_padding", crop_padding, 0),
+  ]:
+    if np.any(np.asarray(value) != idle):
+      shape = [*split.images.shape]
+      raise ValueError(
+        f"{name}={value} is for images, uint8 [n, height, width, channels];"
+        f" these inputs are {split.images.dtype} {shape}: leave it out"
+      )
 
 
 def _plan(

@@ -17,7 +17,7 @@ from forgetsam.data._split import ImageData, Split
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class MemorySource:
-  """A decoded split and what is done to its images: a `BatchSource`.
+  """A split in memory and what is done to its images: a `BatchSource`.
 
   Attributes:
     split: the examples.
@@ -30,8 +30,8 @@ class MemorySource:
 
   split: Split
   num_classes: int
-  mean: PerChannel
-  std: PerChannel
+  mean: PerChannel = 0.0
+  std: PerChannel = 1.0
   flip: bool = False
   crop_padding: int = 0
 
@@ -46,10 +46,9 @@ class MemorySource:
     return None
 
   @property
-  def eval_shape(self) -> tuple[int, int, int]:
-    """Height, width and channels, as stored."""
-    height, width, channels = self.split.images.shape[1:]
-    return height, width, channels
+  def eval_shape(self) -> tuple[int, ...]:
+    """The shape of an image or another input, as stored."""
+    return self.split.images.shape[1:]
 
   def __len__(self) -> int:
     return len(self.split)
@@ -90,15 +89,16 @@ class MemorySource:
 def in_memory(
   images: ImageData,
   *,
-  mean: PerChannel,
-  std: PerChannel,
+  mean: PerChannel = 0.0,
+  std: PerChannel = 1.0,
   flip: bool = False,
   crop_padding: int = 0,
 ) -> Sources:
   """The splits of a loaded set as sources of batches.
 
   Args:
-    images: a set, as `data.load` gives it.
+    images: a set, as `data.load` or `data.from_arrays` gives it; what follows
+      is for images alone.
     mean: as in `data.train_batches`; of all splits.
     std: as in `data.train_batches`; of all splits.
     flip: as in `data.train_batches`.
@@ -110,13 +110,17 @@ def in_memory(
       split, images.num_classes, mean, std, flip, crop_padding
     )
 
-  held_out = images.validation
+  held_out, train = images.validation, images.train
+  pixels = train.has_pixels
   return Sources(
     images.name,
     images.num_classes,
     images.image_shape,
-    source(images.train),
+    source(train),
     None if held_out is None else source(held_out),
     source(images.test),
     identity=images.identity,
+    image_dtype=np.dtype(np.float32) if pixels else train.images.dtype,
+    label_shape=train.labels.shape[1:],
+    label_dtype=train.labels.dtype,
   )

@@ -19,6 +19,7 @@ from forgetsam.data._search import (
   searched,
   source_directory,
 )
+from forgetsam.data.formats import find_files
 
 if TYPE_CHECKING:
   import tensorflow_datasets as tfds
@@ -40,7 +41,7 @@ def check_available(name: str, data_dir: PathLike | None = None) -> None:
 
   Args:
     name: a TFDS name, with a configuration and a version if need be
-      (`mnist_corrupted/fog:1.0.0`).
+      (`mnist_corrupted/fog:1.0.0`), or a path, as in `data.load`.
     data_dir: the directory that holds prepared sets. None: TFDS's own rules,
       `TFDS_DATA_DIR`, then `~/tensorflow_datasets`.
 
@@ -48,7 +49,7 @@ def check_available(name: str, data_dir: PathLike | None = None) -> None:
     DatasetNotFoundError: names the set, each directory where it was looked for
       and the command that gets it; for names unknown to TFDS, those like it.
   """
-  if find_prepared(name, data_dir) is not None:
+  if find_files(name) is not None or find_prepared(name, data_dir) is not None:
     return
   base = base_name(name)
   if base in OWN_SETS:
@@ -124,12 +125,16 @@ def prepared_builder(
 
 
 def prepared_name(name: str, data_dir: PathLike | None = None) -> str | None:
-  """The name with the version that is found; None where none is prepared.
+  """The name with the version that is found, or a path from the root.
+
+  None where no version is prepared.
 
   Args:
     name: as in `check_available`.
     data_dir: as in `check_available`.
   """
+  if (place := find_files(name)) is not None:
+    return str(place.path)
   builder = find_prepared(name, data_dir)
   return None if builder is None else identify(builder.info, {}).name
 

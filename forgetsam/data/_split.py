@@ -1,9 +1,9 @@
-"""Decoded examples: a split, a set, and labels made wrong on purpose."""
+"""Examples in memory: a split, a set, and labels made wrong on purpose."""
 
 import dataclasses
 
 import numpy as np
-from jaxtyping import Int32, Int64, UInt8
+from jaxtyping import Float32, Int64, Shaped
 
 from forgetsam.data import _subsets
 from forgetsam.data._identity import SetIdentity
@@ -11,45 +11,63 @@ from forgetsam.data._identity import SetIdentity
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Split:
-  """Decoded examples of one split.
+  """Examples of one split.
 
   Attributes:
-    images: grey levels or colours, 0 to 255.
-    labels: class numbers, from 0.
-    ids: each example's position in the original TFDS split, ascending.
+    images: images `[n, height, width, channels]` of uint8, grey levels or
+      colours, which batches hold normalised; or any other inputs, float32 or
+      int32 with a row for each example, which batches hold as they are.
+    labels: class numbers from 0, int32 `[n]`, or of each position `[n, ...]`;
+      or float32 targets `[n, ...]`.
+    ids: each example's position in the original split, ascending.
+    weights: of the examples `[n]` or of the labels, which losses and metrics
+      weigh them by; None weighs all alike.
   """
 
-  images: UInt8[np.ndarray, "n height width channels"]
-  labels: Int32[np.ndarray, " n"]
+  images: Shaped[np.ndarray, "n ..."]
+  labels: Shaped[np.ndarray, "n ..."]
   ids: Int64[np.ndarray, " n"]
+  weights: Float32[np.ndarray, "n ..."] | None = None
 
   def __len__(self) -> int:
     return len(self.labels)
 
+  @property
+  def has_pixels(self) -> bool:
+    """Whether the inputs are images, to be normalised."""
+    return self.images.dtype == np.uint8 and self.images.ndim == 4
+
   def take(self, positions: Int64[np.ndarray, " m"]) -> "Split":
     """The examples at `positions`, in that order, with their ids."""
+    if np.array_equal(positions, np.arange(len(self))):
+      return self
+    weights = self.weights
     return Split(
-      self.images[positions], self.labels[positions], self.ids[positions]
+      self.images[positions],
+      self.labels[positions],
+      self.ids[positions],
+      None if weights is None else weights[positions],
     )
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ImageData:
-  """An image classification set in memory.
+  """A set in memory, of images or of any other examples.
 
   Attributes:
-    name: the TFDS name that it was loaded by.
-    num_classes: number of classes K; labels are 0 to K - 1.
-    image_shape: height, width, channels.
+    name: the name that it was loaded by.
+    num_classes: number of classes K; labels are 0 to K - 1. Of float targets,
+      how many numbers an example has.
+    image_shape: height, width, channels; or the shape of another input.
     train: training examples, without those held out.
-    validation: examples held out of TFDS's `train`, or None.
-    test: TFDS's `test`, in its order.
+    validation: examples held out of training, or None.
+    test: test examples, in their order.
     identity: what the set was, where it was read from files.
   """
 
   name: str
   num_classes: int
-  image_shape: tuple[int, int, int]
+  image_shape: tuple[int, ...]
   train: Split
   validation: Split | None
   test: Split
@@ -77,6 +95,11 @@ def mislabel(
   Raises:
     ValueError: an argument is out of its range.
   """
+  if split.labels.ndim != 1 or split.labels.dtype != np.int32:
+    raise ValueError(
+      f"label_noise={fraction} needs one class for each example; the labels are"
+      f" {split.labels.dtype} {list(split.labels.shape)}"
+    )
   if num_classes < 2:
     raise ValueError(
       f"label_noise={fraction} needs another class to change a label to; the"
@@ -93,4 +116,4 @@ def mislabel(
   labels = _subsets.flip_labels(
     split.labels, fraction, num_classes, example_keys, label_keys
   )
-  return Split(split.images, labels, split.ids)
+  return dataclasses.replace(split, labels=labels)

@@ -16,10 +16,16 @@ _FILES, _EXAMPLES = 16, 512
 
 
 def pixels_fingerprint(split: Split) -> Fingerprint:
-  """Covers every pixel and label, not how they are stored."""
+  """Covers every pixel, or other number, and label; not how they are stored."""
   digest = hashlib.sha256(np.ascontiguousarray(split.images).data)
-  digest.update(split.labels.astype("<i4").data)
-  return {"examples": len(split), "pixels_sha256": digest.hexdigest()}
+  digest.update(np.ascontiguousarray(split.labels).data)
+  if split.weights is not None:
+    digest.update(np.ascontiguousarray(split.weights).data)
+  if split.has_pixels:
+    return {"examples": len(split), "pixels_sha256": digest.hexdigest()}
+  columns = (split.images, split.labels)
+  digest.update(repr([(str(c.dtype), c.shape) for c in columns]).encode())
+  return {"examples": len(split), "arrays_sha256": digest.hexdigest()}
 
 
 def files_fingerprint(

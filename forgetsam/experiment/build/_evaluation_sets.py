@@ -74,13 +74,13 @@ def build_evaluation_sets(
 
 def adapt_to_sets(
   variables: dict[str, Any], model: nn.Module, sets: Sequence[EvaluationSet]
-) -> dict[tuple[int, int, int], dict[str, Any]]:
+) -> dict[tuple[int, ...], dict[str, Any]]:
   """The variables for each shape of images: position embeddings interpolated.
 
   Raises:
     ConfigError: the model cannot take a set's images.
   """
-  adapted: dict[tuple[int, int, int], dict[str, Any]] = {}
+  adapted: dict[tuple[int, ...], dict[str, Any]] = {}
   for name, shape in [
     (n, one.source.eval_shape) for one in sets for n in one.steps
   ]:

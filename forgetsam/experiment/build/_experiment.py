@@ -76,7 +76,7 @@ def _check_counts(config: config_dict.ConfigDict, per_epoch: int) -> None:
 def _check_smallest_pass(
   config: config_dict.ConfigDict,
   model: nn.Module,
-  image_shape: tuple[int, int, int],
+  image_shape: tuple[int, ...],
 ) -> None:
   """Refuses a pass over one example that the model cannot train on."""
   m = config.micro_batch_size or config.batch_size // num_devices()

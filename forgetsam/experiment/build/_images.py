@@ -1,6 +1,7 @@
 """From `config.data` to splits, and to their batches on the devices."""
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import jax
 import numpy as np
@@ -9,7 +10,7 @@ from jaxtyping import Int64
 from ml_collections import config_dict
 
 from forgetsam import data
-from forgetsam.experiment.config import ConfigError, refusal
+from forgetsam.experiment.config import KEYS, ConfigError, refusal
 from forgetsam.experiment.run import on_main, process_shard
 
 Batches = Iterator[dict[str, jax.Array]]
@@ -40,6 +41,7 @@ def build_data(config: config_dict.ConfigDict) -> data.ImageData:
       split_seed=options.split_seed,
       label_noise=options.label_noise,
       train_examples=options.train_examples,
+      test=options.test,
     )
   except (OSError, ValueError) as error:
     raise _cannot_load(config, error) from error
@@ -70,14 +72,7 @@ def build_sources(
     sources = _streamed(config, job)
   else:
     images = build_data(config) if images is None else images
-    _check_channels(config, images.image_shape[-1])
-    sources = data.in_memory(
-      images,
-      mean=options.mean,
-      std=options.std,
-      flip=options.flip,
-      crop_padding=options.crop_padding,
-    )
+    sources = data.in_memory(images, **_processing(config, images))
   if sources.train is None:
     raise ConfigError(
       refusal(
@@ -148,13 +143,29 @@ def _cannot_load(
   )
 
 
-def _check_channels(config: config_dict.ConfigDict, channels: int) -> None:
-  mean = config.data.mean
-  if len(mean) not in (1, channels):
+def _processing(
+  config: config_dict.ConfigDict, images: data.ImageData
+) -> dict[str, Any]:
+  """What is done to images; nothing to inputs that are none."""
+  names = ("mean", "std", "flip", "crop_padding")
+  options = {name: config.data[name] for name in names}
+  if not images.train.has_pixels:
+    for name, value in options.items():
+      if value != (default := KEYS[f"data.{name}"].default):
+        inputs = images.train.images
+        allowed = (
+          f"{default!r} where inputs are no images, uint8 [n, height, width, "
+          f"channels]; these are {inputs.dtype} {list(inputs.shape)}"
+        )
+        raise ConfigError(refusal(f"config.data.{name}", value, allowed))
+    return {}
+  channels = images.image_shape[-1]
+  if len(config.data.mean) not in (1, channels):
     raise ConfigError(
-      f"config.data.mean={mean} does not fit\n"
+      f"config.data.mean={config.data.mean} does not fit\n"
       f"  allowed: one number, or one for each of {channels} channels"
     )
+  return options
 
 
 def build_train_batches(

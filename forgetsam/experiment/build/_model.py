@@ -17,7 +17,7 @@ _AUGMENTATION = 0x617567
 def build_model(
   config: config_dict.ConfigDict,
   num_classes: int,
-  image_shape: tuple[int, int, int] | None = None,
+  image_shape: tuple[int, ...] | None = None,
 ) -> nn.Module:
   """The model that `config.model` describes.
 

@@ -143,6 +143,12 @@ _TABLE: dict[str, Any] = {
     threads=_free(None, COUNT, "Decoding threads; none: one per CPU core"),
     skip_corrupt=Key(False, FLAG, "Find and leave out corrupt streamed images"),
     validation=Key(0.1, BELOW_ONE, "Fraction of the training split held out"),
+    test=Key(
+      0.2,
+      BELOW_ONE,
+      "Fraction to test on, of sets without a test split",
+      absent=0.2,
+    ),
     split_seed=Key(0, SEED, "Seed that chooses the held-out examples"),
     train_examples=Key(None, COUNT, "Training examples to keep; none: all"),
     label_noise=Key(0.0, UP_TO_ONE, "Fraction of training labels to change"),

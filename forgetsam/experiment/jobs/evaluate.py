@@ -99,7 +99,7 @@ def evaluate_run(
 
 
 def _score(
-  variables: dict[tuple[int, int, int], dict[str, Any]],
+  variables: dict[tuple[int, ...], dict[str, Any]],
   sets: list[EvaluationSet],
   batches: Callable[[data.BatchSource], Batches],
   name: str,

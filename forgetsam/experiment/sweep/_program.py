@@ -68,21 +68,20 @@ class RunBatches:
   the positions of its examples alone.
   """
 
-  def __init__(self, config: config_dict.ConfigDict, split: data.Split):
-    options = config.data
-    self._split, self._batch_size = split, config.batch_size
-    self._normal = {"mean": options.mean, "std": options.std}
-    self._augment = {"flip": options.flip, "crop_padding": options.crop_padding}
-    self._gathers = not any(self._augment.values())
+  def __init__(self, config: config_dict.ConfigDict, source: data.MemorySource):
+    self._source, self._batch_size = source, config.batch_size
+    self._gathers = not (source.flip or source.crop_padding)
     self._positions: dict[tuple[int, int], np.ndarray] = {}
     self.resident: dict[str, Array] = {}
     if self._gathers:
-      (batch,) = data.eval_batches(split, batch_size=len(split), **self._normal)
-      self.resident = {k: jnp.asarray(batch[k]) for k in ("image", "label")}
+      (batch,) = source.eval_batches(batch_size=len(source))
+      if source.split.weights is None:
+        del batch["mask"]
+      self.resident = jax.tree.map(jnp.asarray, batch)
 
   def steps_at_once(self, steps_per_epoch: int) -> int:
     """The largest part of an epoch that fits, of those that divide it."""
-    one = 4 * self._split.images[0].size * self._batch_size
+    one = 4 * self._source.split.images[0].size * self._batch_size
     most = steps_per_epoch if self._gathers else max(1, _MOST_BYTES // one)
     parts = range(1, min(most, steps_per_epoch) + 1)
     return max(n for n in parts if steps_per_epoch % n == 0)
@@ -93,13 +92,8 @@ class RunBatches:
       positions = self._all_positions(seed, num_steps)
       yield from positions.reshape(-1, size, self._batch_size)
       return
-    batches = data.train_batches(
-      self._split,
-      batch_size=self._batch_size,
-      seed=seed,
-      num_steps=num_steps,
-      **self._normal,
-      **self._augment,
+    batches = self._source.train_batches(
+      batch_size=self._batch_size, seed=seed, num_steps=num_steps
     )
     for _ in range(num_steps // size):
       steps = [next(batches) for _ in range(size)]
@@ -110,7 +104,7 @@ class RunBatches:
     key = seed, num_steps
     if key not in self._positions:
       self._positions[key] = data.train_positions(
-        len(self._split),
+        len(self._source),
         batch_size=self._batch_size,
         seed=seed,
         start_step=0,
@@ -171,5 +165,5 @@ def _has_convolution(experiment: Experiment) -> bool:
   shape = (1, *experiment.sources.image_shape)
   jaxpr = jax.make_jaxpr(
     lambda image: experiment.model.init(jax.random.key(0), image, train=False)
-  )(jax.ShapeDtypeStruct(shape, "float32"))
+  )(jax.ShapeDtypeStruct(shape, experiment.sources.image_dtype))
   return "conv_general_dilated" in str(jaxpr)

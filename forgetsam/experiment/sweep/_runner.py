@@ -134,7 +134,8 @@ class Runner:
   def _source(self, config: config_dict.ConfigDict) -> RunBatches:
     key = _data_key(config), config.batch_size
     if key not in self._sources:
-      self._sources[key] = RunBatches(config, self.images(config).train)
+      train: Any = build_sources(config, self.images(config)).train
+      self._sources[key] = RunBatches(config, train)
     return self._sources[key]
 
   def _eval_batches(
@@ -143,12 +144,8 @@ class Runner:
     size = config.evaluation.batch_size
     key = _data_key(config), split, size
     if key not in self._batches:
-      batches = data.eval_batches(
-        getattr(self.images(config), split),
-        batch_size=size,
-        mean=config.data.mean,
-        std=config.data.std,
-      )
+      source = getattr(build_sources(config, self.images(config)), split)
+      batches = source.eval_batches(batch_size=size)
       self._batches[key] = [jax.device_put(batch) for batch in batches]
     return self._batches[key]
 

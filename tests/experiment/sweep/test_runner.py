@@ -124,7 +124,7 @@ def test_how_many_steps_go_to_the_device_at_once(
     "forgetsam.experiment.sweep._program._MOST_BYTES", int(limit * step)
   )
   config = tiny_config(data_dir, "plain", data__flip=flip)
-  source = RunBatches(config, Runner().images(config).train)
+  source = RunBatches(config, build_sources(config).train)
   assert source.steps_at_once(6) == expected
 
 
