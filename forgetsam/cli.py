@@ -16,6 +16,7 @@ os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # or it announces itself
 from forgetsam.experiment.config import (
   Command,
   ConfigError,
+  PlotFlags,
   apply_overrides,
   parse_command_line,
   split_config,
@@ -31,7 +32,15 @@ from forgetsam.experiment.run import (
   set_up_logging,
 )
 
-JOBS = ("train", "evaluate", "sharpness", "forgetting", "sweep", "study")
+JOBS = (
+  "train",
+  "evaluate",
+  "sharpness",
+  "forgetting",
+  "sweep",
+  "study",
+  "plot",
+)
 
 
 def main(
@@ -92,6 +101,8 @@ def run_job(command: Command, started: float) -> None:
       _sweep(command)
     elif command.job == "study":
       _study(command)
+    elif command.plot is not None:
+      _plot(command.plot)
     elif command.job == "train":
       _train(command, started)
     else:
@@ -151,3 +162,9 @@ def _study(command: Command) -> None:
   from forgetsam.studies.correlation.job import study
 
   study(command.file or "", command.overrides, command.arms, command.workdir)
+
+
+def _plot(flags: PlotFlags) -> None:
+  from forgetsam.experiment.jobs.plot import plot_runs
+
+  plot_runs(flags)

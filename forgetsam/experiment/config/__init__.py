@@ -37,6 +37,7 @@ from forgetsam.experiment.config._modules import (
   is_module_attribute,
 )
 from forgetsam.experiment.config._options import is_model_option, row_of
+from forgetsam.experiment.config._plot_flags import PlotFlags
 from forgetsam.experiment.config._process_flags import LAUNCHERS, ProcessFlags
 from forgetsam.experiment.config._recipes import (
   VARIANTS,
@@ -53,6 +54,7 @@ __all__ = [
   "Command",
   "ConfigError",
   "Key",
+  "PlotFlags",
   "ProcessFlags",
   "Rule",
   "SweepFlags",

@@ -23,6 +23,11 @@ from forgetsam.experiment.config._options import (
   parse_option,
   set_option,
 )
+from forgetsam.experiment.config._plot_flags import (
+  PlotFlags,
+  define_plot_flags,
+  read_plot_flags,
+)
 from forgetsam.experiment.config._process_flags import (
   ProcessFlags,
   define_process_flags,
@@ -52,6 +57,7 @@ class Command(NamedTuple):
   arms: tuple[str, ...] = ()  # of the study
   processes: ProcessFlags = ProcessFlags()
   compilation_cache: str | None = None  # a folder, "none", or a default one
+  plot: PlotFlags | None = None  # of the plot, which reads many runs
 
 
 def parse_command_line(argv: Sequence[str], jobs: Sequence[str]) -> Command:
@@ -114,6 +120,7 @@ def parse_command_line(argv: Sequence[str], jobs: Sequence[str]) -> Command:
     arms=tuple(values.arms),
     processes=processes,
     compilation_cache=cache,
+    plot=read_plot_flags(values),
   )
 
 
@@ -128,6 +135,7 @@ def _define_flags(jobs: Sequence[str]) -> flags.FlagValues:
     flags.DEFINE_string(name, default, about, flag_values=values)
   flags.DEFINE_list("arms", [], "Arms of --job=study.", flag_values=values)
   define_sweep_flags(values)
+  define_plot_flags(values)
   define_process_flags(values)
   return values
 

@@ -275,6 +275,12 @@ _TABLE: dict[str, Any] = {
   "log": _free_data(
     every_steps=Key(50, COUNT, "Steps between log lines"),
     profile=Key(False, FLAG, "Write a profile of a few steps"),
+    wandb=Key(
+      None,
+      text("a project of Weights & Biases"),
+      "Project of Weights & Biases that metrics also go to",
+      absent=None,
+    ),
   ),
 }
 

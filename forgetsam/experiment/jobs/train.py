@@ -28,14 +28,17 @@ from forgetsam.experiment.run import (
   Preemption,
   Reporter,
   WorkdirLock,
+  Writer,
   as_begun,
   check_jax_settings,
+  check_wandb,
   check_workdir,
   claim_workdir,
   is_main,
   log_stage,
   num_devices,
   on_main,
+  open_writers,
   print_summary,
   read_json,
   tree_sha256,
@@ -67,6 +70,7 @@ def train(
   check_config(config, num_devices())
   config = as_begun(workdir, config)
   on_main(lambda: check_workdir(workdir, config))
+  on_main(lambda: check_wandb(config.log.wandb))
   done = on_main(
     lambda: read_json(
       workdir / SUMMARY,
@@ -102,11 +106,11 @@ def _train(
     # Not before all that may refuse the configuration.
     record.write()
     on_main(lambda: claim_workdir(workdir, config))
+    start = int(state.step) + non_finite.skipped
+    writers: list[Writer] = []  # they are process 0's, and so is its error
+    on_main(lambda: writers.extend(open_writers(workdir, config, start)))
     with Reporter(
-      workdir,
-      int(state.step) + non_finite.skipped,
-      experiment.num_steps,
-      experiment.intervals.log,
+      start, experiment.num_steps, experiment.intervals, writers
     ) as reporter:
       loop = Loop(
         experiment,
@@ -208,6 +212,8 @@ def _final_results(
     )
     best = best._replace(params=params, model_state=model_state)
     test = experiment.evaluate(best, "test")
-    results |= {f"best/test/{name}": value for name, value in test.items()}
-    results["best/step"] = best.step
+    found = {f"best/test/{name}": value for name, value in test.items()}
+    found["best/step"] = best.step
+    reporter.scalars(experiment.num_steps, found)
+    results |= found
   return results

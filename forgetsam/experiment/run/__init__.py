@@ -11,11 +11,18 @@ from forgetsam.experiment.run._jax_settings import (
   check_devices,
   check_jax_settings,
 )
-from forgetsam.experiment.run._metrics import Clock, EpochMeans, read_metrics
+from forgetsam.experiment.run._metrics import Clock, EpochMeans, own_metrics
+from forgetsam.experiment.run._metrics_file import (
+  METRICS,
+  MetricsFile,
+  read_events,
+  read_metrics,
+)
 from forgetsam.experiment.run._non_finite import (
   NonFiniteStepError,
   NonFiniteSteps,
 )
+from forgetsam.experiment.run._pace import Pace
 from forgetsam.experiment.run._preemption import PreemptedError, Preemption
 from forgetsam.experiment.run._processes import (
   is_main,
@@ -25,12 +32,14 @@ from forgetsam.experiment.run._processes import (
 )
 from forgetsam.experiment.run._reporting import (
   Reporter,
+  duration,
   log_stage,
   print_summary,
   set_up_logging,
 )
 from forgetsam.experiment.run._workdir import (
   CHECKPOINTS,
+  CONFIG,
   EVALUATION,
   SUMMARY,
   CheckpointError,
@@ -43,6 +52,13 @@ from forgetsam.experiment.run._workdir import (
   read_json,
   write_json,
 )
+from forgetsam.experiment.run._writers import (
+  Events,
+  Wandb,
+  Writer,
+  check_wandb,
+  open_writers,
+)
 
 if TYPE_CHECKING:
   from forgetsam.experiment.run._checkpoint import Checkpoints, Variables
@@ -51,30 +67,39 @@ if TYPE_CHECKING:
 
 __all__ = [
   "CHECKPOINTS",
+  "CONFIG",
   "EVALUATION",
+  "METRICS",
   "SUMMARY",
   "CheckpointError",
   "Checkpoints",
   "Clock",
   "DataRecord",
   "EpochMeans",
+  "Events",
   "Experiment",
   "Intervals",
   "Loop",
+  "MetricsFile",
   "NonFiniteStepError",
   "NonFiniteSteps",
+  "Pace",
   "PreemptedError",
   "Preemption",
   "Reporter",
   "Variables",
+  "Wandb",
   "WorkdirLock",
+  "Writer",
   "as_begun",
   "check_devices",
   "check_folder",
   "check_jax_settings",
   "check_saved",
+  "check_wandb",
   "check_workdir",
   "claim_workdir",
+  "duration",
   "is_main",
   "joined",
   "keep_compiled_programs",
@@ -83,8 +108,11 @@ __all__ = [
   "log_stage",
   "num_devices",
   "on_main",
+  "open_writers",
+  "own_metrics",
   "print_summary",
   "process_shard",
+  "read_events",
   "read_json",
   "read_metrics",
   "report_failure",

@@ -79,7 +79,8 @@ class Loop:
       if self._pauses(step + 1):
         self._settle(pending, state)
         pending = None
-        self._pause(step + 1, state)
+        with self.reporter.pause(step + 1):
+          self._pause(step + 1, state)
       elif requested:
         self._settle(pending, state)
         self._save(step + 1, state, None)
@@ -169,6 +170,7 @@ class Loop:
       "examples": [len(sources.train), sources.left_out],
       "image_shape": list(sources.image_shape),
     }
+    self.reporter.flush()  # a run that resumes here has these rows
     self.checkpoints.save(state, record, rank, step=done)
 
 

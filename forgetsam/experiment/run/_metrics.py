@@ -1,9 +1,29 @@
-"""Numbers of a run over its steps: time, epoch means, and its event files."""
+"""Numbers of a run over its steps: time, and epoch means."""
 
 import time
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Iterable, Mapping
 from typing import Any
+
+# Beside the metrics of a task: what a step tells of itself, and evaluations of
+# classifiers.
+_OF_STEPS = frozenset(
+  {
+    *("loss", "perturbed_loss", "perturbation_norm"),
+    *("grad_norm", "ascent_grad_norm"),
+    *("learning_rate", "rho", "skipped_steps"),
+    *("accuracy", "top5_accuracy", "ece", "count"),
+  }
+)
+
+
+def own_metrics(names: Iterable[str]) -> list[str]:
+  """The names that every run does not have, in order.
+
+  Example:
+    >>> own_metrics(["loss", "perplexity", "grad_norm"])
+    ['perplexity']
+  """
+  return [name for name in names if name not in _OF_STEPS]
 
 
 class Clock:
@@ -64,29 +84,3 @@ class EpochMeans:
   def record(self) -> dict[str, Any]:
     """The sums as JSON can hold them, without loss."""
     return {"sums": dict(self._sums), "count": self._count}
-
-
-def read_metrics(workdir: Path) -> dict[str, dict[int, float]]:
-  """Reads a run's event files.
-
-  Args:
-    workdir: the run's folder.
-
-  Returns:
-    For each name, such as "train/loss" or "validation/accuracy", the values by
-    step, ascending. Of a step that was taken more than once, the last value.
-  """
-  from tensorboard.backend.event_processing import event_accumulator
-  from tensorboard.util import tensor_util
-
-  events = event_accumulator.EventAccumulator(
-    str(workdir), size_guidance={event_accumulator.TENSORS: 0}
-  ).Reload()
-  found = {}
-  for name in events.Tags()["tensors"]:
-    values = {
-      event.step: float(tensor_util.make_ndarray(event.tensor_proto))
-      for event in events.Tensors(name)
-    }
-    found[name] = dict(sorted(values.items()))
-  return found

@@ -1,18 +1,24 @@
-"""Reports a run: log lines or a progress bar, and TensorBoard's files."""
+"""Reports a run: log lines or a progress bar, and what its files hold."""
 
-import functools
+import contextlib
 import logging
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from absl import flags
 from absl import logging as absl_logging
 from tqdm import tqdm
 
+from forgetsam.experiment.run._metrics import own_metrics
+from forgetsam.experiment.run._pace import Pace
 from forgetsam.experiment.run._processes import is_main
+from forgetsam.experiment.run._writers import Writer
+
+if TYPE_CHECKING:
+  from forgetsam.experiment.run._experiment import Intervals
 
 _LOGGER = logging.getLogger("forgetsam")
 
@@ -43,71 +49,76 @@ def _stage(text: str, seconds: float) -> str:
 
 
 class Reporter:
-  """Writes metrics to TensorBoard and the terminal or log, in process 0 alone.
+  """Writes metrics to files and to the terminal or log, in process 0 alone.
 
   Args:
-    folder: where TensorBoard's events go.
     start: the first step of this session.
     stop: the run's number of steps.
-    every: steps between log lines.
+    intervals: the steps between log lines, evaluations and saves.
+    writers: of the files; empty in other processes.
   """
 
-  def __init__(self, folder: Path, start: int, stop: int, every: int):
+  def __init__(
+    self,
+    start: int,
+    stop: int,
+    intervals: "Intervals",
+    writers: Sequence[Writer] = (),
+  ):
     terminal = sys.stderr.isatty() and is_main()
-    self._folder = folder
+    self._writers = writers
+    # Its own time left would count compilation, and no evaluation to come.
     self._bar = tqdm(
-      total=stop, initial=start, unit="step", disable=not terminal
+      total=stop,
+      initial=start,
+      disable=not terminal,
+      bar_format="{percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt}{postfix}",
     )
-    self._stop, self._every = stop, every
-    # Own code: clu's ReportProgress counts evaluations and compilation as
-    # training, and writes lines of its own.
-    self._last: tuple[int, float] | None = None
+    self._stop, self._every = stop, intervals.log
+    self._pace = Pace(stop, intervals.evaluate, intervals.checkpoint)
 
   def __enter__(self) -> "Reporter":
     return self
 
-  def __exit__(self, *_: object) -> None:
+  def __exit__(self, kind: object, *_: object) -> None:
     self._bar.close()
-    if "_writer" in self.__dict__:
-      self._writer.close()
-
-  @functools.cached_property
-  def _writer(self) -> Any:
-    # The writers import Keras, in seconds: not before the first step runs.
-    from clu import metric_writers
-
-    if not is_main():
-      return metric_writers.MultiWriter([])
-    return metric_writers.SummaryWriter(str(self._folder))
+    for writer in self._writers:
+      writer.close(failed=kind is not None)
 
   def due(self, done: int) -> bool:
     """True where the metrics of the step that ends at `done` are written."""
     return done % self._every == 0 or done == self._stop
 
   def advance(self, done: int) -> None:
-    """Notes that `done` steps are finished."""
+    """Notes that `done` steps are finished; the first of them compiles."""
     self._bar.update(done - self._bar.n)
-    if self._last is None:  # the first step compiles: it sets no rate
-      self._last = done, time.perf_counter()
+    self._pace.begin(done, time.perf_counter())
+
+  @contextlib.contextmanager
+  def pause(self, done: int) -> Iterator[None]:
+    """Times what comes between two steps: it is in no step's time."""
+    began = time.perf_counter()
+    self._pace.steps(done, began)
+    yield
+    self._pace.pause(done, began, time.perf_counter())
 
   def training(self, done: int, metrics: Mapping[str, float]) -> None:
     """Writes a step's metrics, the steps per second and the time left."""
     values = {f"train/{name}": value for name, value in metrics.items()}
-    assert self._last is not None
-    since, start = self._last
-    if done > since:
-      rate = (done - since) / max(time.perf_counter() - start, 1e-9)
-      values["steps_per_second"] = rate
-      values["seconds_left"] = (self._stop - done) / rate
-    self._last = done, time.perf_counter()
-    self._writer.write_scalars(done, values)
-    self._bar.set_postfix(loss=f"{metrics['loss']:.4f}")
+    self._pace.steps(done, time.perf_counter())
+    rate, left = self._pace.rate(), self._pace.left(done)
+    if rate is not None and left is not None:
+      values |= {"steps_per_second": rate, "seconds_left": left}
+    self.scalars(done, values)
+    text = "  ".join([*_columns(metrics), *_pace_columns(rate, left)])
     if self._bar.disable:
-      self._say(f"{self._at(done)}  {_training_columns(values)}")
+      self._say(f"{self._at(done)}  {text}")
+    else:
+      self._bar.set_postfix_str(text)
 
   def probe(self, done: int, values: Mapping[str, Any]) -> None:
     """Writes the forgetting that is measured on the probe."""
-    self._writer.write_scalars(
+    self.scalars(
       done, {f"probe/{name}": float(value) for name, value in values.items()}
     )
 
@@ -115,10 +126,18 @@ class Reporter:
     self, done: int, split: str, metrics: Mapping[str, float]
   ) -> None:
     """Writes a split's metrics."""
-    values = {f"{split}/{name}": value for name, value in metrics.items()}
-    self._writer.write_scalars(done, values)
-    columns = [f"{name} {metrics[name]:.4f}" for name in ("loss", "accuracy")]
-    self._say(f"{self._at(done)}  {'  '.join(columns)}  on {split}")
+    self.scalars(done, {f"{split}/{k}": v for k, v in metrics.items()})
+    self._say(f"{self._at(done)}  {'  '.join(_columns(metrics))}  on {split}")
+
+  def scalars(self, done: int, values: Mapping[str, float]) -> None:
+    """Writes values to the files alone."""
+    for writer in self._writers:
+      writer.write(done, values)
+
+  def flush(self) -> None:
+    """Returns when the files hold what a checkpoint is about to follow."""
+    for writer in self._writers:
+      writer.flush()
 
   def stage(self, text: str, seconds: float) -> None:
     """Says what the run begins to do, as `log_stage`."""
@@ -134,19 +153,26 @@ class Reporter:
     return f"step {done:>{len(str(self._stop))}}/{self._stop}"
 
 
-def _training_columns(values: Mapping[str, float]) -> str:
-  columns = [f"loss {_loss(values['train/loss'])}"]
-  if "train/accuracy" in values:
-    columns.append(f"accuracy {values['train/accuracy']:.3f}")
-  if "train/perturbed_loss" in values:
-    columns.append(f"perturbed {_loss(values['train/perturbed_loss'])}")
-  if skipped := values.get("train/skipped_steps"):
+def _columns(metrics: Mapping[str, float]) -> list[str]:
+  """The metrics that a line has room for."""
+  columns = [f"loss {_loss(metrics['loss'])}"] if "loss" in metrics else []
+  if "accuracy" in metrics:
+    columns.append(f"accuracy {metrics['accuracy']:.4f}")
+  else:
+    own = own_metrics(metrics)[:2]
+    columns += [f"{name} {_loss(metrics[name])}" for name in own]
+  if "perturbed_loss" in metrics:
+    columns.append(f"perturbed {_loss(metrics['perturbed_loss'])}")
+  if skipped := metrics.get("skipped_steps"):
     columns.append(f"skipped {skipped:.0f}")
-  if "steps_per_second" in values:
-    rate, left = values["steps_per_second"], values["seconds_left"]
-    shown = f"{rate:.2g}" if rate < 1 else tqdm.format_sizeof(rate)
-    columns += [f"{shown:>5}/s", f"{_duration(left)} left"]
-  return "  ".join(columns)
+  return columns
+
+
+def _pace_columns(rate: float | None, left: float | None) -> list[str]:
+  if rate is None or left is None:
+    return []
+  shown = f"{rate:.2g}" if rate < 1 else tqdm.format_sizeof(rate)
+  return [f"{shown:>5}/s", f"{duration(left)} left"]
 
 
 def _loss(value: float) -> str:
@@ -155,7 +181,8 @@ def _loss(value: float) -> str:
   return f"{value:6.4f}" if value < 10 else f"{value:6.4g}"
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+  """`0:31`, or `2.5h`."""
   if seconds >= 3600:
     return f"{seconds / 3600:.1f}h"
   return tqdm.format_interval(seconds)

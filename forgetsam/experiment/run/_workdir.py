@@ -35,11 +35,16 @@ class CheckpointError(ValueError):
   """No checkpoint of a folder can be used."""
 
 
-def write_json(path: Path, values: Mapping[str, Any]) -> None:
+def write_text(path: Path, text: str) -> None:
   """Writes a file whole or not at all."""
   draft = path.with_name(path.name + ".draft")
-  draft.write_text(json.dumps(values, indent=2) + "\n")
+  draft.write_text(text)
   os.replace(draft, path)
+
+
+def write_json(path: Path, values: Mapping[str, Any]) -> None:
+  """Does the same with an object."""
+  write_text(path, json.dumps(values, indent=2) + "\n")
 
 
 def read_json(path: Path, **kinds: type) -> dict[str, Any] | None:

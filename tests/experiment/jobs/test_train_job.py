@@ -17,6 +17,7 @@ from forgetsam.experiment.run import (
   Checkpoints,
   Experiment,
   Loop,
+  read_events,
   read_metrics,
   tree_sha256,
 )
@@ -159,6 +160,26 @@ def test_a_run_killed_three_times_ends_as_an_undisturbed_one(
     assert resumed_at is None or f"at step {resumed_at} of 10" in said
   resumed = read(tmp_path / "run" / "summary.json")
   assert lasting(resumed) == lasting(finished[1])
+  logged, undisturbed = (
+    {k: v for k, v in read_metrics(folder).items() if "second" not in k}
+    for folder in (tmp_path / "run", finished[0])
+  )
+  assert logged == undisturbed
+
+
+def test_metrics_csv_holds_what_the_events_hold(
+  finished: tuple[Path, dict[str, Any]],
+):
+  workdir, summary = finished
+  rows, events = read_metrics(workdir), read_events(workdir)
+  assert rows.keys() == events.keys()
+  for name, values in rows.items():
+    assert values == pytest.approx(events[name], rel=1e-6, nan_ok=True)
+  header, *lines = (workdir / "metrics.csv").read_text().splitlines()
+  assert header.startswith("step,train/loss,")
+  assert [line.split(",")[0] for line in lines] == ["4", "5", "8", "10"]
+  for name in ("test/accuracy", "best/test/loss", "validation/ece"):
+    assert rows[name][10] == pytest.approx(summary[name], rel=1e-6)
 
 
 def test_wall_seconds_add_up_over_sessions(
@@ -271,7 +292,7 @@ def test_log_lines_hold_pace_and_rates(
     for name in ("loss ", "accuracy ", "perturbed ", "/s"):
       assert name in line
   assert len({line.index("perturbed") for line in training}) == 1
-  # The rest is in TensorBoard's files.
+  # The rest is in the files.
   found = read_metrics(tmp_path / "run")
   assert list(found["train/rho"]) == [4, 8, 10]
   assert found["train/rho"][4] == pytest.approx(0.05)

@@ -1,17 +1,15 @@
 """The lines of a run's log."""
 
 import itertools
-from pathlib import Path
 
 import pytest
 
-from forgetsam.experiment.run import Reporter
+from forgetsam.experiment.run import Intervals, Reporter
 
 
 @pytest.mark.parametrize("loss", [2.3026, 12.3456, 1.25e7, float("nan")])
 def test_log_lines_of_a_million_steps_are_below_100_characters(
   loss: float,
-  tmp_path: Path,
   caplog: pytest.LogCaptureFixture,
   monkeypatch: pytest.MonkeyPatch,
 ):
@@ -21,7 +19,7 @@ def test_log_lines_of_a_million_steps_are_below_100_characters(
   metrics = {"loss": loss, "accuracy": 0.5, "perturbed_loss": loss}
   with (
     caplog.at_level("INFO"),
-    Reporter(tmp_path, 0, million, every=10) as reporter,
+    Reporter(0, million, Intervals(million, None, 10, 1)) as reporter,
   ):
     reporter.advance(1)
     for done in (10, million):
@@ -34,3 +32,20 @@ def test_log_lines_of_a_million_steps_are_below_100_characters(
     assert line.endswith(" left")
   assert "step      10/1000000" in lines[0]
   assert "h left" in lines[0]
+
+
+def test_a_task_of_its_own_shows_its_own_metrics(
+  caplog: pytest.LogCaptureFixture,
+):
+  task = {"loss": 1.5, "perplexity": 4.4817, "bits": 2.0, "third": 1.0}
+  with (
+    caplog.at_level("INFO"),
+    Reporter(0, 10, Intervals(10, None, 5, 1)) as reporter,
+  ):
+    reporter.advance(1)
+    reporter.training(1, task | {"grad_norm": 7.0, "rho": 0.1})
+    reporter.evaluation(5, "validation", task | {"count": 100})
+  training, evaluation = (record.getMessage() for record in caplog.records)
+  expected = "loss 1.5000  perplexity 4.4817  bits 2.0000"
+  assert training == f"step  1/10  {expected}"
+  assert evaluation == f"step  5/10  {expected}  on validation"

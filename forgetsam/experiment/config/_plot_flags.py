@@ -1,0 +1,55 @@
+"""The flags of `--job=plot`."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+from absl import flags
+
+from forgetsam.experiment.config._errors import (
+  ConfigError,
+  path_of_flag,
+  refusal,
+)
+
+
+class PlotFlags(NamedTuple):
+  """What to draw.
+
+  Attributes:
+    runs: folders of runs, folders that hold such, or patterns of either.
+    metrics: names to draw, such as "validation/accuracy"; empty chooses.
+    output: the folder for the picture; None is that of the runs.
+  """
+
+  runs: tuple[str, ...]
+  metrics: tuple[str, ...]
+  output: Path | None
+
+
+def define_plot_flags(values: flags.FlagValues) -> None:
+  """Adds the flags that only this job has."""
+  flags.DEFINE_list("metrics", [], "To draw.", flag_values=values)
+  flags.DEFINE_string(
+    "output", None, "Folder for the picture.", flag_values=values
+  )
+
+
+def read_plot_flags(values: flags.FlagValues) -> PlotFlags | None:
+  """Reads the flags; None where another job runs."""
+  if values.job != "plot":
+    for name in ("metrics", "output"):
+      if values[name].present:
+        value = values[name].value
+        raise ConfigError(refusal(f"--{name}", value, "with --job=plot only"))
+    return None
+  if values.config:
+    text = "without --job=plot, which reads the configurations of its runs"
+    raise ConfigError(refusal("--config", values.config, text))
+  # A comma may stand in a folder's name.
+  given = values.workdir
+  one = Path(given).exists()
+  return PlotFlags(
+    runs=(given,) if one else tuple(filter(None, given.split(","))),
+    metrics=tuple(values.metrics),
+    output=values.output and path_of_flag("--output", values.output),
+  )
