@@ -16,7 +16,7 @@ class Pace:
   kind that are left, and p_k the mean of its last ten. Pauses evaluate and
   save, or save alone. Compilation counts for neither: the first step is left
   out, and so is a kind's first pause as soon as there is a second; until then
-  it counts at most as long as the steps between two.
+  it counts at most half as long as the steps between two.
 
   Times are given in seconds of any clock.
 
@@ -38,6 +38,7 @@ class Pace:
   def __init__(self, stop: int, evaluate: int, checkpoint: int | None = None):
     self._stop, self._evaluate, self._checkpoint = stop, evaluate, checkpoint
     self._mark: tuple[int, float] | None = None
+    self._paused: int | None = None
     self._steps = collections.deque[tuple[int, float]](maxlen=_RECENT)
     # One more: the first is left out.
     self._pauses = [
@@ -60,7 +61,7 @@ class Pace:
     """Notes a pause after `done` steps."""
     evaluates = done % self._evaluate == 0 or done == self._stop
     self._pauses[0 if evaluates else 1].append(ended - began)
-    self._mark = done, ended
+    self._mark, self._paused = (done, ended), done
 
   def rate(self) -> float | None:
     """Steps per second, pauses aside; None before the second step."""
@@ -76,7 +77,7 @@ class Pace:
       return 0.0
     every = (self._evaluate, self._checkpoint or self._evaluate)
     pauses = sum(
-      count * self._seconds(seen, between / rate)
+      count * self._seconds(seen, 0.5 * between / rate)
       for count, seen, between in zip(
         self._pauses_left(done), self._pauses, every, strict=True
       )
@@ -91,10 +92,12 @@ class Pace:
     return sum(itertools.islice(seen, 1, None)) / (len(seen) - 1)
 
   def _pauses_left(self, done: int) -> tuple[int, int]:
-    def multiples(every: int) -> int:
-      return self._stop // every - done // every
+    before = done if done == self._paused else done - 1
 
-    evaluations = multiples(self._evaluate) + bool(self._stop % self._evaluate)
+    def multiples(every: int) -> int:
+      return (self._stop - 1) // every - before // every
+
+    evaluations = multiples(self._evaluate) + 1  # the last step's
     if self._checkpoint is None:
       return evaluations, 0
     both = math.lcm(self._checkpoint, self._evaluate)

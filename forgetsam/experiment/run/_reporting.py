@@ -110,7 +110,7 @@ class Reporter:
     if rate is not None and left is not None:
       values |= {"steps_per_second": rate, "seconds_left": left}
     self.scalars(done, values)
-    text = "  ".join([*_columns(metrics), *_pace_columns(rate, left)])
+    text = "  ".join([*_columns(metrics, 3), *_pace_columns(rate, left)])
     if self._bar.disable:
       self._say(f"{self._at(done)}  {text}")
     else:
@@ -127,7 +127,8 @@ class Reporter:
   ) -> None:
     """Writes a split's metrics."""
     self.scalars(done, {f"{split}/{k}": v for k, v in metrics.items()})
-    self._say(f"{self._at(done)}  {'  '.join(_columns(metrics))}  on {split}")
+    text = "  ".join(_columns(metrics, 4))
+    self._say(f"{self._at(done)}  {text}  on {split}")
 
   def scalars(self, done: int, values: Mapping[str, float]) -> None:
     """Writes values to the files alone."""
@@ -153,11 +154,11 @@ class Reporter:
     return f"step {done:>{len(str(self._stop))}}/{self._stop}"
 
 
-def _columns(metrics: Mapping[str, float]) -> list[str]:
+def _columns(metrics: Mapping[str, float], digits: int) -> list[str]:
   """The metrics that a line has room for."""
   columns = [f"loss {_loss(metrics['loss'])}"] if "loss" in metrics else []
   if "accuracy" in metrics:
-    columns.append(f"accuracy {metrics['accuracy']:.4f}")
+    columns.append(f"accuracy {metrics['accuracy']:.{digits}f}")
   else:
     own = own_metrics(metrics)[:2]
     columns += [f"{name} {_loss(metrics[name])}" for name in own]

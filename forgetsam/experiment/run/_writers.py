@@ -5,7 +5,7 @@ import importlib
 import secrets
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from ml_collections import config_dict
 
@@ -16,6 +16,7 @@ from forgetsam.experiment.run._workdir import read_json, write_json
 WANDB = "wandb.json"
 
 
+@runtime_checkable
 class Writer(Protocol):
   """Takes a run's metrics, step after step."""
 

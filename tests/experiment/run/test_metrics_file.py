@@ -20,7 +20,7 @@ def write(workdir: Path, start: int, *steps: int) -> MetricsFile:
   for step in steps:
     file.write(step, {"train/loss": step + 0.25})
     if step % 2 == 0:
-      file.write(step, {"validation/accuracy": step / 10})
+      file.write(step, {"validation/accuracy": step / 8})
       file.flush()
   return file
 
@@ -34,7 +34,7 @@ def test_a_step_has_one_row_and_empty_cells(tmp_path: Path):
   assert rows(tmp_path) == [
     ["step", "train/loss", "validation/accuracy"],
     ["1", "1.25", ""],
-    ["2", "2.25", "0.2"],
+    ["2", "2.25", "0.25"],
     ["3", "3.25", ""],
   ]
 
@@ -43,7 +43,7 @@ def test_more_values_of_a_written_row_join_it(tmp_path: Path):
   file = write(tmp_path, 0, 1, 2)
   file.write(2, {"test/loss": float("nan"), "a, b": 1.0})
   file.close()
-  assert rows(tmp_path)[-1] == ["2", "2.25", "0.2", "nan", "1"]
+  assert rows(tmp_path)[-1] == ["2", "2.25", "0.25", "nan", "1"]
   assert read_metrics(tmp_path)["a, b"] == {2: 1.0}
 
 
@@ -71,7 +71,7 @@ def test_an_older_run_begins_with_its_events(tmp_path: Path):
   events = Events(tmp_path, {"seed": 0, "model.hidden": (8,), "clip": None})
   for step in (1, 2, 3):
     events.write(step, {"train/loss": step + 0.25})
-  events.write(2, {"validation/accuracy": 0.2})
+  events.write(2, {"validation/accuracy": 0.25})
   events.close()
   found = read_metrics(tmp_path)  # without the file
   assert found == read_events(tmp_path)
@@ -79,7 +79,7 @@ def test_an_older_run_begins_with_its_events(tmp_path: Path):
   write(tmp_path, 2, 3).close()
   assert rows(tmp_path)[1:] == [
     ["1", "1.25", ""],
-    ["2", "2.25", "0.2"],
+    ["2", "2.25", "0.25"],
     ["3", "3.25", ""],
   ]
 

@@ -68,7 +68,8 @@ def test_saves_beside_evaluations_count_as_what_they_take():
     pause = 5.0 if done == 40 else 1.0
     pace.pause(done, now, now + pause)
     now += pause
-  # 40 steps; saves after 70 and 90; evaluations after 80 and at the end.
+  # 39 steps; saves after 70 and 90; evaluations after 80 and at the end.
+  assert pace.left(61) == pytest.approx(39 + 2 * 1.0 + 2 * 5.0)
   assert pace.left(60) == pytest.approx(40 + 2 * 1.0 + 2 * 5.0)
   assert pace.left(100) == 0.0
 
