@@ -1,7 +1,6 @@
 """Where a run's metrics go beside the terminal: files, and W&B where asked."""
 
 import functools
-import importlib
 import secrets
 from collections.abc import Mapping
 from pathlib import Path
@@ -144,10 +143,11 @@ def check_wandb(project: str | None) -> None:
 
 def _import_wandb(project: str) -> Any:
   try:
-    return importlib.import_module("wandb")
+    import wandb
   except ImportError as error:
     text = "none where wandb is not installed (pip install wandb)"
     raise _refused(project, text) from error
+  return wandb
 
 
 def _refused(project: str, allowed: str) -> ConfigError:
