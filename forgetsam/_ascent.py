@@ -6,7 +6,6 @@ pullback turns it into the ascent gradient; signals are never differentiated
 through.
 """
 
-import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -16,7 +15,8 @@ from jaxtyping import Array, Float
 
 from forgetsam._arrays import conj
 from forgetsam._checks import check_choice, check_number
-from forgetsam._labels import apply, check_floats, labelled
+from forgetsam._labels import check_floats, labelled
+from forgetsam._objectives import apply, is_of_classes, mean_loss, of_classes
 from forgetsam._typing import AscentSignal, Labels, Loss, PyTree, Scalar
 
 _ACTIVATIONS = {"sigmoid": jax.nn.sigmoid, "softmax": jax.nn.softmax}
@@ -87,7 +87,7 @@ def output_bias_forgetting(
     direction = uniform - alpha * p - (1 - alpha) * y
     return given.share(direction).astype(jnp.asarray(logits).dtype)
 
-  return signal
+  return of_classes(signal)
 
 
 def loss_ascent(loss: Loss) -> AscentSignal:
@@ -96,8 +96,9 @@ def loss_ascent(loss: Loss) -> AscentSignal:
   .. math:: \partial L(z, y) / \partial z
 
   Args:
-    loss: `(logits, labels) -> scalar`, the batch mean in it; the signal takes
-      the same arguments, weights included where `loss` does.
+    loss: `(outputs, labels) -> scalar`, the batch mean in it, or one number an
+      example; the signal takes the same arguments, and weights where `loss`
+      takes them or leaves the mean to the signal. Outputs may be a tree.
 
   Example:
     >>> from forgetsam import softmax_cross_entropy
@@ -108,14 +109,13 @@ def loss_ascent(loss: Loss) -> AscentSignal:
   References:
     Foret et al., *Sharpness-Aware Minimization*, ICLR 2021.
   """
-  gradient = jax.grad(loss)
 
-  @functools.wraps(loss)  # it takes weights where the loss does
-  def signal(logits: Any, labels: Any, **weights: Any) -> Any:
-    check_floats("logits", logits)
-    return gradient(logits, labels, **weights)
+  def signal(outputs: PyTree, labels: PyTree, where: Any = None) -> PyTree:
+    check_floats("logits", outputs)
+    value = lambda z: mean_loss(loss, z, labels, where, "signal")  # noqa: E731
+    return jax.grad(value)(outputs)
 
-  return signal
+  return of_classes(signal) if is_of_classes(loss) else signal
 
 
 def pseudo_loss(signal: AscentSignal) -> Loss:
@@ -192,16 +192,16 @@ def ascent_and_descent(
   def both(
     params: PyTree, labels: Labels, where: Any = None
   ) -> tuple[PyTree, Callable[[PyTree], PyTree], AscentAux]:
-    def mean_loss(logits: Any) -> Float[Array, ""]:
-      return apply(loss, "loss", logits, labels, where)
+    def value(logits: Any) -> Float[Array, ""]:
+      return mean_loss(loss, logits, labels, where)
 
     logits, pullback = jax.vjp(logits_fn, params)
     direction = apply(signal, "signal", logits, labels, where)
     ascent_grads = conj(pullback(direction)[0])
 
     def grad_fn(params: PyTree) -> PyTree:
-      return conj(jax.grad(lambda p: mean_loss(logits_fn(p)))(params))
+      return conj(jax.grad(lambda p: value(logits_fn(p)))(params))
 
-    return ascent_grads, grad_fn, AscentAux(logits, mean_loss(logits))
+    return ascent_grads, grad_fn, AscentAux(logits, value(logits))
 
   return both

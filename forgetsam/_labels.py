@@ -1,8 +1,6 @@
 """Labels and weights beside logits: which of them fit, and what they mean."""
 
-import inspect
 import math
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -88,7 +86,7 @@ def check_labels(logits: Any, labels: Any) -> tuple[Array, Array]:
   Labels are class indices of the logits' leading shape, or distributions of
   the logits' own.
   """
-  logits, labels = _array("logits", logits), _array("labels", labels)
+  logits, labels = as_array("logits", logits), as_array("labels", labels)
   check_floats("logits", logits)
   lead, num_classes = logits.shape[:-1], logits.shape[-1:]
   if not lead:
@@ -151,7 +149,7 @@ def as_weights(
 
   A negative one becomes nan, which shows in whatever it weighs.
   """
-  where = _array(name, where)
+  where = as_array(name, where)
   if where.shape not in (shape, shape[:1]):
     remedy = f"must weigh examples {shape[:1]} or positions {shape}"
     if where.shape == (*shape, 1):
@@ -172,35 +170,26 @@ def mean(values: Float[Array, "*batch"], weights: Weights | None) -> Array:
   return jnp.sum(jnp.where(weights == 0, 0, values * _shares(weights)))
 
 
-def apply(
-  function: Callable[..., Any],
-  name: str,
-  logits: Any,
-  labels: Any,
-  where: Any = None,
-) -> Any:
-  """Calls a loss or a signal; refuses weights that it does not take."""
-  if where is None:
-    return function(logits, labels)
-  parameters = inspect.signature(function).parameters.values()
-  if not any(p.name == "where" or p.kind is p.VAR_KEYWORD for p in parameters):
-    raise ValueError(
-      f"{name} takes no `where`, so it cannot weigh examples by the mask: make "
-      f"it {name}(logits, labels, where=None), or leave the mask out"
-    )
-  return function(logits, labels, where=where)
-
-
 def _indices(labels: Any) -> Array:
   """Labels of a type that can count the classes, as int8 cannot 128."""
   labels = jnp.asarray(labels)
   return labels.astype(jnp.int32) if labels.dtype.itemsize < 4 else labels
 
 
-def _array(name: str, x: Any) -> Any:
+def as_array(name: str, x: Any) -> Any:
+  """One array of numbers, as it is or from NumPy."""
   if isinstance(x, jax.Array):
     return x
-  array = np.asarray(x)
+  try:
+    array = np.asarray(x)
+  except (ValueError, jax.errors.TracerArrayConversionError):
+    array = np.asarray(None)
+  if array.dtype.kind == "O" and not isinstance(x, np.ndarray):
+    raise ValueError(
+      f"{name}: it must be one array of numbers, not a {type(x).__name__}; "
+      "where a model has several outputs or labels, write a loss (and a "
+      "signal) that takes them"
+    )
   if array.dtype.kind in "OSUMm":
     raise ValueError(f"{name} are {array.dtype}: they must be numbers")
   return array

@@ -9,6 +9,7 @@ from jaxtyping import Array, Float
 
 from forgetsam._checks import check_number
 from forgetsam._labels import labelled
+from forgetsam._objectives import of_classes
 from forgetsam._typing import Loss, Scalar
 
 
@@ -83,4 +84,4 @@ def _smoothed(
       y = (1 - smoothing) * y + smoothing / z.shape[-1]
     return given.mean(per_position(z, y))
 
-  return loss
+  return of_classes(loss)

@@ -14,11 +14,19 @@ from forgetsam.perturbations._combine import Combine
 from forgetsam.perturbations._only import is_masked
 
 
+class CombinedState(NamedTuple):
+  """The states of a perturbation and of a combine rule that has one."""
+
+  perturbation: Any
+  combine: Any
+
+
 class PerturbedGradientState(NamedTuple):
   """State of `perturbed_gradient`.
 
   Attributes:
-    perturbation: the state of the perturbation.
+    perturbation: the state of the perturbation; `CombinedState` where the
+      combine rule is a transform.
     perturbed_loss: the loss at params + delta of the last update, in float32;
       0 where only `grad_fn` was given, and before the first update.
     perturbation_norm: the Euclidean norm of the last delta.
@@ -30,7 +38,8 @@ class PerturbedGradientState(NamedTuple):
 
 
 def perturbed_gradient(
-  perturbation: optax.GradientTransformation, combine: Combine | None = None
+  perturbation: optax.GradientTransformation,
+  combine: Combine | optax.GradientTransformation | None = None,
 ) -> optax.GradientTransformationExtraArgs:
   r"""Turns an ascent gradient into the gradient at the perturbed weights.
 
@@ -45,6 +54,7 @@ def perturbed_gradient(
   - `value_and_grad_fn`: `params -> (loss, gradient)`, for the perturbed loss.
   - `ascent_fn`: `params -> ascent gradient`, for perturbations that ascend in
     several steps, or that skip the ascent pass.
+  - `losses_fn`: `params -> loss [B] of each example alone`.
   - `micro_batch`: the global index of the micro-batch, for fresh noise.
   - `opt_state`: the optimizer's state, for perturbations along its momentum.
 
@@ -60,7 +70,9 @@ def perturbed_gradient(
   Args:
     perturbation: from ascent gradients to offsets, such as `sam(rho)`.
     combine: `(ascent_grads, delta, grads) -> grads`, such as
-      `surrogate_gap(alpha)`; `None` takes the perturbed gradient.
+      `surrogate_gap(alpha)`; or, for a rule with a state, an optax transform of
+      the perturbed gradient, with `ascent_grads`, `delta` and the above as
+      extra arguments. `None` takes the perturbed gradient.
 
   Returns:
     A transformation from ascent gradients to descent gradients, with state
@@ -93,12 +105,17 @@ def perturbed_gradient(
       f"perturbation={perturbation!r} must be an optax transform from ascent "
       "gradients to offsets, such as sam(rho)"
     )
-  inner = optax.with_extra_args_support(perturbation)
+  inner, rule = optax.with_extra_args_support(perturbation), None
+  if isinstance(combine, optax.GradientTransformation):
+    rule = optax.with_extra_args_support(combine)
 
   def init_fn(params: PyTree) -> PerturbedGradientState:
     _refuse_masked(params)
+    inner_state = inner.init(params)
+    if rule is not None:
+      inner_state = CombinedState(inner_state, rule.init(params))
     return PerturbedGradientState(
-      perturbation=inner.init(params),
+      perturbation=inner_state,
       # No nan for what is not known yet: JAX_DEBUG_NANS would stop at it.
       perturbed_loss=jnp.zeros((), jnp.float32),
       perturbation_norm=jnp.zeros((), jnp.float32),
@@ -122,20 +139,32 @@ def perturbed_gradient(
     )
     if grad_fn is None:
       grad_fn = lambda p: value_and_grad_fn(p)[1]  # noqa: E731
+    extra |= {
+      "grad_fn": grad_fn,
+      "value_and_grad_fn": value_and_grad_fn,
+      "ascent_fn": ascent_fn,
+      "micro_batch": micro_batch,
+      "opt_state": opt_state,
+    }
+    inner_state = state.perturbation
+    if rule is not None:
+      inner_state, rule_state = inner_state
     delta, inner_state = inner.update(
-      ascent_grads,
-      state.perturbation,
-      params,
-      grad_fn=grad_fn,
-      value_and_grad_fn=value_and_grad_fn,
-      ascent_fn=ascent_fn,
-      micro_batch=micro_batch,
-      opt_state=opt_state,
-      **extra,
+      ascent_grads, inner_state, params, **extra
     )
     loss, grads = value_and_grad_fn(add_delta(params, delta))
     grads = cast_like(grads, params)
-    if combine is not None:
+    if rule is not None:
+      grads, rule_state = rule.update(
+        grads,
+        rule_state,
+        params,
+        ascent_grads=ascent_grads,
+        delta=delta,
+        **extra,
+      )
+      inner_state = CombinedState(inner_state, rule_state)
+    elif combine is not None:
       grads = combine(ascent_grads, delta, grads)
     return grads, PerturbedGradientState(
       perturbation=inner_state,

@@ -10,6 +10,7 @@ from forgetsam.training._mesh import (
   replicated,
   split_batch,
 )
+from forgetsam.training._metrics import classification_metrics
 from forgetsam.training._train_state import TrainState, create_train_state
 from forgetsam.training._train_step import make_train_step
 
@@ -20,6 +21,7 @@ __all__ = [
   "calibration_error",
   "check_batch",
   "check_mesh",
+  "classification_metrics",
   "confidence_bins",
   "create_train_state",
   "make_eval_step",

@@ -1,5 +1,6 @@
 """Jitted steps that first check what JAX's own errors would not name."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -16,11 +17,20 @@ class CheckedStep:
   Everything else, such as `lower`, is the jitted function's.
   """
 
-  def __init__(self, jitted: Any, mesh: Mesh | None, batch_at: int) -> None:
+  def __init__(
+    self,
+    jitted: Any,
+    mesh: Mesh | None,
+    batch_at: int,
+    inputs: str = "image",
+    labels: str = "label",
+  ) -> None:
+    _check_names(inputs, labels)
     self._jitted, self._mesh, self._batch_at = jitted, mesh, batch_at
+    self._names = inputs, labels
 
   def __call__(self, *arguments: Any) -> Any:
-    check_batch(arguments[self._batch_at], self._mesh)
+    check_batch(arguments[self._batch_at], self._mesh, *self._names)
     return self._jitted(*arguments)
 
   def __getattr__(self, name: str) -> Any:
@@ -29,35 +39,52 @@ class CheckedStep:
     return getattr(self._jitted, name)
 
 
-def check_batch(batch: dict[str, PyTree], mesh: Mesh | None) -> None:
+def check_batch(
+  batch: Any,
+  mesh: Mesh | None,
+  inputs: str = "image",
+  labels: str = "label",
+) -> None:
   """Raises a `ValueError` where a batch's arrays do not go together."""
-  for name in ("image", "label"):
+  if not isinstance(batch, Mapping):
+    raise ValueError(
+      f"the batch is a {type(batch).__name__}: it must be a dictionary of "
+      f"{inputs!r} and {labels!r}"
+    )
+  for name in (inputs, labels):
     if name not in batch:
       raise ValueError(f"the batch has no {name!r}, only {sorted(batch)}")
-  if unread := sorted(set(batch) - {"image", "label", "mask"}):
+  if unread := sorted(set(batch) - {inputs, labels, "mask"}):
     raise ValueError(
-      f"the batch has {unread}, which nothing reads: give it 'image', 'label' "
-      "and, for weights of examples, 'mask'"
+      f"the batch has {unread}, which nothing reads: give it {inputs!r}, "
+      f"{labels!r} and, for weights of examples, 'mask'"
     )
-  _check_array(batch, "label", "of class indices [B] or distributions [B, K]")
-  check_width('batch["label"]', batch["label"])
-  shape = batch["label"].shape
-  size = shape[0]
-  for leaf in jax.tree.leaves(batch["image"]):
+  shapes = _shapes(batch, labels, "with examples first")
+  size = shapes[0][0]
+  leaves = jax.tree.leaves(batch[inputs])
+  if not leaves:
+    raise ValueError(f'batch["{inputs}"] has no arrays')
+  for leaf in leaves:
     if not np.ndim(leaf) or len(leaf) != size:
       have = len(leaf) if np.ndim(leaf) else "no"
       raise ValueError(
-        f'batch["image"] has {have} examples and batch["label"] {size}'
+        f'batch["{inputs}"] has {have} examples and batch["{labels}"] {size}'
       )
   if size == 0:
     raise ValueError("the batch is empty")
   if "mask" in batch:
-    _check_array(batch, "mask", "of weights [B] or of the labels' positions")
-    mask = batch["mask"]
-    if mask.shape != shape[: mask.ndim]:
+    content = "of weights [B] or of the labels' positions"
+    if not isinstance(batch["mask"], (jax.Array, np.ndarray)):
+      kind = _kind(batch["mask"])
       raise ValueError(
-        f'batch["mask"] has the shape {mask.shape} and batch["label"] {shape}: '
-        f"weigh examples, {shape[:1]}, or the labels' positions"
+        f'batch["mask"] is a {kind}: it must be an array, {content}'
+      )
+    (mask,) = _shapes(batch, "mask", content)
+    if all(mask != shape[: len(mask)] for shape in shapes):
+      raise ValueError(
+        f'batch["mask"] has the shape {mask} and batch["{labels}"] '
+        f"{', '.join(map(str, shapes))}: weigh examples, ({size},), or the "
+        "labels' positions"
       )
   if mesh is not None and size % mesh.size:
     raise ValueError(
@@ -65,12 +92,38 @@ def check_batch(batch: dict[str, PyTree], mesh: Mesh | None) -> None:
     )
 
 
-def _check_array(batch: dict[str, PyTree], name: str, content: str) -> None:
-  array = batch[name]
-  if not isinstance(array, (jax.Array, np.ndarray)):
+def _shapes(
+  batch: Mapping[str, PyTree], name: str, content: str
+) -> list[tuple[int, ...]]:
+  """The shapes of the arrays in a tree, which have examples first."""
+  at, shapes = f'batch["{name}"]', []
+  for leaf in jax.tree.leaves(batch[name]):
+    if not isinstance(leaf, (jax.Array, np.ndarray)):
+      kinds = " with a ".join(dict.fromkeys(map(_kind, (batch[name], leaf))))
+      raise ValueError(f"{at} is a {kinds}: it must be an array, {content}")
+    if not leaf.ndim:
+      raise ValueError(f"{at} is one number: it must be an array, {content}")
+    check_width(at, leaf)
+    shapes.append(leaf.shape)
+  if not shapes:
+    raise ValueError(f"{at} has no arrays: it must have some, {content}")
+  sizes = sorted({shape[0] for shape in shapes})
+  if len(sizes) > 1:
     raise ValueError(
-      f'batch["{name}"] is a {type(array).__name__}: it must be an array, '
-      f"{content}"
+      f"{at} has arrays of {sizes} examples: all must be of the same"
     )
-  if not array.ndim:
-    raise ValueError(f'batch["{name}"] is one number: it must be {content}')
+  return shapes
+
+
+def _kind(x: Any) -> str:
+  return type(x).__name__
+
+
+def _check_names(inputs: str, labels: str) -> None:
+  for argument, name in (("inputs", inputs), ("labels", labels)):
+    if not isinstance(name, str) or name == "mask":
+      raise ValueError(
+        f"{argument}={name!r} must be the name of one key of the batch, which "
+        "may hold any tree of arrays, and not 'mask', the weights; a loss that "
+        "needs no labels may share the inputs'"
+      )

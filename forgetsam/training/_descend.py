@@ -19,9 +19,13 @@ def descend(
   optimizer: optax.GradientTransformationExtraArgs,
   state: TrainState,
   result: MicroBatchResult,
+  *,
+  reads_clean: bool,
 ) -> tuple[TrainState, Metrics]:
   """Applies the optimizer, or keeps the state where a number is not finite."""
   metrics = result.metrics | {"grad_norm": tree_norm(result.grads)}
+  # Plain training's gradient is the clean one.
+  clean_grads = metrics.pop("clean_grads", result.grads)
   for name in ("perturbed_loss", "perturbation_norm"):
     if (value := optax.tree.get(result.perturb_state, name)) is not None:
       metrics[name] = value
@@ -30,12 +34,11 @@ def descend(
     jnp.stack([jnp.isfinite(metrics[k]) for k in checked if k in metrics])
   )
   metrics["skipped"] = 1.0 - finite.astype(jnp.float32)
-  updates, opt_state = _update(
-    optimizer,
-    cast_like(result.grads, state.params),
-    state,
-    value=metrics["loss"],
-  )
+  extra = {"value": metrics["loss"]}
+  if reads_clean:
+    extra["clean_grads"] = cast_like(clean_grads, state.params)
+  grads = cast_like(result.grads, state.params)
+  updates, opt_state = _update(optimizer, grads, state, extra)
   new_state = TrainState(
     step=state.step + 1,
     params=optax.apply_updates(state.params, updates),
@@ -55,16 +58,16 @@ def _update(
   optimizer: optax.GradientTransformationExtraArgs,
   grads: PyTree,
   state: TrainState,
-  value: Array,
+  extra: dict[str, Any],
 ) -> tuple[PyTree, Any]:
   try:
     with usual_promotion():
-      return optimizer.update(grads, state.opt_state, state.params, value=value)
+      return optimizer.update(grads, state.opt_state, state.params, **extra)
   except TypeError as error:
     if "argument" not in str(error):
       raise
     raise ValueError(
-      "optimizer takes other extra arguments than a step passes, which is "
-      f"value, the training loss: {error}. Its update must take value or "
-      "**extra, and need nothing else"
+      "optimizer takes other extra arguments than a step passes, which are "
+      "value, the training loss, and clean_grads, where it reads them: "
+      f"{error}. Its update must take value or **extra, and need nothing else"
     ) from error

@@ -15,6 +15,7 @@ from forgetsam._typing import Forward, PyTree
 from forgetsam.training._calibration import confidence_bins
 from forgetsam.training._checked_step import CheckedStep
 from forgetsam.training._mesh import check_mesh, replicated, split_batch
+from forgetsam.training._metrics import MetricsFn, mean_metrics
 
 EvalStep = Callable[[PyTree, PyTree, dict[str, Any]], dict[str, Array]]
 
@@ -22,6 +23,9 @@ EvalStep = Callable[[PyTree, PyTree, dict[str, Any]], dict[str, Array]]
 def make_eval_step(
   forward: Forward,
   *,
+  inputs: str = "image",
+  labels: str = "label",
+  metrics: MetricsFn | None = None,
   classes: Sequence[int] | np.ndarray | Array | None = None,
   multi_label: bool = False,
   mesh: Mesh | None = None,
@@ -37,6 +41,9 @@ def make_eval_step(
 
   Args:
     forward: the model, as in `make_train_step`; it is run with `train=False`.
+    inputs: the key of the batch that `forward` takes, as in `make_train_step`.
+    labels: the key of the labels.
+    metrics: as in `make_train_step`, in place of all sums below but "count".
     classes: the classes that the set shows, such as ImageNet-R's 200, and which
       alone enter the sums; labels stay indices among all. `None` keeps all.
     multi_label: whether every class above zero in a label `[B, K]` is right, as
@@ -45,7 +52,7 @@ def make_eval_step(
 
   Returns:
     `eval_step(params, model_state, batch) -> sums`, where the batch has
-    "image" `[B, ...]`, "label" `[B]` or `[B, K]` and, where it is padded,
+    inputs `[B, ...]`, labels `[B]` or `[B, K]` and, where it is padded,
     "mask" `[B]` (1 for examples that count, 0 for padding); of logits with more
     axes, `[B, ..., K]`, each position counts as an example. Scalars: "loss"
     (softmax cross-entropy, whatever the training loss), "correct",
@@ -53,12 +60,14 @@ def make_eval_step(
     where there are fewer) and "count". Per bin, `[15]`: "bin_count",
     "bin_confidence" and "bin_correct". An example without a right class among
     `classes`, or with a label that is no class at all, is wrong with an
-    infinite loss. Add up over batches, then divide.
+    infinite loss. Add up over batches, then divide. With `metrics`: each one's
+    mean over the batch times "count", the sum of the mask's weights.
 
   Raises:
     ValueError: the mesh has other axes than "data", or its devices do not
       divide a batch; `classes` are no distinct classes of the model; labels
-      are `[B]` where `multi_label` wants `[B, K]`.
+      are `[B]` where `multi_label` wants `[B, K]`; `classes` or `multi_label`
+      beside `metrics`, or a metric named "count".
 
   Example:
     >>> def forward(params, model_state, images, *, train, key):
@@ -77,22 +86,30 @@ def make_eval_step(
     Hendrycks et al., *The Many Faces of Robustness*, 2021 (ImageNet-R).
   """
   check_mesh(mesh)
+  if metrics is not None and (multi_label or classes is not None):
+    raise ValueError(
+      "classes and multi_label are of the scores that metrics replaces: leave "
+      "them out, or metrics"
+    )
   kept = None if classes is None else _check_classes(classes)
 
   def step(
     params: PyTree, model_state: PyTree, batch: dict[str, Any]
   ) -> dict[str, Array]:
     logits, _ = forward(
-      params, model_state, batch["image"], train=False, key=None
+      params, model_state, batch[inputs], train=False, key=None
     )
-    logits, targets = with_targets(logits, batch["label"])
-    if multi_label and batch["label"].ndim != logits.ndim:
+    mask = batch.get("mask")
+    if metrics is not None:
+      return _sums_of(metrics, logits, batch[labels], mask)
+    logits, targets = with_targets(logits, batch[labels])
+    if multi_label and batch[labels].ndim != logits.ndim:
       raise ValueError(
-        f'batch["label"] has the shape {batch["label"].shape}: multi_label=True'
-        " needs [B, K], 1 for every right class"
+        f'batch["{labels}"] has the shape {batch[labels].shape}: multi_label'
+        "=True needs [B, K], 1 for every right class"
       )
     counts = as_weights(
-      batch.get("mask", jnp.ones(len(logits))), logits.shape[:-1], "mask"
+      jnp.ones(len(logits)) if mask is None else mask, logits.shape[:-1], "mask"
     )
     # Positions, where there are more axes, count as examples do.
     logits, targets = (x.reshape(-1, x.shape[-1]) for x in (logits, targets))
@@ -114,7 +131,20 @@ def make_eval_step(
     whole = replicated(mesh)
     at = (whole, whole, split_batch(mesh))
     shardings = {"in_shardings": at, "out_shardings": whole}
-  return CheckedStep(jax.jit(step, **shardings), mesh, batch_at=2)
+  return CheckedStep(jax.jit(step, **shardings), mesh, 2, inputs, labels)
+
+
+def _sums_of(
+  metrics: MetricsFn, outputs: PyTree, labels: PyTree, mask: Any
+) -> dict[str, Array]:
+  """Means of the examples that count, times their number."""
+  count = jnp.float32(len(jax.tree.leaves(labels)[0]))
+  if mask is not None:
+    mask = as_weights(mask, mask.shape, "mask")
+    count = mask.sum()
+  means = mean_metrics(metrics, outputs, labels, mask, ("count",))
+  sums = {k: jnp.where(count == 0, 0, v * count) for k, v in means.items()}
+  return sums | {"count": count}
 
 
 def _first_right(

@@ -20,7 +20,12 @@ from forgetsam.training._mesh import (
   varying,
   varying_floats,
 )
-from forgetsam.training._micro_step import MicroBatchResult, MicroStep
+from forgetsam.training._micro_step import (
+  Examples,
+  MicroBatchResult,
+  MicroStep,
+  num_examples,
+)
 from forgetsam.training._train_state import TrainState
 from forgetsam.training._weighted_mean import (
   add_weighted,
@@ -32,13 +37,13 @@ from forgetsam.training._weighted_mean import (
 MOST_UNROLLED = 16
 
 # (model state, micro-batch, its index on the device) -> result
-_Step = Callable[[PyTree, PyTree, int | Array], MicroBatchResult]
+_Step = Callable[[PyTree, Examples, int | Array], MicroBatchResult]
 
 
 def average_over_micro_batches(
   micro_step: MicroStep,
   state: TrainState,
-  batch: PyTree,
+  batch: Examples,
   key: jax.Array,
   *,
   size: int | None,
@@ -58,7 +63,7 @@ def average_over_micro_batches(
   platform = mesh.devices.flat[0].platform
 
   def on_each_device(
-    state: TrainState, batch: PyTree, key: jax.Array
+    state: TrainState, batch: Examples, key: jax.Array
   ) -> MicroBatchResult:
     # Counts and keys stay the same on every device; what a perturbation may
     # mix with a device's own gradients, inside a cond or a loop, does not.
@@ -88,13 +93,13 @@ def average_over_micro_batches(
 def _on_one_device(
   micro_step: MicroStep,
   state: TrainState,
-  batch: PyTree,
+  batch: Examples,
   key: jax.Array,
   size: int | None,
   platform: str,
   device: Array | None = None,
 ) -> MicroBatchResult:
-  share = len(batch["label"])
+  share = num_examples(batch)
   size = share if size is None else size
   if share % size:
     raise ValueError(
@@ -105,7 +110,7 @@ def _on_one_device(
   step_key = jax.random.fold_in(key, state.step)
 
   def step(
-    model_state: PyTree, micro_batch: PyTree, i: int | Array
+    model_state: PyTree, micro_batch: Examples, i: int | Array
   ) -> MicroBatchResult:
     index = first_index + i
     result = micro_step(
@@ -134,7 +139,7 @@ def _on_one_device(
 
 
 def _unrolled(
-  step: _Step, model_state: PyTree, micro_batches: PyTree, count: int
+  step: _Step, model_state: PyTree, micro_batches: Examples, count: int
 ) -> MicroBatchResult:
   total = step(model_state, _at(micro_batches, 0), 0)
   for i in range(1, count):
@@ -146,13 +151,13 @@ def _unrolled(
 def _scanned(
   step: _Step,
   model_state: PyTree,
-  micro_batches: PyTree,
+  micro_batches: Examples,
   count: int,
   *,
   on_mesh: bool,
 ) -> MicroBatchResult:
   def body(
-    total: MicroBatchResult, xs: tuple[Array, PyTree]
+    total: MicroBatchResult, xs: tuple[Array, Examples]
   ) -> tuple[MicroBatchResult, PyTree]:
     i, micro_batch = xs
     result = step(total.model_state, micro_batch, i)

@@ -7,12 +7,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jax.interpreters import partial_eval
 from jaxtyping import Array
 
-from forgetsam._arrays import conj, is_float, tree_norm
+from forgetsam._arrays import at_least_float32, conj, is_float, tree_norm
 from forgetsam._ascent import loss_ascent
-from forgetsam._labels import apply, as_weights, check_labels, mean
+from forgetsam._labels import as_weights
+from forgetsam._objectives import apply, mean_loss
 from forgetsam._typing import (
   AscentSignal,
   Forward,
@@ -21,7 +21,16 @@ from forgetsam._typing import (
   NDArray,
   PyTree,
 )
+from forgetsam.training._metrics import OWN, MetricsFn, mean_metrics
 from forgetsam.training._train_state import TrainState
+
+
+class Examples(NamedTuple):
+  """What a step reads of a batch, whatever the keys are called there."""
+
+  inputs: PyTree
+  labels: PyTree
+  mask: NDArray | None  # weights of examples, or of label positions
 
 
 class Weights(NamedTuple):
@@ -43,7 +52,7 @@ class MicroBatchResult(NamedTuple):
 
 # (state, micro-batch, its global index, its dropout key) -> result
 MicroStep = Callable[
-  [TrainState, PyTree, int | Array, jax.Array], MicroBatchResult
+  [TrainState, Examples, int | Array, jax.Array], MicroBatchResult
 ]
 
 
@@ -53,42 +62,40 @@ def micro_batch_step(
   loss: Loss,
   ascent: AscentSignal | None,
   perturb: optax.GradientTransformationExtraArgs | None,
+  metrics: MetricsFn,
   ascent_fraction: float,
   reads_ascent: bool,
+  reads_clean: bool,
 ) -> MicroStep:
   """Makes the work on one micro-batch, with arguments of `make_train_step`.
 
   Both passes share one dropout key; the model state advances in the clean pass.
   """
-  signal = loss_ascent(loss) if ascent is None else ascent
+  gradient = loss_ascent(loss)
+  signal = gradient if ascent is None else ascent
 
   def step(
-    state: TrainState, batch: PyTree, index: int | Array, key: jax.Array
+    state: TrainState, batch: Examples, index: int | Array, key: jax.Array
   ) -> MicroBatchResult:
-    def logits_fn(params: PyTree, examples: PyTree) -> tuple[Array, PyTree]:
+    batch = _finite_where_nothing_counts(batch)
+    clean = _first_examples(batch, ascent_fraction)
+
+    def outputs_fn(params: PyTree, examples: Examples) -> tuple[PyTree, PyTree]:
       return forward(
-        params, state.model_state, examples["image"], train=True, key=key
+        params, state.model_state, examples.inputs, train=True, key=key
       )
 
-    batch = _finite_where_nothing_counts(batch)
-
-    def mean_loss(logits: Any, examples: PyTree) -> Array:
-      where = examples.get("mask")
-      return apply(loss, "loss", logits, examples["label"], where)
-
     def loss_fn(params: PyTree) -> Array:
-      return mean_loss(logits_fn(params, batch)[0], batch)
+      outputs, _ = outputs_fn(params, batch)
+      return mean_loss(loss, outputs, batch.labels, batch.mask)
 
-    def clean_pass(params: PyTree) -> tuple[Array, GradFn, PyTree]:
-      return jax.vjp(lambda p: logits_fn(p, clean), params, has_aux=True)
+    def clean_pass(params: PyTree) -> tuple[PyTree, GradFn, PyTree]:
+      return jax.vjp(lambda p: outputs_fn(p, clean), params, has_aux=True)
 
     def ascent_fn(params: PyTree) -> PyTree:
-      logits, pullback, _ = clean_pass(params)
-      return conj(pullback(direction(logits))[0])
-
-    def direction(logits: Any) -> Any:
-      where = clean.get("mask")
-      return apply(signal, "ascent", logits, clean["label"], where)
+      outputs, pullback, _ = clean_pass(params)
+      direction = apply(signal, "ascent", outputs, clean.labels, clean.mask)
+      return conj(pullback(direction)[0])
 
     def grad_fn(params: PyTree) -> PyTree:
       return conj(jax.grad(loss_fn)(params))
@@ -97,27 +104,42 @@ def micro_batch_step(
       value, grads = jax.value_and_grad(loss_fn)(params)
       return value, conj(grads)
 
-    clean = _first_examples(batch, ascent_fraction)
-    logits, pullback, model_state = clean_pass(state.params)
-    metrics = {"loss": mean_loss(logits, clean).astype(jnp.float32)}
-    if _is_classification(logits, clean["label"]):
-      metrics["accuracy"] = _accuracy(logits, clean)
+    def losses_fn(params: PyTree) -> Array:
+      def alone(*example: PyTree) -> Array:
+        return mean_loss(loss, *jax.tree.map(lambda x: x[None], example))
+
+      outputs, _ = outputs_fn(params, batch)
+      return jax.vmap(alone)(outputs, batch.labels, batch.mask)
+
+    outputs, pullback, model_state = clean_pass(state.params)
+    value = mean_loss(loss, outputs, clean.labels, clean.mask)
+    found: dict[str, Any] = {
+      "loss": value.astype(jnp.float32),
+      **mean_metrics(metrics, outputs, clean.labels, clean.mask, OWN),
+    }
     weights = None
-    if "mask" in batch:
-      weights = Weights(_total_weight(batch), _total_weight(clean))
+    if batch.mask is not None:
+      weights = Weights(_total(batch.mask), _total(clean.mask))
       model_state = jax.tree.map(
         lambda new, old: jnp.where(weights.clean == 0, old, new),
         model_state,
         state.model_state,
       )
     # Dead code, and compiled away, where the perturbation does not read it.
-    ascent_grads = conj(pullback(direction(logits))[0])
+    direction = apply(signal, "ascent", outputs, clean.labels, clean.mask)
+    ascent_grads = conj(pullback(direction)[0])
     if perturb is None:
       return MicroBatchResult(
-        ascent_grads, metrics, model_state, state.perturb_state, weights
+        ascent_grads, found, model_state, state.perturb_state, weights
       )
     if reads_ascent:
-      metrics["ascent_grad_norm"] = tree_norm(ascent_grads)
+      found["ascent_grad_norm"] = tree_norm(ascent_grads)
+    if reads_clean:
+      # Beside the metrics, which are means of the same examples.
+      at_outputs = gradient(outputs, clean.labels, clean.mask)
+      found["clean_grads"] = jax.tree.map(
+        at_least_float32, conj(pullback(at_outputs)[0])
+      )
     # One function where the two are the same, so that one pass can do for both.
     same = ascent is None and clean is batch
     grads, perturb_state = perturb.update(
@@ -127,16 +149,17 @@ def micro_batch_step(
       grad_fn=grad_fn,
       value_and_grad_fn=value_and_grad_fn,
       ascent_fn=grad_fn if same else ascent_fn,
+      losses_fn=losses_fn,
       micro_batch=index,
       opt_state=state.opt_state,
     )
-    return MicroBatchResult(grads, metrics, model_state, perturb_state, weights)
+    return MicroBatchResult(grads, found, model_state, perturb_state, weights)
 
   return step
 
 
-def _first_examples(batch: PyTree, fraction: float) -> PyTree:
-  size = len(batch["label"])
+def _first_examples(batch: Examples, fraction: float) -> Examples:
+  size = num_examples(batch)
   # Rounded first: 0.1 * 30 is a little more than 3.
   count = math.ceil(round(fraction * size, 6))
   if count == size:
@@ -144,80 +167,33 @@ def _first_examples(batch: PyTree, fraction: float) -> PyTree:
   return jax.tree.map(lambda x: x[: max(count, 1)], batch)
 
 
-def _total_weight(batch: PyTree) -> Array:
-  weights = as_weights(batch["mask"], batch["mask"].shape)
-  return jnp.sum(weights).astype(jnp.float32)
+def num_examples(batch: Examples) -> int:
+  return len(jax.tree.leaves(batch)[0])
 
 
-def _finite_where_nothing_counts(batch: PyTree) -> PyTree:
-  """Zeros for nan and inf in examples of weight 0: 0 * nan is nan."""
-  if "mask" not in batch:
+def _total(mask: NDArray | None) -> Array:
+  assert mask is not None
+  return jnp.sum(as_weights(mask, mask.shape)).astype(jnp.float32)
+
+
+def _finite_where_nothing_counts(batch: Examples) -> Examples:
+  """Zeros for nan and inf where the weight is 0: 0 * nan is nan."""
+  if batch.mask is None:
     return batch
-  mask = batch["mask"]
-  counts = jnp.any(mask.reshape(len(mask), -1).astype(bool), axis=-1)
+  positions = jnp.asarray(batch.mask).astype(bool)
+  examples = jnp.any(positions.reshape(len(positions), -1), axis=-1)
 
-  def finite(x: NDArray) -> NDArray:
+  def finite(x: NDArray, counts: Array = examples) -> NDArray:
     if not is_float(x):
       return x
-    here = counts.reshape(len(x), *[1] * (x.ndim - 1))
+    here = counts.reshape(*counts.shape, *[1] * (x.ndim - counts.ndim))
     return jnp.where(here | jnp.isfinite(x), x, 0)
 
-  return batch | {"image": jax.tree.map(finite, batch["image"])}
+  def finite_label(x: NDArray) -> NDArray:
+    fits = x.shape[: positions.ndim] == positions.shape
+    return finite(x, positions if fits else examples)
 
-
-def _is_classification(outputs: Any, labels: NDArray) -> bool:
-  """Whether outputs have an accuracy; else the loss alone judges them."""
-  if not isinstance(outputs, jax.Array) or outputs.shape[-1:] < (2,):
-    return False
-  if is_float(labels) and labels.shape != outputs.shape:
-    return False
-  check_labels(outputs, labels)
-  return True
-
-
-def _accuracy(logits: Array, batch: PyTree) -> Array:
-  labels = batch["label"]
-  soft = labels.ndim == logits.ndim
-  classes = jnp.argmax(labels, axis=-1) if soft else labels
-  found = jnp.argmax(logits, axis=-1)
-  right = found == classes.astype(found.dtype)
-  if "mask" not in batch:
-    return jnp.mean(right, dtype=jnp.float32)
-  weights = as_weights(batch["mask"], right.shape, 'batch["mask"]')
-  return mean(right.astype(jnp.float32), weights.astype(jnp.float32))
-
-
-def reads_ascent_gradient(
-  perturb: optax.GradientTransformationExtraArgs, state: TrainState
-) -> bool:
-  """Whether `perturb`'s update depends on the ascent gradient's values.
-
-  JAX's dead-code elimination says it, on a trace of the update alone; a
-  transform cannot declare it, for its parts are the user's.
-  """
-  called = []
-
-  def value_and_grad_fn(point: PyTree) -> tuple[Array, PyTree]:
-    called.append(True)
-    return optax.tree.norm(point).astype(jnp.float32), point
-
-  def update(ascent_grads: PyTree, state: TrainState) -> Any:
-    return perturb.update(
-      ascent_grads,
-      state.perturb_state,
-      state.params,
-      grad_fn=lambda point: value_and_grad_fn(point)[1],
-      value_and_grad_fn=value_and_grad_fn,
-      ascent_fn=lambda point: point,
-      micro_batch=jnp.zeros((), jnp.int32),
-      opt_state=state.opt_state,
-    )
-
-  jaxpr = jax.make_jaxpr(update)(state.params, state).jaxpr
-  if not called:
-    raise ValueError(
-      "perturb never evaluates grad_fn, so it is a perturbation alone: wrap it,"
-      " perturb=perturbed_gradient(perturbation)"
-    )
-  _, used = partial_eval.dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))
-  return any(used[: len(jax.tree.leaves(state.params))])
+  return batch._replace(
+    inputs=jax.tree.map(finite, batch.inputs),
+    labels=jax.tree.map(finite_label, batch.labels),
+  )

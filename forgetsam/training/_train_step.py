@@ -11,11 +11,17 @@ from forgetsam._checks import check_count, is_number
 from forgetsam._typing import AscentSignal, Forward, Loss
 from forgetsam.training._checked_step import CheckedStep
 from forgetsam.training._descend import Metrics, descend
+from forgetsam.training._hooks import (
+  reads_ascent_gradient,
+  reads_clean_gradient,
+)
 from forgetsam.training._mesh import check_mesh, replicated, split_batch, spread
+from forgetsam.training._metrics import MetricsFn, default_metrics
 from forgetsam.training._micro_batches import average_over_micro_batches
 from forgetsam.training._micro_step import (
+  Examples,
   micro_batch_step,
-  reads_ascent_gradient,
+  num_examples,
 )
 from forgetsam.training._train_state import (
   TrainState,
@@ -35,6 +41,9 @@ def make_train_step(
   optimizer: optax.GradientTransformation,
   ascent: AscentSignal | None = None,
   perturb: optax.GradientTransformation | None = None,
+  inputs: str = "image",
+  labels: str = "label",
+  metrics: MetricsFn | None = None,
   micro_batch_size: int | None = None,
   ascent_fraction: float = 1.0,
   mesh: Mesh | None = None,
@@ -55,19 +64,29 @@ def make_train_step(
   metric `skipped`.
 
   Args:
-    forward: the model, `forward(params, model_state, images, *, train, key) ->
-      (logits, model_state)`, such as `models.forward(module)`.
-    loss: `(logits, labels) -> scalar`, the batch mean in it; with a mask in the
-      batch it is called with `where=`, and so is the signal.
-    optimizer: any optax chain; it sees the averaged gradient, and the training
-      loss as the extra argument `value`.
+    forward: the model, `forward(params, model_state, inputs, *, train, key) ->
+      (outputs, model_state)`, such as `models.forward(module)`; outputs are
+      logits, or any tree that `loss` takes.
+    loss: `(outputs, labels) -> scalar`, the batch mean in it; with a mask in
+      the batch it is called with `where=`, and so is the signal. One that
+      returns a number per example `[B]` or position is averaged by weight.
+    optimizer: any optax chain; it sees the averaged gradient, the training
+      loss as the extra argument `value`, and, where it reads them,
+      `clean_grads`, the clean pass's gradient of the loss.
     ascent: the ascent signal; `None` ascends the loss.
     perturb: a `perturbed_gradient`; `None` is plain training.
+    inputs: the key of the batch that `forward` takes; any tree of arrays that
+      have examples first.
+    labels: the key that `loss` takes, another such tree; a loss that needs no
+      labels may share the inputs' key.
+    metrics: `(outputs, labels, where) -> dict` of scalars, or of arrays per
+      example or position, averaged by weight; `None` is the accuracy where
+      loss or signal is one of classes, as this package's, and else nothing.
     micro_batch_size: m, the examples of one perturbation (and of one BatchNorm
       batch); it must divide each device's share. `None` takes the share whole,
       and then the result depends on the number of devices.
     ascent_fraction: the share of each micro-batch, its first examples (rounded
-      up), that the clean pass takes, in (0, 1]: ascent gradient, loss, accuracy
+      up), that the clean pass takes, in (0, 1]: ascent gradient, loss, metrics
       and model state are theirs, and SAM costs 1 + ascent_fraction gradients.
     mesh: a mesh with the one axis "data"; `None` runs on the default device.
     shard_opt_state: whether each device holds and updates a part of the
@@ -76,28 +95,28 @@ def make_train_step(
       `create_train_state`.
 
   Returns:
-    `step(state, batch, key) -> (state, metrics)`. The batch has "image"
-    `[B, ...]`, "label" `[...]` or `[..., K]` for logits `[..., K]`, and may
-    have "mask": weights of at least 0, of examples `[B]` or label positions.
+    `step(state, batch, key) -> (state, metrics)`. The batch has inputs, labels
+    (for the built-in losses `[...]` or `[..., K]` beside logits `[..., K]`),
+    and may have "mask": weights of at least 0, of examples `[B]` or positions.
     Then :math:`1 / n` becomes the micro-batch's part of all weights, metrics
     and states are weighted means, a micro-batch without weight adds nothing,
     and a batch without any is skipped. BatchNorm sees all examples of a
     micro-batch that has a weight. `key` is the run's key, the same at every
     step: the step folds in `state.step` and the global micro-batch index.
-    `state` is donated. Metrics are scalars: loss and (where labels fit outputs
-    as classes) accuracy of the clean pass, grad_norm, skipped; with `perturb`
-    also perturbed_loss, perturbation_norm, and ascent_grad_norm where the
-    perturbation reads the ascent gradient. A label that is no class makes the
-    loss nan, and the step is skipped.
+    `state` is donated. Metrics are scalars: loss and the task's (accuracy) of
+    the clean pass, grad_norm, skipped; with `perturb` also perturbed_loss,
+    perturbation_norm, and ascent_grad_norm where the perturbation reads the
+    ascent gradient. A label that is no class makes the loss nan, and the step
+    is skipped.
 
   Raises:
     ValueError: `ascent` or an `ascent_fraction` without `perturb`, a fraction
       outside (0, 1], a `perturb` that never evaluates a gradient, an
       `optimizer` that `create_train_state` refuses or that needs arguments
-      besides `value`, sizes that do not divide, labels or a mask
-      that do not fit the logits, keys of the batch that nothing reads, a mask
-      for a loss or a signal without `where`, a mesh with other axes, or
-      `shard_opt_state` without a mesh.
+      besides these, sizes that do not divide, labels or a mask that do not fit
+      the outputs, keys of the batch that nothing reads, a mask for a mean loss
+      or a signal without `where`, metrics with a name of the step's own, a mesh
+      with other axes, or `shard_opt_state` without a mesh.
 
   Example:
     >>> import jax.numpy as jnp
@@ -133,31 +152,38 @@ def make_train_step(
     state: TrainState, batch: dict[str, Any], key: jax.Array
   ) -> tuple[TrainState, Metrics]:
     _check_state(perturb, state)
+    examples = Examples(batch[inputs], batch[labels], batch.get("mask"))
+    share = num_examples(examples) // (1 if mesh is None else mesh.size)
+    reads_clean = reads_clean_gradient(optimizer, state)
     micro_step = micro_batch_step(
       forward,
       loss=loss,
       ascent=ascent,
       perturb=perturb,
+      metrics=metrics or default_metrics(loss, ascent),
       ascent_fraction=ascent_fraction,
       reads_ascent=perturb is not None
-      and reads_ascent_gradient(perturb, state),
+      and reads_ascent_gradient(perturb, state, micro_batch_size or share),
+      reads_clean=reads_clean,
     )
     result = average_over_micro_batches(
       micro_step,
       state,
-      batch,
+      examples,
       key,
       size=micro_batch_size,
       mesh=mesh,
     )
-    new_state, metrics = descend(optimizer, state, result)
+    new_state, found = descend(
+      optimizer, state, result, reads_clean=reads_clean
+    )
     if shard_opt_state and mesh is not None:
       # XLA chooses the same where it follows the old state; this is certain.
       parts = spread(mesh, new_state.opt_state)
       new_state = new_state.replace(
         opt_state=jax.lax.with_sharding_constraint(new_state.opt_state, parts)
       )
-    return new_state, metrics
+    return new_state, found
 
   shardings: dict[str, Any] = {}
   if mesh is not None:
@@ -168,7 +194,7 @@ def make_train_step(
     at = (state_at, split_batch(mesh), whole)
     shardings = {"in_shardings": at, "out_shardings": (state_at, whole)}
   jitted = jax.jit(step, donate_argnums=0, **shardings)
-  return CheckedStep(jitted, mesh, batch_at=1)
+  return CheckedStep(jitted, mesh, 1, inputs, labels)
 
 
 def _check_arguments(

@@ -37,7 +37,7 @@ from forgetsam.experiment.build._perturbation import (
 from forgetsam.experiment.build._probe import build_probe
 from forgetsam.experiment.config import ConfigError, refusal
 from forgetsam.experiment.run import Experiment, Intervals, num_devices
-from forgetsam.training import split_batch
+from forgetsam.training import classification_metrics, split_batch
 
 
 def build_mesh() -> Mesh | None:
@@ -160,6 +160,7 @@ def build_experiment(
       optimizer=optimizer,
       ascent=None if perturb is None else build_ascent(config, classes),
       perturb=perturb,
+      metrics=classification_metrics,
       micro_batch_size=config.micro_batch_size,
       ascent_fraction=config.ascent.fraction,
       mesh=mesh,

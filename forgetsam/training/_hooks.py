@@ -1,0 +1,86 @@
+"""Which of a step's extra arguments are read: what is not is not computed.
+
+JAX's dead-code elimination says it, on a trace of an update alone; a transform
+cannot declare it, for its parts are the user's.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.interpreters import partial_eval
+from jaxtyping import Array
+
+from forgetsam._arrays import usual_promotion
+from forgetsam._typing import PyTree
+from forgetsam.training._train_state import TrainState
+
+
+def reads_ascent_gradient(
+  perturb: optax.GradientTransformationExtraArgs,
+  state: TrainState,
+  micro_batch_size: int,
+) -> bool:
+  """Whether `perturb`'s update depends on the ascent gradient's values."""
+  called = []
+
+  def value_and_grad_fn(point: PyTree) -> tuple[Array, PyTree]:
+    called.append(True)
+    return optax.tree.norm(point).astype(jnp.float32), point
+
+  def update(ascent_grads: PyTree, state: TrainState) -> Any:
+    return perturb.update(
+      ascent_grads,
+      state.perturb_state,
+      state.params,
+      grad_fn=lambda point: value_and_grad_fn(point)[1],
+      value_and_grad_fn=value_and_grad_fn,
+      ascent_fn=lambda point: point,
+      losses_fn=lambda point: jnp.full(
+        micro_batch_size, optax.tree.norm(point).astype(jnp.float32)
+      ),
+      micro_batch=jnp.zeros((), jnp.int32),
+      opt_state=state.opt_state,
+    )
+
+  reads = _depends(update, state)
+  if not called:
+    raise ValueError(
+      "perturb never evaluates grad_fn, so it is a perturbation alone: wrap it,"
+      " perturb=perturbed_gradient(perturbation)"
+    )
+  return reads
+
+
+def reads_clean_gradient(
+  optimizer: optax.GradientTransformationExtraArgs, state: TrainState
+) -> bool:
+  """Whether the optimizer's update depends on its argument `clean_grads`."""
+
+  def update(clean_grads: PyTree, state: TrainState) -> Any:
+    with usual_promotion():
+      return optimizer.update(
+        state.params,
+        state.opt_state,
+        state.params,
+        value=jnp.zeros((), jnp.float32),
+        clean_grads=clean_grads,
+      )
+
+  try:
+    return _depends(update, state)
+  except (
+    TypeError
+  ):  # it takes no such argument, or `descend` says what is wrong
+    return False
+
+
+def _depends(
+  update: Callable[[PyTree, TrainState], Any], state: TrainState
+) -> bool:
+  """Whether an update depends on its first argument, a tree like params."""
+  jaxpr = jax.make_jaxpr(update)(state.params, state).jaxpr
+  _, used = partial_eval.dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))
+  return any(used[: len(jax.tree.leaves(state.params))])
