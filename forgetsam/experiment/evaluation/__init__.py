@@ -5,15 +5,19 @@ from forgetsam.experiment.evaluation._corruptions import (
   mean_corruption_error,
 )
 from forgetsam.experiment.evaluation._evaluate import (
+  FinishedStep,
   evaluate,
   evaluate_each,
   format_table,
+  rank,
 )
 
 __all__ = [
   "ALEXNET_ERRORS",
+  "FinishedStep",
   "evaluate",
   "evaluate_each",
   "format_table",
   "mean_corruption_error",
+  "rank",
 ]

@@ -10,12 +10,13 @@ from jaxtyping import Array
 
 from forgetsam._typing import NDArray
 from forgetsam.experiment.tables import markdown_table
-from forgetsam.training import calibration_error
+from forgetsam.training import EvalStep, calibration_error
 
 _HEADER = ("set", "top-1 (%)", "top-5 (%)", "loss", "ECE", "n")
 _IN_FLIGHT = 2  # dispatched batches: one runs, one waits, on the device
 
-_Sums = dict[str, np.ndarray]
+Finish = Callable[[dict[str, float]], dict[str, float]]
+_Sums = dict[str, np.ndarray | np.float64]
 
 
 def evaluate(
@@ -37,7 +38,8 @@ def evaluate(
   lies so close to the edge of a bin that rounding moves it across.
 
   Args:
-    eval_step: as `make_eval_step` builds it: sums over unmasked examples.
+    eval_step: as `make_eval_step` builds it: sums over unmasked examples. Where
+      it has a function `finish`, that makes the scores of the means.
     params: the model's parameters.
     model_state: the model's other collections.
     batches: padded and masked batches. They are taken one by one, and at most
@@ -46,7 +48,8 @@ def evaluate(
   Returns:
     "loss", the mean softmax cross-entropy in nats; "accuracy",
     "top5_accuracy" and "ece" in [0, 1]; "count", the number of examples, an
-    int.
+    int. Of a step with metrics of its own, the mean of each, and "count", the
+    sum of the weights.
 
   Raises:
     ValueError: there is no example.
@@ -104,14 +107,34 @@ def evaluate_each(
     waiting.append({k: step(params, model_state, batch) for k, step in steps})
   while waiting:
     settle()
-  return {name: _means(total) for name, total in totals.items()}
+  return {
+    name: _finish(eval_steps[name])(_means(total))
+    for name, total in totals.items()
+  }
+
+
+def rank(scores: Mapping[str, float]) -> tuple[float, ...]:
+  """Orders scores by how good they are, the larger the better.
+
+  By accuracy, then by the loss; by the loss alone where there is no accuracy.
+
+  Example:
+    >>> sure = {"loss": 0.1, "accuracy": 0.8}
+    >>> rank({"loss": 0.2, "accuracy": 0.9}) > rank(sure)
+    True
+    >>> rank({"loss": 0.2}) < rank({"loss": 0.1})
+    True
+  """
+  by_accuracy = [scores["accuracy"]] if "accuracy" in scores else []
+  return (*by_accuracy, -scores["loss"])
 
 
 def format_table(results: Mapping[str, Mapping[str, float]]) -> str:
   """Lays results out as a Markdown table, one set a row.
 
   Args:
-    results: each set's scores as `evaluate` returns them, by name.
+    results: each set's scores as `evaluate` returns them, by name. Where there
+      is no accuracy, the columns are the first set's scores.
 
   Returns:
     Lines of equal length without a last newline. Accuracies are in percent;
@@ -130,14 +153,44 @@ def format_table(results: Mapping[str, Mapping[str, float]]) -> str:
     | ------------ | --------: | --------: | -----: | -----: | ----: |
     | imagenet2012 |     76.13 |     92.86 | 0.9614 | 0.0373 | 50000 |
   """
+  first = next(iter(results.values()), {})
+  if first and "accuracy" not in first:
+    header = ("set", *first)
+    rows = [
+      (name, *(f"{result[column]:.6g}" for column in first))
+      for name, result in results.items()
+    ]
+    return markdown_table(header, rows, aligned=True).rstrip("\n")
   rows = [_row(name, result) for name, result in results.items()]
   return markdown_table(_HEADER, rows, aligned=True).rstrip("\n")
+
+
+class FinishedStep:
+  """An evaluation step whose scores are a function of its means.
+
+  Args:
+    step: as `make_eval_step` builds it.
+    finish: from all means by name to what is reported, such as a perplexity.
+  """
+
+  def __init__(self, step: EvalStep, finish: Finish):
+    self._step, self.finish = step, finish
+
+  def __call__(self, *arguments: Any) -> dict[str, Array]:
+    return self._step(*arguments)
+
+
+def _finish(step: Callable[..., Any]) -> Finish:
+  return getattr(step, "finish", lambda means: means)
 
 
 def _means(total: _Sums) -> dict[str, float]:
   count = float(total.get("count", np.zeros(())))
   if count == 0:
     raise ValueError("batches must hold at least one unmasked example")
+  if "bin_count" not in total:
+    means = {name: float(value) / count for name, value in total.items()}
+    return means | {"count": int(count) if count == int(count) else count}
   ece = calibration_error(total["bin_confidence"], total["bin_correct"], count)
   return {
     "loss": float(total["loss"]) / count,

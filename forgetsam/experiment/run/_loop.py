@@ -2,12 +2,14 @@
 
 import dataclasses
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from forgetsam._arrays import is_float
+from forgetsam.experiment.evaluation import rank
 from forgetsam.experiment.run._checkpoint import Checkpoints
 from forgetsam.experiment.run._experiment import Experiment
 from forgetsam.experiment.run._jax_settings import jax_settings
@@ -61,7 +63,12 @@ class Loop:
     for step, batch in zip(range(start, stop), batches, strict=True):
       profile.before(step)
       if not self.non_finite.skips:
-        batch["image"] = _nan_after(skipped, batch["image"])
+        if pending is not None and not any(
+          map(is_float, jax.tree.leaves(batch))
+        ):
+          self._settle(pending, state)
+          pending = None
+        batch = _nan_after_all(skipped, batch)
       if step == start:
         self.reporter.stage("compiling the step", self.clock.session())
       state, metrics = experiment.train_step(state, batch, experiment.key)
@@ -144,20 +151,20 @@ class Loop:
   def _pause(self, done: int, state: TrainState) -> None:
     """Evaluates where it is due, and saves."""
     experiment = self.experiment
-    rank = None
+    ranked = None
     last = done == experiment.num_steps
     evaluates = done % experiment.intervals.evaluate == 0
     if (evaluates or last) and experiment.sources.validation is not None:
       result = experiment.evaluate(state, "validation")
       self.reporter.evaluation(done, "validation", result)
-      rank = (result["accuracy"], -result["loss"])
+      ranked = rank(result)
     if evaluates and not last and experiment.watch_test:
       result = experiment.evaluate(state, "test")
       self.reporter.evaluation(done, "test", result)
-    self._save(done, state, rank)
+    self._save(done, state, ranked)
 
   def _save(
-    self, done: int, state: TrainState, rank: tuple[float, ...] | None
+    self, done: int, state: TrainState, ranked: tuple[float, ...] | None
   ) -> None:
     sources = self.experiment.sources
     assert sources.train is not None  # it is what the run trains on
@@ -171,16 +178,22 @@ class Loop:
       "image_shape": list(sources.image_shape),
     }
     self.reporter.flush()  # a run that resumes here has these rows
-    self.checkpoints.save(state, record, rank, step=done)
+    self.checkpoints.save(state, record, ranked, step=done)
 
 
-@jax.jit
-def _nan_after(skipped: Array, images: Array) -> Array:
-  """The images, or nan after a skipped step: then the next is skipped, too.
+def _nan_after_all(skipped: Array, batch: dict[str, Any]) -> dict[str, Any]:
+  """Nan in a batch's floats after a skipped step: it is then skipped, too.
 
   The host has dispatched the next step before it reads a step's metrics.
   """
-  return jnp.where(skipped, jnp.nan, images)
+  return jax.tree.map(
+    lambda x: _nan_after(skipped, x) if is_float(x) else x, batch
+  )
+
+
+@jax.jit
+def _nan_after(skipped: Array, x: Array) -> Array:
+  return jnp.where(skipped, jnp.nan, x)
 
 
 class _Profile:

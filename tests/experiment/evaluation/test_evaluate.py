@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from forgetsam.experiment.evaluation import evaluate
+from forgetsam.experiment.evaluation import FinishedStep, evaluate, rank
 
 
 def sums(count, **values):
@@ -55,6 +55,30 @@ def test_means_are_over_examples_not_batches():
     "ece": pytest.approx(ece, rel=1e-6),
     "count": 4,
   }
+
+
+def test_metrics_of_ones_own_are_means_by_weight():
+  parts = [
+    {"mse": jnp.float32(mse), "count": jnp.float32(count)}
+    for mse, count in [(3.0, 1.5), (1.0, 0.25)]
+  ]
+  step = FinishedStep(
+    lambda p, s, batch: batch,
+    lambda means: means | {"rmse": means["mse"] ** 0.5},
+  )
+  result = evaluate(step, None, None, parts)
+  mse = 4.0 / 1.75
+  assert result == pytest.approx({"mse": mse, "rmse": mse**0.5, "count": 1.75})
+
+
+def test_the_best_has_the_largest_accuracy_or_else_the_smallest_loss():
+  accurate, sure = (
+    {"accuracy": 0.9, "loss": 2.0},
+    {"accuracy": 0.8, "loss": 0.1},
+  )
+  assert max(sure, accurate, {**accurate, "loss": 3.0}, key=rank) is accurate
+  losses = [{"loss": 2.0, "mse": 0.1}, {"loss": 1.0, "mse": 0.3}]
+  assert max(losses, key=rank) is losses[1]
 
 
 def test_totals_are_kept_in_float64():

@@ -22,6 +22,16 @@ def test_rows_in_the_order_of_the_results():
   ]
 
 
+def test_scores_without_an_accuracy_are_the_columns():
+  table = format_table(
+    {"test": {"loss": 0.5, "perplexity": 1.64872, "count": 9}}
+  )
+  assert table.splitlines()[::2] == [
+    "| set  | loss | perplexity | count |",
+    "| test |  0.5 |    1.64872 |     9 |",
+  ]
+
+
 def test_no_result_is_a_table_without_rows():
   assert len(format_table({}).splitlines()) == 2
 
