@@ -39,10 +39,6 @@ from forgetsam.training import (
   make_train_step,
 )
 
-if TYPE_CHECKING:
-  from forgetsam import data, forgetting, interop, models, sharpness
-  from forgetsam.experiment.build import load_run
-
 __version__ = "0.1.0"
 
 __all__ = [
@@ -89,15 +85,19 @@ __all__ = [
 # On first use, as is load_run: together they take seconds to import.
 _PACKAGES = ("data", "forgetting", "interop", "models", "sharpness")
 
+if TYPE_CHECKING:  # to which a function would say that any name exists
+  from forgetsam import data, forgetting, interop, models, sharpness
+  from forgetsam.experiment.build import load_run
+else:
 
-def __getattr__(name: str) -> Any:
-  if name in _PACKAGES:
-    return importlib.import_module(f"{__name__}.{name}")
-  if name == "load_run":
-    from forgetsam.experiment.build import load_run
+  def __getattr__(name: str) -> Any:
+    if name in _PACKAGES:
+      return importlib.import_module(f"{__name__}.{name}")
+    if name == "load_run":
+      from forgetsam.experiment.build import load_run
 
-    return load_run
-  raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+      return load_run
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

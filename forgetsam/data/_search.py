@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from forgetsam._lab import lab_packages
 from forgetsam._paths import local_path, mistaken_scheme, scheme_of
 from forgetsam.data._errors import DataError, DatasetNotFoundError
 
@@ -29,8 +30,9 @@ def find_prepared(
   name: str, data_dir: PathLike | None
 ) -> "tfds.core.DatasetBuilder | None":
   """The prepared set's builder, read from its files; None if there is none."""
-  import tensorflow_datasets as tfds
-  from tensorflow_datasets.core import registered
+  with lab_packages(f"the data set {name!r}"):
+    import tensorflow_datasets as tfds
+    from tensorflow_datasets.core import registered
 
   base_name(name)
   for directory in searched(name, data_dir):

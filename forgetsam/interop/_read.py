@@ -9,6 +9,7 @@ import numpy as np
 from absl import logging
 from jaxtyping import Shaped
 
+from forgetsam._lab import lab_packages
 from forgetsam._paths import local_path
 
 Arrays = dict[str, Shaped[np.ndarray, "..."]]
@@ -48,8 +49,9 @@ def _read_file(source: str | Path) -> Mapping[str, Any]:
 
 
 def _read_safetensors(path: Path) -> Mapping[str, Any]:
-  import safetensors
-  import safetensors.numpy
+  with lab_packages(f"reading {path}"):
+    import safetensors
+    import safetensors.numpy
 
   try:
     return safetensors.numpy.load_file(path)

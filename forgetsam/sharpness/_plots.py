@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Array, Float
 
+from forgetsam._lab import lab_packages
 from forgetsam.sharpness._spectrum import SpectralDensity
 
 # One dark and one light tone: the picture reads the same in grey.
@@ -77,11 +78,8 @@ def plot_loss_surface(
 
 
 def _figure(function: str) -> tuple[Any, Any]:
-  try:
+  with lab_packages(function):
     from matplotlib.figure import Figure
-  except ImportError as error:
-    raise ImportError(
-      f"{function} needs matplotlib: pip install matplotlib"
-    ) from error
+
   figure = Figure(figsize=(5.2, 4.0), dpi=150, layout="constrained")
   return figure, figure.subplots()

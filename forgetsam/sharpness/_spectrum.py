@@ -5,11 +5,14 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
-from matfree import decomp
 
 from forgetsam._checks import check_number
+from forgetsam._lab import lab_packages
 from forgetsam._typing import PyTree
 from forgetsam.sharpness._host_loop import FlatMatVec, MatVec, run_algorithm
+
+with lab_packages("forgetsam.sharpness"):
+  from matfree import decomp
 
 
 class Eigenvalues(NamedTuple):

@@ -3,12 +3,15 @@
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array
-from matfree import stochtrace
 
 from forgetsam._checks import check_number
 from forgetsam._estimate import Estimate, estimate_mean
+from forgetsam._lab import lab_packages
 from forgetsam._typing import PyTree
 from forgetsam.sharpness._host_loop import FlatMatVec, MatVec, run_algorithm
+
+with lab_packages("forgetsam.sharpness"):
+  from matfree import stochtrace
 
 
 def hutchinson_trace(

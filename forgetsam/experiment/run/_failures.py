@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from forgetsam._lab import MissingPackageError
 from forgetsam.data import DataError
 from forgetsam.experiment.config import ConfigError
 from forgetsam.experiment.run._workdir import CheckpointError, saved_steps
@@ -15,6 +16,10 @@ from forgetsam.experiment.run._workdir import CheckpointError, saved_steps
 _FULL_OR_BROKEN = (
   *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO),
   *(errno.EACCES, errno.EPERM, errno.ESTALE, errno.ENAMETOOLONG),
+)
+_KNOWN = (
+  *(ConfigError, CheckpointError, DataError, FloatingPointError),
+  MissingPackageError,
 )
 
 
@@ -37,8 +42,7 @@ def report_failure(
     )
     print(f"\n{text}", file=sys.stderr)
     return 130
-  known = (ConfigError, CheckpointError, DataError, FloatingPointError)
-  if isinstance(error, known):
+  if isinstance(error, _KNOWN):
     print(f"\n{error}", file=sys.stderr)
     return 2 if isinstance(error, ConfigError) else 1
   if (storage := _storage_error(error, workdir)) is not None:

@@ -1,0 +1,22 @@
+"""`python -m forgetsam`, and the program `forgetsam`: the command line."""
+
+import sys
+import time
+
+STARTED = time.monotonic()
+
+from forgetsam._lab import MissingPackageError  # noqa: E402
+
+
+def main() -> int:
+  """Runs a job; says what to install where the core is alone."""
+  try:
+    from forgetsam import cli
+  except MissingPackageError as error:
+    print(error, file=sys.stderr)
+    return 1
+  return cli.main(started=STARTED)
+
+
+if __name__ == "__main__":
+  sys.exit(main())
