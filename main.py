@@ -13,7 +13,8 @@ if __name__ == "__main__" and BEFORE is signal.default_int_handler:
 
 STARTED = time.monotonic()  # before the imports, which are part of the wait
 
-if __name__ == "__main__" and not {"-h", "--help"} & set(sys.argv):
+ASKED = any(arg == "-h" or arg.startswith("--help") for arg in sys.argv)
+if __name__ == "__main__" and not ASKED:
   now = time.strftime("%H:%M:%S")
   print(f"{now}   0.0 s  importing JAX ...", file=sys.stderr, flush=True)
 

@@ -1,6 +1,6 @@
-"""The command line: runs one of the jobs.
+"""The command line of `forgetsam` and `main.py`: runs one of the jobs.
 
-main.py --config=FILE:VARIANT --workdir=DIR [--job=JOB] [--config.KEY=VALUE]
+--config=FILE:VARIANT --workdir=DIR [--job=JOB] [--config.KEY=VALUE ...]
 
 Every key of the configuration can be overridden: --config.perturbation.rho=0.1
 """
@@ -18,6 +18,7 @@ from forgetsam.experiment.config import (
   ConfigError,
   PlotFlags,
   apply_overrides,
+  help_page,
   parse_command_line,
   split_config,
 )
@@ -32,15 +33,15 @@ from forgetsam.experiment.run import (
   set_up_logging,
 )
 
-JOBS = (
-  "train",
-  "evaluate",
-  "sharpness",
-  "forgetting",
-  "sweep",
-  "study",
-  "plot",
-)
+JOBS = {
+  "train": "Train, or go on with a run that stopped",
+  "evaluate": "Score the checkpoints of a run",
+  "sharpness": "Measure the curvature and sharpness of a run's loss",
+  "forgetting": "Measure what perturbations make a run's network forget",
+  "sweep": "Compare variants over seeds, or choose their settings",
+  "study": "Train and measure the networks of a file's STUDY",
+  "plot": "Draw the learning curves of runs, side by side",
+}
 
 
 def main(
@@ -71,17 +72,25 @@ def run(argv: Sequence[str], started: float) -> int:
     The exit code: 2 where the user's input is refused, 130 after Ctrl-C, 1
     where the run cannot go on for another reason.
   """
-  if {"-h", "--help"} & set(argv):
-    print(__doc__)
-    return 0
   workdir = None
   try:
+    if (page := help_page(argv, JOBS, __doc__)) is not None:
+      _print(page)
+      return 0
     command = parse_command_line(argv, JOBS)
     workdir = command.workdir
     run_job(command, started)
   except (Exception, KeyboardInterrupt) as error:
     return report_failure(error, workdir)
   return 0
+
+
+def _print(page: str) -> None:
+  """Prints as much as its reader, such as `head`, takes."""
+  try:
+    print(page, flush=True)
+  except BrokenPipeError:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def run_job(command: Command, started: float) -> None:

@@ -22,6 +22,7 @@ from forgetsam.experiment.config._errors import (
   path_of_flag,
   refusal,
 )
+from forgetsam.experiment.config._help import help_page
 from forgetsam.experiment.config._json import (
   config_from_dict,
   config_hash,
@@ -70,6 +71,7 @@ __all__ = [
   "config_to_dict",
   "differing_keys",
   "find_attribute",
+  "help_page",
   "is_model_option",
   "is_module_attribute",
   "leaves",

@@ -1,14 +1,18 @@
 """The command line: flags, the configuration's file and its overrides."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from absl import flags
 from ml_collections import config_dict, config_flags
 
-from forgetsam.experiment.config._config_files import load_config_file
+from forgetsam.experiment.config._config_files import (
+  load_config_file,
+  no_variant,
+  split_config,
+)
 from forgetsam.experiment.config._errors import (
   ConfigError,
   closest,
@@ -60,7 +64,7 @@ class Command(NamedTuple):
   plot: PlotFlags | None = None  # of the plot, which reads many runs
 
 
-def parse_command_line(argv: Sequence[str], jobs: Sequence[str]) -> Command:
+def parse_command_line(argv: Sequence[str], jobs: Collection[str]) -> Command:
   """Reads `--job`, `--workdir`, `--config` and `--config.key=value`.
 
   The flags are the call's own, not absl's global ones, so that tests and
@@ -77,22 +81,15 @@ def parse_command_line(argv: Sequence[str], jobs: Sequence[str]) -> Command:
   Raises:
     ConfigError: a flag, file, variant, key or value is unknown or missing.
   """
-  argv = _join_values(argv)
-  overrides = tuple(arg for arg in argv if _OVERRIDE.match(arg))
-  values = _define_flags(jobs)
-  try:
-    rest = values(["main.py", *(a for a in argv if a not in overrides)])[1:]
-  except flags.Error as error:
-    known = " ".join(f"--{name}" for name in values)
-    raise ConfigError(
-      f"{error}\n  allowed: {known} --config.KEY=VALUE"
-    ) from error
+  values, overrides, rest = read_flags(argv, jobs)
   if rest:
     raise ConfigError(
       refusal("argument", rest[0], "flags only, such as --config.seed=1")
     )
   if values.job not in jobs:
     raise ConfigError(refusal("--job", values.job, "one of " + ", ".join(jobs)))
+  if values.config and split_config(values.config)[1] == "":
+    raise no_variant(values.config)
   if not values.workdir:
     raise ConfigError(
       "--workdir is missing\n  allowed: a folder for the run's files, such as "
@@ -124,16 +121,34 @@ def parse_command_line(argv: Sequence[str], jobs: Sequence[str]) -> Command:
   )
 
 
-def _define_flags(jobs: Sequence[str]) -> flags.FlagValues:
+def read_flags(
+  argv: Sequence[str], jobs: Collection[str]
+) -> tuple[flags.FlagValues, tuple[str, ...], list[str]]:
+  """The flags, the arguments that override keys, and what is neither."""
+  argv = _join_values(argv)
+  overrides = tuple(arg for arg in argv if _OVERRIDE.match(arg))
+  values = _define_flags(next(iter(jobs)))
+  try:
+    rest = values(["main.py", *(a for a in argv if a not in overrides)])[1:]
+  except flags.Error as error:
+    known = " ".join(f"--{name}" for name in values)
+    raise ConfigError(
+      f"{error}\n  allowed: {known} --config.KEY=VALUE"
+    ) from error
+  return values, overrides, rest
+
+
+def _define_flags(job: str) -> flags.FlagValues:
   values = flags.FlagValues()
   for name, default, about in [
-    ("config", None, "FILE:VARIANT"),
-    ("workdir", None, "Folder of the run."),
-    ("job", jobs[0], "One of " + ", ".join(jobs)),
-    ("compilation_cache", None, "Folder of compiled programs, or none."),
+    ("config", None, "FILE:VARIANT, where FILE defines get_config(VARIANT)"),
+    ("workdir", None, "Folder of the run"),
+    ("job", job, "What to do"),
+    ("compilation_cache", None, "Folder of compiled programs, or 'none'"),
   ]:
     flags.DEFINE_string(name, default, about, flag_values=values)
-  flags.DEFINE_list("arms", [], "Arms of --job=study.", flag_values=values)
+  about = "Arms of --job=study, separated by commas; all, if none is named"
+  flags.DEFINE_list("arms", [], about, flag_values=values)
   define_sweep_flags(values)
   define_plot_flags(values)
   define_process_flags(values)

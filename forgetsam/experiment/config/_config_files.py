@@ -1,8 +1,10 @@
 """Files of configurations: Python programs that define `get_config`."""
 
+import inspect
 import os
 import re
 import runpy
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from forgetsam.experiment.config._errors import (
   refusal,
 )
 from forgetsam.experiment.config._json import typed_config
+from forgetsam.experiment.config._recipes import UnknownVariantError
 
 
 def split_config(argument: str) -> tuple[str, str | None]:
@@ -52,11 +55,13 @@ def run_config_file(argument: str, name: str) -> Any:
 
 
 def load_config_file(argument: str) -> config_dict.ConfigDict:
-  """Runs `get_config(VARIANT)` of `FILE.py:VARIANT`."""
+  """Runs `get_config(VARIANT)` of `FILE.py:VARIANT`, or `get_config()`."""
   get_config = run_config_file(argument, "get_config")
   file, variant = split_config(argument)
+  if variant == "":
+    raise no_variant(argument)
   try:
-    config = get_config(*([variant] if variant else []))
+    config = get_config() if variant is None else _choose(get_config, variant)
   except (TypeError, ValueError) as error:
     raise ConfigError(refusal("--config", argument, str(error))) from error
   except Exception as error:
@@ -70,6 +75,45 @@ def load_config_file(argument: str) -> config_dict.ConfigDict:
     folder = path_of_flag("--config", file).resolve().parent
     config.modules = (str(folder),)
   return config
+
+
+def no_variant(argument: str) -> ConfigError:
+  """The refusal of `FILE:`, which lists the file's variants."""
+  allowed = (
+    "FILE alone, or FILE:VARIANT; variants of this file: "
+    f"{variants_of(argument)}"
+  )
+  return ConfigError(refusal("--config", argument, allowed))
+
+
+def variants_of(argument: str) -> str:
+  """The variants of a `--config`'s file, as its own refusal lists them."""
+  get_config = run_config_file(argument, "get_config")
+  parameters = list(inspect.signature(get_config).parameters.values())
+  if not parameters:
+    return "none"
+  try:
+    _choose(get_config, "")
+  except UnknownVariantError as error:
+    default = parameters[0].default
+    named = default if default in error.variants else None
+    return ", ".join(
+      f"{name} (FILE alone)" if name == named else name
+      for name in error.variants
+    )
+  except Exception as error:
+    return str(error).rpartition("allowed: ")[2]
+  return "any that its get_config takes"
+
+
+def _choose(get_config: Callable[[str], Any], variant: str) -> Any:
+  try:
+    return get_config(variant)
+  except KeyError as error:
+    names = getattr(get_config, "__globals__", {}).get("VARIANTS")
+    if error.args == (variant,) and isinstance(names, Mapping):
+      raise UnknownVariantError(variant, names) from error
+    raise
 
 
 def _beside(path: Path, name: str) -> str:

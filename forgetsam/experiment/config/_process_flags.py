@@ -35,11 +35,12 @@ class ProcessFlags(NamedTuple):
 
 def define_process_flags(values: flags.FlagValues) -> None:
   """Adds the flags."""
-  flags.DEFINE_string("coordinator", None, "HOST:PORT", flag_values=values)
+  about = "HOST:PORT on which the first of several processes listens"
+  flags.DEFINE_string("coordinator", None, about, flag_values=values)
   for name, low, about in [
-    ("num_processes", 1, "Processes of the run."),
-    ("process_id", 0, "This one, from 0."),
-    ("connect_seconds", 1, "How long to wait for the others."),
+    ("num_processes", 1, "Processes of the run"),
+    ("process_id", 0, "Which of them this is, from 0"),
+    ("connect_seconds", 1, "Seconds to wait for the others"),
   ]:
     default = ProcessFlags._field_defaults[name]
     flags.DEFINE_integer(

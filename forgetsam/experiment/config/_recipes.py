@@ -1,6 +1,6 @@
 """Configurations of one's own: every key at its default, and variants."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ml_collections import config_dict
@@ -23,6 +23,16 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = {
   "gsam": _GSAM,
   "gsam_obf": _GSAM | _OBF | {"combine.normalized": True},
 }
+
+
+class UnknownVariantError(ValueError):
+  """A variant that a configuration does not have; `variants` has those."""
+
+  def __init__(self, variant: str, variants: Iterable[str]) -> None:
+    self.variants = tuple(variants)
+    super().__init__(
+      f"variant {variant!r} is unknown; allowed: {', '.join(self.variants)}"
+    )
 
 
 def base_config() -> config_dict.ConfigDict:
@@ -59,11 +69,9 @@ def apply_variant(
     `config`.
 
   Raises:
-    ValueError: the variant is unknown.
+    UnknownVariantError: `variants` has no such name.
   """
   if variant not in variants:
-    raise ValueError(
-      f"variant {variant!r} is unknown; allowed: {', '.join(variants)}"
-    )
+    raise UnknownVariantError(variant, variants)
   config.update_from_flattened_dict(dict(variants[variant]))
   return config

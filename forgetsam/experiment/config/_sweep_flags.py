@@ -34,14 +34,22 @@ class SweepFlags(NamedTuple):
 
 def define_sweep_flags(values: flags.FlagValues) -> None:
   """Adds the sweep's flags."""
-  flags.DEFINE_list("variants", [], "Such as plain,sam.", flag_values=values)
-  for name, default, low in [("seeds", 5, 1), ("first_seed", 0, 0)]:
+  about = "Variants that --job=sweep compares, such as plain,sam"
+  flags.DEFINE_list("variants", [], about, flag_values=values)
+  for name, default, low, about in [
+    ("seeds", 5, 1, "Seeds of each variant"),
+    ("first_seed", 0, 0, "The first of them"),
+  ]:
     flags.DEFINE_integer(
-      name, default, "Of each variant.", lower_bound=low, flag_values=values
+      name, default, about, lower_bound=low, flag_values=values
     )
-  flags.DEFINE_string("grid", None, "KEY=A,B;KEY=C,D", flag_values=values)
-  flags.DEFINE_bool("tune", False, "Leave test alone.", flag_values=values)
-  flags.DEFINE_string("settings", None, "A best.json.", flag_values=values)
+  for name, about in [
+    ("grid", "Values to choose from: KEY=A,B;KEY=C,D"),
+    ("settings", "best.json of an earlier sweep, to train with"),
+  ]:
+    flags.DEFINE_string(name, None, about, flag_values=values)
+  about = "Leave the test split alone, as --grid does"
+  flags.DEFINE_bool("tune", False, about, flag_values=values)
 
 
 def read_sweep_flags(values: flags.FlagValues) -> SweepFlags | None:

@@ -157,3 +157,46 @@ def test_a_bucket_out_of_reach_is_refused_by_its_key(
     ConfigError, match=r"config\.data\.dir='gs://b/x'(.|\n)*no route"
   ):
     check_config(command.config, 1)
+
+
+@pytest.mark.parametrize(
+  ("program", "variants"),
+  [
+    (
+      "from forgetsam.experiment import *\n"
+      "def get_config(variant='obf'):\n"
+      "  return apply_variant(base_config(), variant)\n",
+      "plain, sam, obf (FILE alone), random",
+    ),
+    (
+      "VARIANTS = {'a': 1, 'b': 2}\n"
+      "def get_config(variant):\n  return VARIANTS[variant]\n",
+      "a, b",
+    ),
+    (
+      "def get_config(name):\n"
+      "  raise ValueError(f'{name} is unknown; allowed: c or d')\n",
+      "variants of this file: c or d",
+    ),
+    ("def get_config():\n  pass\n", "none"),
+    ("def get_config(arg=None):\n  pass\n", "any"),
+  ],
+)
+def test_a_colon_without_a_variant_lists_them(
+  program: str, variants: str, tmp_path: Path
+):
+  (tmp_path / "mine.py").write_text(program)
+  argument = f"--config={tmp_path}/mine.py:"
+  with pytest.raises(ConfigError, match=r"mine\.py:' is refused") as caught:
+    parse_command_line([argument], JOBS)
+  assert variants in str(caught.value)
+
+
+def test_an_unknown_variant_of_a_mapping_is_answered_with_its_names(
+  tmp_path: Path,
+):
+  (tmp_path / "mine.py").write_text(
+    "VARIANTS = {'a': 1, 'b': 2}\ndef get_config(v):\n  return VARIANTS[v]\n"
+  )
+  with pytest.raises(ConfigError, match="'c' is unknown; allowed: a, b"):
+    load_config_file(f"{tmp_path}/mine.py:c")
