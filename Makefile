@@ -2,12 +2,14 @@
 # make test         lint, format, types, layers, doctests and tests
 # make docs         build docs/_build/html; a warning is an error
 # make test-all     the same, with the tests that take too long for every day
-# make test-newest  the core's tests on the newest Python and packages at hand
+# make test-newest  the core alone on newer Pythons, its tests on the newest
+# make lock         requirements-lock-*.txt: what the Pythons at hand passed with
 #
-# Each first sets up .venv, when requirements.txt or pyproject.toml changed.
+# Each first sets up .venv, when the requirements or pyproject.toml changed.
 # `make PYTHON=/path/to/python test` uses that interpreter as it is instead.
 
 VENV := .venv
+REQUIREMENTS := requirements.txt requirements/core.txt requirements/lab.txt
 PIP_INSTALL = $(VENV)/bin/python -m pip install --quiet --quiet \
 	--disable-pip-version-check
 PYTEST = $(RUN) -m pytest forgetsam tests notebooks --doctest-modules --nbmake \
@@ -27,7 +29,7 @@ TEST_SETUP := $(VENV)/.installed-dev
 endif
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test docs test-all test-newest lint setup setup-dev
+.PHONY: help demo test docs test-all test-newest lock lint setup setup-dev
 
 help:
 	@sed -n 's/^# \{0,1\}//p; /^$$/q' Makefile
@@ -44,6 +46,7 @@ test-all: lint
 	@echo "[setup] installing torch for the tests of its files"
 	@$(RUN) -m pip install --quiet --disable-pip-version-check torch==2.13.0
 	@$(PYTEST)
+	@$(RUN) scripts/pythons.py --all
 
 docs: setup-dev
 	@$(RUN) -m sphinx -M html docs docs/_build --fail-on-warning --keep-going \
@@ -51,7 +54,10 @@ docs: setup-dev
 	@echo "[docs] docs/_build/html/index.html"
 
 test-newest: setup-dev
-	@$(RUN) scripts/newest_python.py
+	@$(RUN) scripts/pythons.py
+
+lock: setup-dev
+	@$(RUN) scripts/pythons.py --lock
 
 lint: setup-dev
 	@echo "[lint] ruff check, ruff format, mypy, import-linter"
@@ -67,14 +73,15 @@ $(VENV)/.created:
 	@scripts/create_venv.sh $(VENV)
 	@touch $@
 
-$(VENV)/.installed: requirements.txt | $(VENV)/.created
+$(VENV)/.installed: $(REQUIREMENTS) | $(VENV)/.created
 	@echo "[setup] installing requirements.txt into $(VENV):" \
 		"about 2.5 GB, one to three minutes"
 	@$(PIP_INSTALL) -r requirements.txt
 	@touch $@
 
-$(VENV)/.installed-dev: requirements.txt pyproject.toml | $(VENV)/.created
+$(VENV)/.installed-dev: $(REQUIREMENTS) requirements/dev.txt pyproject.toml \
+		| $(VENV)/.created
 	@echo "[setup] installing forgetsam and its development tools into" \
 		"$(VENV): about 2.8 GB, one to three minutes"
-	@$(PIP_INSTALL) -e '.[dev]'
+	@$(PIP_INSTALL) -e '.[lab,dev]'
 	@touch $@ $(VENV)/.installed

@@ -6,8 +6,8 @@ Installs the newest JAX alone, on the newest Python at hand (each release drops
 old ones), into an environment that is thrown away, and takes values and
 gradients of `lax.erf` and of a GELU inside `shard_map`, with check_vma, on four
 virtual devices. jax 0.12.0 and 0.12.0.1 fail ("Primitive polynomial requires
-varying manual axes to match"). Once a release passes, requirements.txt may
-admit it. Exit code: 0 passes, 1 broken.
+varying manual axes to match"). Once a release passes, requirements/core.txt
+may admit it. Exit code: 0 passes, 1 broken.
 """
 
 import os
@@ -16,7 +16,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from newest_python import newer_pythons
+from pythons import newer_pythons
 
 PROBE = """
 import jax, jax.numpy as jnp
