@@ -142,7 +142,11 @@ def _define_flags(job: str) -> flags.FlagValues:
   values = flags.FlagValues()
   for name, default, about in [
     ("config", None, "FILE:VARIANT, where FILE defines get_config(VARIANT)"),
-    ("workdir", None, "Folder of the run"),
+    (
+      "workdir",
+      None,
+      "Folder of the run; for --job=plot runs, separated by commas",
+    ),
     ("job", job, "What to do"),
     ("compilation_cache", None, "Folder of compiled programs, or 'none'"),
   ]:

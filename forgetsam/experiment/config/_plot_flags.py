@@ -28,10 +28,10 @@ class PlotFlags(NamedTuple):
 
 def define_plot_flags(values: flags.FlagValues) -> None:
   """Adds the flags that only this job has."""
-  flags.DEFINE_list("metrics", [], "To draw.", flag_values=values)
-  flags.DEFINE_string(
-    "output", None, "Folder for the picture.", flag_values=values
-  )
+  about = "Metrics that --job=plot draws, such as validation/accuracy"
+  flags.DEFINE_list("metrics", [], about, flag_values=values)
+  about = "Folder for its picture, where that is not the runs'"
+  flags.DEFINE_string("output", None, about, flag_values=values)
 
 
 def read_plot_flags(values: flags.FlagValues) -> PlotFlags | None:
