@@ -48,7 +48,13 @@ def metrics_to_draw(groups: Groups) -> list[str]:
     for group in groups.values()
     if any(len(run.metrics.get(name, ())) > 1 for run in group)
   }
-  return [name for name in dict.fromkeys(chosen) if name in several]
+  names = [name for name in dict.fromkeys(chosen) if name in several]
+  if len(groups) > 1:  # a panel each: what validation shows, training need not
+    held_out = {n for n in names if n.startswith("validation/")}
+    held_out -= {"validation/loss"}
+    spared = {n.replace("validation/", "train/") for n in held_out}
+    names = [name for name in names if name not in spared]
+  return names
 
 
 def draw_curves(
@@ -87,7 +93,7 @@ def draw_curves(
             _draw(axis, line, color, _title(label, groups[label]))
           else:
             _draw(axis, line, _OTHERS, f"{len(groups) - len(colored)} others")
-    _finish(axis, title.replace("_", " "), drawn)
+    _finish(axis, title, drawn)
     if alone and len(shown) > 1:
       axis.legend(frameon=False, fontsize=9)
   if not alone:
@@ -148,16 +154,18 @@ def _finish(axis: Any, title: str, drawn: Sequence[np.ndarray]) -> None:
 
 
 def _add_legend(figure: "Figure", axes: Sequence[Any]) -> None:
-  pairs = [axis.get_legend_handles_labels() for axis in axes]
-  unique = {
-    label: handle
-    for handles, labels in pairs
-    for handle, label in zip(handles, labels, strict=True)
-  }
+  """One for all panels; those in colour come first."""
+  lines = {line.get_label(): line for axis in axes for line in axis.lines}
+  last = [label for label in lines if lines[label].get_color() == _OTHERS]
+  first = sorted(
+    lines.keys() - set(last),
+    key=lambda label: _COLORS.index(lines[label].get_color()),
+  )
+  labels = [*first, *last]
   figure.legend(
-    unique.values(),
-    unique.keys(),
+    [lines[label] for label in labels],
+    labels,
     loc="outside upper center",
-    ncols=min(len(unique), 4),
+    ncols=min(len(labels), 4),
     frameon=False,
   )

@@ -134,7 +134,9 @@ def read_events(workdir: Path) -> dict[str, dict[int, float]]:
     str(workdir), size_guidance={event_accumulator.TENSORS: 0}
   ).Reload()
   found = {}
-  for name in events.PluginTagToContent("scalars"):
+  for name in events.Tags()["tensors"]:
+    if events.SummaryMetadata(name).plugin_data.plugin_name != "scalars":
+      continue
     values = {
       event.step: float(tensor_util.make_ndarray(event.tensor_proto))
       for event in events.Tensors(name)
