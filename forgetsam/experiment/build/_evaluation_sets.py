@@ -39,6 +39,7 @@ def build_evaluation_sets(
   model: nn.Module,
   mesh: Mesh | None,
   record: DataRecord,
+  num_classes: int,
 ) -> list[EvaluationSet]:
   """Opens the sets that `config.evaluation.sets` lists, or the run's own.
 
@@ -53,6 +54,7 @@ def build_evaluation_sets(
     mesh: the mesh to score it on.
     record: of the run's data. Sets that it knows are opened in the version that
       it names; the others are added to it.
+    num_classes: of the run's data.
 
   Returns:
     The sets; without a list, the run's validation split, if any, and its test
@@ -65,7 +67,9 @@ def build_evaluation_sets(
   sources = _own_sources(config, record)
   if config.evaluation.sets:
     wanted = _names(config)
-    sources = {name: _open(config, name, model, record) for name in wanted}
+    sources = {
+      name: _open(config, name, num_classes, record) for name in wanted
+    }
   return [
     EvaluationSet(source, _steps(forward, name, source, mesh))
     for name, source in sources.items()
@@ -127,7 +131,7 @@ def _names(config: config_dict.ConfigDict) -> list[str]:
 def _open(
   config: config_dict.ConfigDict,
   name: str,
-  model: nn.Module,
+  num_classes: int,
   record: DataRecord,
 ) -> data.StreamedSplit:
   """A set's split, with its images as the run's evaluation sees them."""
@@ -153,13 +157,12 @@ def _open(
       f"cannot be scored\n  {error}"
     ) from error
   record.check(base, source.identity, key)
-  classes = model.num_classes
-  if source.num_classes != classes:
+  if source.num_classes != num_classes:
     raise ConfigError(
       refusal(
         "config.evaluation.sets",
         config.evaluation.sets,
-        f"sets with the model's {classes} classes; {name} has "
+        f"sets with the model's {num_classes} classes; {name} has "
         f"{source.num_classes}",
       )
     )

@@ -34,14 +34,17 @@ def build_model(
   Raises:
     ConfigError: the model cannot take the data set's images.
   """
-  model = build_component(config, "model", num_classes=num_classes)
+  model = build_component(config, "model", num_classes=num_classes, rngs=None)
+  if not isinstance(model, nn.Module):  # NNX's, already made
+    made = model
+    model = models.from_nnx(lambda rngs: made)
   if image_shape is not None:
     try:
       jax.eval_shape(
         lambda key: models.initialise(model, key, image_shape),
         jax.random.key(0),
       )
-    except ValueError as error:
+    except Exception as error:  # of a model that may not be ours
       raise ConfigError(
         f"config.model.name={config.model.name!r} does not fit images of shape "
         f"{image_shape}\n  {error}"

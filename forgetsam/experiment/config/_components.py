@@ -160,10 +160,7 @@ def _call(
   is_made = not callable(found) or (not row.takes and row.fits(found))
   if is_made:
     return _Call(name, found, True, options, {}, False, {})
-  try:
-    parameters = dict(inspect.signature(found).parameters)
-  except (TypeError, ValueError):  # some builtins have none
-    parameters = {"options": _ANY}
+  parameters = _parameters(found)
   takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
   parameters = {
     n: p
@@ -188,6 +185,15 @@ def _call(
   return _Call(name, found, False, options, parameters, takes_any, arguments)
 
 
+def _parameters(found: Any) -> dict[str, inspect.Parameter]:
+  hides = inspect.isclass(found) and type(found).__call__ is not type.__call__
+  try:  # NNX's metaclass hides those of a class
+    called = functools.partial(found.__init__, None) if hides else found
+    return dict(inspect.signature(called).parameters)
+  except (TypeError, ValueError):  # some of C's have no signature
+    return {"options": _ANY}
+
+
 def _made(row: Kind, call: _Call) -> Any:
   """Calls the factory, or binds the arguments of the component itself."""
   key, found = f"config.{row.key}", call.found
@@ -203,7 +209,7 @@ def _made(row: Kind, call: _Call) -> Any:
       f"{call.name} needs it, and no key gives it"
     )
   try:
-    return found(**call.arguments)
+    return row.make(found, call.arguments)
   except ConfigError:
     raise
   except Exception as error:

@@ -39,6 +39,7 @@ class Kind(NamedTuple):
     takes: the arguments of the component itself, which may be a function.
     noun: what the component is.
     fits: whether something is one.
+    make: calls a factory.
     ignores: the names whose components may leave keys in `gives` unread, and
       the keys that all may.
   """
@@ -52,6 +53,9 @@ class Kind(NamedTuple):
   noun: str = "a function"
   fits: Callable[[Any], bool] = callable
   ignores: tuple[str, ...] = ()
+  make: Callable[[Factory, dict[str, Any]], Any] = lambda found, given: found(
+    **given
+  )
 
 
 def _is_transform(value: Any) -> bool:
@@ -62,6 +66,23 @@ def _is_model(value: Any) -> bool:
   from flax import linen, nnx
 
   return isinstance(value, linen.Module | nnx.Module)
+
+
+def _make_model(found: Factory, given: dict[str, Any]) -> Any:
+  """Puts a model that draws its own weights, NNX's, in a Linen module's place.
+
+  Its `rngs` are those of the run.
+  """
+  if "rngs" not in given:
+    return found(**given)
+  from flax import nnx
+
+  from forgetsam import models
+
+  own = {name: value for name, value in given.items() if name != "rngs"}
+  make = functools.partial(found, **own)
+  made = nnx.eval_shape(lambda: make(rngs=nnx.Rngs(0)))
+  return models.from_nnx(make) if isinstance(made, nnx.Module) else made
 
 
 def _nothing() -> None:
@@ -115,9 +136,10 @@ KINDS: Mapping[str, Kind] = {
     "model.options",
     _models,
     {key.removeprefix("model."): key for key in KEYS if is_model_option(key)},
-    {"num_classes": 2},
+    {"num_classes": 2, "rngs": None},
     noun="a Linen or NNX module",
     fits=_is_model,
+    make=_make_model,
   ),
   "augmentation": Kind(
     "augmentation.name",

@@ -67,10 +67,11 @@ def evaluate_run(
   results: dict[str, Any] = {}
   with Checkpoints(workdir / CHECKPOINTS, read_only=True) as checkpoints:
     last = checkpoints.variables(checkpoints.steps()[::-1])
-    model = build_model(config, last.record["num_classes"])
+    classes = last.record["num_classes"]
+    model = build_model(config, classes)
     mesh = build_mesh()
     record = DataRecord(workdir)
-    sets = build_evaluation_sets(config, model, mesh, record)
+    sets = build_evaluation_sets(config, model, mesh, record, classes)
     batches = build_eval_batches(config, build_sharding(mesh))
     found = {"last": last}
     if ranked := checkpoints.best_steps():

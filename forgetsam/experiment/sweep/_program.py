@@ -11,7 +11,7 @@ from jaxtyping import Array
 from ml_collections import config_dict
 
 import forgetsam as fs
-from forgetsam import data
+from forgetsam import data, models
 from forgetsam.experiment.build import Experiment, build_experiment
 from forgetsam.experiment.config import KEYS, config_from_dict, config_to_dict
 
@@ -162,8 +162,9 @@ class Program:
 
 def _has_convolution(experiment: Experiment) -> bool:
   """XLA's CPU backend runs convolutions inside a loop 12 times slower."""
-  shape = (1, *experiment.sources.image_shape)
-  jaxpr = jax.make_jaxpr(
-    lambda image: experiment.model.init(jax.random.key(0), image, train=False)
-  )(jax.ShapeDtypeStruct(shape, experiment.sources.image_dtype))
+  model, sources = experiment.model, experiment.sources
+  one = jax.ShapeDtypeStruct(sources.image_shape, sources.image_dtype)
+  jaxpr = jax.make_jaxpr(lambda key: models.initialise(model, key, one))(
+    jax.random.key(0)
+  )
   return "conv_general_dilated" in str(jaxpr)

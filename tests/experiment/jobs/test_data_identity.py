@@ -182,7 +182,7 @@ def test_evaluation_sets_stay_what_they_were(trained: Path):
   config.data.dir = str(trained / "data")
   config.evaluation.sets = "other,tiny@train[:8]"
   record = DataRecord(trained / "run")
-  build_evaluation_sets(config, model, None, record)
+  build_evaluation_sets(config, model, None, record, 10)
   record.write()
   noted = read(trained / "run/data.json")
   assert noted["other"]["name"] == "other:1.0.0"
@@ -190,13 +190,13 @@ def test_evaluation_sets_stay_what_they_were(trained: Path):
   shutil.rmtree(trained / "data/other")
   prepare(trained / "data", "1.0.0", seed=1, name="other")
   with pytest.raises(ConfigError, match=r"evaluation\.sets='other'(.|\n)*test"):
-    build_evaluation_sets(config, model, None, DataRecord(trained / "run"))
+    build_evaluation_sets(config, model, None, DataRecord(trained / "run"), 10)
   shutil.rmtree(trained / "data/other")
   prepare(trained / "data", "2.0.0", name="other")
   with pytest.raises(
     ConfigError, match=r"evaluation\.sets(.|\n)*other:1\.0\.0"
   ):
-    build_evaluation_sets(config, model, None, DataRecord(trained / "run"))
+    build_evaluation_sets(config, model, None, DataRecord(trained / "run"), 10)
 
 
 def test_a_sweep_stays_with_its_data(
