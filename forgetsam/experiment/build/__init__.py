@@ -18,7 +18,7 @@ from forgetsam.experiment.build._images import (
   build_sources,
 )
 from forgetsam.experiment.build._initial_weights import build_start, load_run
-from forgetsam.experiment.build._model import build_model
+from forgetsam.experiment.build._model import build_metrics, build_model
 from forgetsam.experiment.build._offsets import Offset, build_offsets, draw_key
 from forgetsam.experiment.build._optimizer import (
   build_learning_rate,
@@ -50,6 +50,7 @@ __all__ = [
   "build_learning_rate",
   "build_loss",
   "build_mesh",
+  "build_metrics",
   "build_model",
   "build_offsets",
   "build_optimizer",

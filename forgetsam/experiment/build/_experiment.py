@@ -37,7 +37,7 @@ from forgetsam.experiment.build._perturbation import (
 from forgetsam.experiment.build._probe import build_probe
 from forgetsam.experiment.config import ConfigError, refusal
 from forgetsam.experiment.run import Experiment, Intervals, num_devices
-from forgetsam.training import classification_metrics, split_batch
+from forgetsam.training import split_batch
 
 
 def build_mesh() -> Mesh | None:
@@ -149,7 +149,6 @@ def build_experiment(
     )
 
   forward: Any = models.forward(model)
-  build_metrics(config, classes)
   return Experiment(
     sources=sources,
     model=model,
@@ -160,7 +159,7 @@ def build_experiment(
       optimizer=optimizer,
       ascent=None if perturb is None else build_ascent(config, classes),
       perturb=perturb,
-      metrics=classification_metrics,
+      metrics=build_metrics(config, classes),
       micro_batch_size=config.micro_batch_size,
       ascent_fraction=config.ascent.fraction,
       mesh=mesh,

@@ -75,9 +75,9 @@ def build_train_forward(
 
 def build_metrics(
   config: config_dict.ConfigDict, num_classes: int
-) -> Callable[..., dict[str, Any]] | None:
-  """The scores beside the loss; None for those of a classification."""
-  metrics: Callable[..., dict[str, Any]] | None = build_component(
+) -> Callable[..., dict[str, Any]]:
+  """The scores of outputs, labels and weights that stand beside the loss."""
+  metrics: Callable[..., dict[str, Any]] = build_component(
     config, "metric", num_classes=num_classes
   )
   return metrics

@@ -22,6 +22,7 @@ from forgetsam.perturbations import (
   surrogate_gap,
   weighted,
 )
+from forgetsam.training import classification_metrics
 
 Factory = Callable[..., Any]
 
@@ -252,7 +253,7 @@ KINDS: Mapping[str, Kind] = {
   "metric": Kind(
     "metric.name",
     "metric.options",
-    lambda: {"classification": _nothing},
+    lambda: {"classification": classification_metrics},
     offers={"num_classes": 2},
     takes=("outputs", "labels", "where"),
   ),
