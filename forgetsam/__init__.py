@@ -10,7 +10,13 @@ from forgetsam._ascent import (
   pseudo_loss,
 )
 from forgetsam._losses import sigmoid_cross_entropy, softmax_cross_entropy
-from forgetsam._optimizers import sgdw, shrink_and_perturb
+from forgetsam._optimizers import (
+  ParamsEmaState,
+  averaged_params,
+  params_ema,
+  sgdw,
+  shrink_and_perturb,
+)
 from forgetsam._schedules import lr_proportional_rho
 from forgetsam.perturbations import (
   PerturbedGradientState,
@@ -42,11 +48,13 @@ from forgetsam.training import (
 __version__ = "0.1.0"
 
 __all__ = [
+  "ParamsEmaState",
   "PerturbedGradientState",
   "TrainState",
   "active_between",
   "asam",
   "ascent_and_descent",
+  "averaged_params",
   "create_train_state",
   "data",
   "every_k",
@@ -66,6 +74,7 @@ __all__ = [
   "norm_layers",
   "only",
   "output_bias_forgetting",
+  "params_ema",
   "perturbed_gradient",
   "pseudo_loss",
   "random_perturbation",

@@ -1,4 +1,4 @@
-"""Optimizers of the paper that optax does not have."""
+"""Optimizers of the paper and averages of the weights, beside optax's own."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -118,6 +118,111 @@ def shrink_and_perturb(
     return pulled, ShrinkAndPerturbState(count, state.initial_params)
 
   return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
+class ParamsEmaState(NamedTuple):
+  """State of `params_ema`."""
+
+  count: Int[Array, ""]  # type: ignore[assignment]  # mypy: tuple.count
+  average: PyTree
+
+
+def params_ema(decay: Scalar) -> optax.GradientTransformationExtraArgs:
+  r"""Keeps an exponential moving average of the weights; it changes no update.
+
+  .. math:: \bar w_t = \frac{1 - \beta}{1 - \beta^t}
+     \sum_{i = 1}^t \beta^{t - i} w_i
+
+  with :math:`w_i` the weights after update i: the average is debiased, the
+  first weights are not in it, and :math:`\bar w_1 = w_1`. It stands *last* in a
+  chain, and its state holds the average, in at least float32.
+
+  Args:
+    decay: :math:`\beta` in [0, 1): the average is over about
+      :math:`1 / (1 - \beta)` updates.
+
+  Raises:
+    ValueError: decay is outside [0, 1); `update` without params.
+
+  Example:
+    >>> optimizer = optax.chain(optax.sgd(1.0), params_ema(0.5))
+    >>> w = jnp.array(0.0)
+    >>> state = optimizer.init(w)
+    >>> for _ in range(2):  # w = 3, then 6
+    ...   updates, state = optimizer.update(jnp.array(-3.0), state, w)
+    ...   w = optax.apply_updates(w, updates)
+    >>> averaged_params(w, state)  # (0.5 * 3 + 6) / 1.5
+    Array(5., dtype=float32)
+
+  References:
+    Polyak and Juditsky, *Acceleration of Stochastic Approximation by
+    Averaging*, 1992; debiased as in Kingma and Ba, *Adam*, 2015, section 3.
+  """
+  check_number("decay", decay, low=0, high=1, exclude_high=True)
+
+  def init_fn(params: PyTree) -> ParamsEmaState:
+    average = jax.tree.map(lambda w: at_least_float32(_copy(w)), params)
+    return ParamsEmaState(jnp.zeros((), jnp.int32), average)
+
+  def update_fn(
+    updates: PyTree,
+    state: ParamsEmaState,
+    params: PyTree | None = None,
+    **extra: object,
+  ) -> tuple[PyTree, ParamsEmaState]:
+    check_params("params_ema", params)
+    count = optax.safe_increment(state.count)
+    beta = jnp.asarray(decay)
+    # (1 - beta) / (1 - beta ** count), which a power would round near 1.
+    share = (1 - beta) / -jnp.expm1(count.astype(beta.dtype) * jnp.log(beta))
+
+    def move(average: Array, w: Array) -> Array:
+      step = share.astype(jnp.finfo(average.dtype).dtype)
+      return average + step * (at_least_float32(w) - average)
+
+    moved = optax.apply_updates(params, updates)
+    average = jax.tree.map(move, state.average, moved)
+    return updates, ParamsEmaState(count, average)
+
+  return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
+def averaged_params(params: PyTree, opt_state: Any) -> PyTree | None:
+  """The average that `params_ema` keeps, as params of the model.
+
+  Args:
+    params: the parameters; where the average lacks some, as under
+      `optax.partition`, theirs are taken.
+    opt_state: the state of a chain with `params_ema`, at any depth.
+
+  Returns:
+    A tree like params, of their dtypes; None where nothing is averaged.
+
+  Raises:
+    ValueError: there are several averages.
+  """
+  found = [x for x in _leaves_at_ema(opt_state) if _is_ema(x)]
+  if len(found) > 1:
+    raise ValueError(
+      f"opt_state has {len(found)} averages of the weights: keep one params_ema"
+    )
+  if not found:
+    return None
+
+  def take(average: Any, w: PyTree) -> PyTree:
+    left_out = isinstance(average, optax.MaskedNode)
+    return w if left_out else average.astype(w.dtype)
+
+  is_masked = lambda x: isinstance(x, optax.MaskedNode)  # noqa: E731
+  return jax.tree.map(take, found[0].average, params, is_leaf=is_masked)
+
+
+def _is_ema(x: Any) -> bool:
+  return isinstance(x, ParamsEmaState)
+
+
+def _leaves_at_ema(opt_state: Any) -> list[Any]:
+  return jax.tree.leaves(opt_state, is_leaf=_is_ema)
 
 
 def _copy(w: Any) -> Array:

@@ -59,3 +59,54 @@ def test_shrink_and_perturb_explains_what_it_needs():
     transform.update(w, transform.init(w))
   with pytest.raises(ValueError, match="factor=2"):
     fs.shrink_and_perturb(2)
+
+
+def _averaged(decay, weights):
+  """Averages along a path of weights, each reached by an update of ones."""
+  chain = optax.chain(optax.identity(), fs.params_ema(decay))
+  state, found = chain.init(weights[0]), []
+  for w in weights:
+    u = jax.tree.map(jnp.ones_like, w)
+    updates, state = chain.update(u, state, jax.tree.map(lambda x: x - 1, w))
+    jax.tree.map(np.testing.assert_array_equal, updates, u)
+    found.append(fs.averaged_params(w, state))
+  return found, state
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.6, 0.9999])
+def test_params_ema_is_the_debiased_mean_of_the_weights_after_updates(decay):
+  weights = [jnp.array([1.0, 2.0 * t**2]) for t in range(1, 6)]
+  found, _ = _averaged(decay, weights)
+  for t in range(1, 6):
+    shares = np.float64(decay) ** np.arange(t)[::-1]
+    expected = shares @ np.asarray(weights[:t]) / shares.sum()
+    np.testing.assert_allclose(found[t - 1], expected, rtol=1e-6)
+
+
+def test_params_ema_takes_a_traced_decay_and_finds_no_average_elsewhere():
+  weights = [jnp.array([1.0]), jnp.array([4.0])]
+  found = jax.vmap(lambda d: _averaged(d, weights)[0][-1])(
+    jnp.array([0.5, 0.0])
+  )
+  np.testing.assert_allclose(found[:, 0], [3.0, 4.0], rtol=1e-6)
+  state = optax.adamw(0.1).init(weights[0])
+  assert fs.averaged_params(weights[0], state) is None
+
+
+def test_params_ema_averages_low_precision_in_float32():
+  weights = [jnp.full(2, w, jnp.bfloat16) for w in (256.0, 258.0)]
+  found, state = _averaged(0.5, weights)
+  average = optax.tree.get(state, "ParamsEmaState").average
+  np.testing.assert_allclose(average, 772 / 3, rtol=1e-6)
+  assert (average.dtype, found[-1].dtype) == (jnp.float32, jnp.bfloat16)
+
+
+def test_params_ema_explains_what_it_needs():
+  transform, w = fs.params_ema(0.5), jnp.ones(2)
+  state = transform.init(w)
+  with pytest.raises(ValueError, match="params_ema needs params"):
+    transform.update(w, state)
+  with pytest.raises(ValueError, match=r"decay=1 must be in \[0, 1\)"):
+    fs.params_ema(1)
+  with pytest.raises(ValueError, match="2 averages"):
+    fs.averaged_params(w, (state, state))

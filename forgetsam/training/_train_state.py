@@ -10,6 +10,7 @@ from flax import struct
 from jax.sharding import Mesh
 from jaxtyping import Array
 
+from forgetsam._optimizers import averaged_params
 from forgetsam._typing import PyTree
 from forgetsam.perturbations import PerturbedGradientState
 from forgetsam.training._mesh import check_mesh, place, replicated, spread
@@ -31,6 +32,11 @@ class TrainState(struct.PyTreeNode):
   model_state: PyTree
   opt_state: Any
   perturb_state: Any
+
+  @property
+  def ema(self) -> PyTree | None:
+    """The parameters' average, where the optimizer has a `params_ema`."""
+    return averaged_params(self.params, self.opt_state)
 
 
 def create_train_state(

@@ -65,6 +65,25 @@ def test_parameter_count(name):
   assert count == expected
 
 
+@pytest.mark.parametrize("name", models.names())
+def test_every_model_takes_a_dtype_and_remat(name):
+  module = models.create(name, 3, dtype="bfloat16", remat=True)
+  assert (module.dtype, module.remat) == ("bfloat16", True)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_low_precision_leaves_parameters_and_logits_in_float32(name):
+  module = models.create(name, 3, **SMALL[name], dtype="bfloat16", remat=True)
+
+  def run(key):
+    params, model_state = models.initialise(module, key, (4, 4, 1))
+    images = jnp.ones((2, 4, 4, 1))
+    return params, module.apply({"params": params, **model_state}, images)
+
+  found = jax.tree.leaves(jax.eval_shape(run, jax.random.key(0)))
+  assert {x.dtype for x in found} == {jnp.dtype("float32")}
+
+
 @pytest.mark.parametrize("name", SMALL)
 def test_initial_values(name):
   module = models.create(name, 7, **SMALL[name], head_bias=-2.5)

@@ -8,6 +8,8 @@ import pytest
 from forgetsam import models
 
 OPTIONS = {
+  "mlp": {"hidden": (6,)},
+  "cnn": {"widths": (4,)},
   "vit_tiny": {"width": 8, "depth": 1, "num_heads": 2},
   "resnet18_cifar": {"width": 4, "stage_sizes": (1,)},
 }
@@ -48,6 +50,8 @@ def test_the_numbers_stay(random_variables, name):
 @pytest.mark.parametrize(
   ("name", "options"),
   [
+    ("mlp", {"hidden": (4, 5, 6)}),
+    ("cnn", {"widths": (2, 3, 4)}),
     ("vit_tiny", {"width": 8, "depth": 3, "num_heads": 2}),
     ("resnet18_cifar", {"width": 4, "stage_sizes": (2, 1)}),
   ],

@@ -21,7 +21,9 @@ OPTIMIZERS = {
   "adamw": lambda: optax.chain(
     optax.clip_by_global_norm(0.1), optax.adamw(1e-3)
   ),
-  "sgdw": lambda: optax.chain(fs.sgdw(0.1), fs.shrink_and_perturb(0.1)),
+  "sgdw": lambda: optax.chain(
+    fs.sgdw(0.1), fs.shrink_and_perturb(0.1), fs.params_ema(0.9)
+  ),
 }
 
 

@@ -35,6 +35,7 @@ from forgetsam.experiment.build._perturbation import (
   build_rho,
 )
 from forgetsam.experiment.build._probe import build_probe
+from forgetsam.experiment.build._trained import freeze_others
 from forgetsam.experiment.config import ConfigError, refusal
 from forgetsam.experiment.run import Experiment, Intervals, num_devices
 from forgetsam.training import split_batch
@@ -154,7 +155,7 @@ def build_experiment(
     model=model,
     create_state=create_state,
     train_step=fs.make_train_step(
-      build_train_forward(config, forward),
+      freeze_others(build_train_forward(config, forward), config),
       loss=build_loss(config, classes),
       optimizer=optimizer,
       ascent=None if perturb is None else build_ascent(config, classes),

@@ -74,7 +74,7 @@ def _load(init_from: str, name: str, options: dict[str, Any]) -> dict[str, Any]:
 
 
 def load_run(
-  workdir: str | Path, checkpoint: str = "best"
+  workdir: str | Path, checkpoint: str = "best", *, ema: bool = False
 ) -> tuple[nn.Module, dict[str, Any], config_dict.ConfigDict]:
   """Loads the model that a run trained; needs no data.
 
@@ -82,6 +82,8 @@ def load_run(
     workdir: the run's folder.
     checkpoint: "best" by validation accuracy (the last one where the run has no
       validation split), or "last".
+    ema: whether to take the average of the weights that
+      `config.optimizer.ema` keeps, in their place.
 
   Returns:
     The model, its variables and the run's configuration, with the version of
@@ -89,8 +91,8 @@ def load_run(
     `model.apply(variables, images, train=False)` gives the logits.
 
   Raises:
-    ValueError: the folder holds no run or no checkpoint that is whole, or
-      `checkpoint` is neither "best" nor "last".
+    ValueError: the folder holds no run or no checkpoint that is whole,
+      `checkpoint` is neither "best" nor "last", or the run keeps no average.
   """
   if checkpoint not in ("best", "last"):
     raise ValueError(f"checkpoint={checkpoint!r} must be 'best' or 'last'")
@@ -104,5 +106,11 @@ def load_run(
     if checkpoint == "best":
       steps = checkpoints.best_steps() or steps
     found = checkpoints.variables(steps)
+  if ema and found.ema is None:
+    raise ValueError(
+      f"ema=True is refused: the run in {workdir} keeps no average of its "
+      "weights (config.optimizer.ema)"
+    )
+  params = found.ema if ema else found.params
   model = build_model(config, found.record["num_classes"])
-  return model, {"params": found.params, **found.model_state}, config
+  return model, {"params": params, **found.model_state}, config

@@ -8,6 +8,7 @@ from ml_collections import config_dict
 
 import forgetsam as fs
 from forgetsam.experiment.config import build_component
+from forgetsam.experiment.build._trained import build_trained
 
 
 def build_learning_rate(
@@ -60,19 +61,22 @@ def decays(params: Any) -> Any:
 def build_optimizer(
   config: config_dict.ConfigDict, learning_rate: optax.Schedule
 ) -> optax.GradientTransformation:
-  """Chains clipping by the global norm, optimizer and shrink-and-perturb.
+  """Chains clipping, optimizer, shrink-and-perturb and the weights' average.
 
   Args:
     config: a checked configuration.
     learning_rate: a schedule of the update count.
 
   Returns:
-    An optax chain.
+    An optax chain; where `train_only` names parameters, of these alone: the
+    others have no updates and no state.
   """
   options = config.optimizer
   chain: list[optax.GradientTransformation] = []
   if options.clip is not None:
     chain.append(optax.clip_by_global_norm(options.clip))
+  if options.clip_adaptive is not None:
+    chain.append(optax.adaptive_grad_clip(options.clip_adaptive))
   chain.append(
     build_component(
       config,
@@ -89,4 +93,14 @@ def build_optimizer(
     chain.append(
       fs.shrink_and_perturb(lambda count: factor * learning_rate(count) / peak)
     )
-  return optax.chain(*chain)
+  if options.ema is not None:
+    chain.append(fs.params_ema(options.ema))
+  if options.train_only is None:
+    return optax.chain(*chain)
+  trained = build_trained(config)
+  return optax.partition(
+    {"trained": optax.chain(*chain), "frozen": optax.set_to_zero()},
+    lambda params: jax.tree.map(
+      lambda train: "trained" if train else "frozen", trained(params)
+    ),
+  )

@@ -1,11 +1,16 @@
 """From the loss and perturbation of a config to functions and transforms."""
 
+import operator
+from collections.abc import Callable
+
+import jax
 import optax
 from jaxtyping import Array
 from ml_collections import config_dict
 
 import forgetsam as fs
 from forgetsam._typing import AscentSignal, Loss, PyTree
+from forgetsam.experiment.build._trained import build_trained
 from forgetsam.experiment.config import ConfigError, build_component, refusal
 
 Seed = int | Array
@@ -53,8 +58,8 @@ def build_perturbation(
     return None
   if options.steps > 1:
     perturbation = fs.multi_step(perturbation, options.steps)
-  if options.layers == "norm":
-    perturbation = fs.only(perturbation, _norm_layers)
+  if options.layers == "norm" or config.optimizer.train_only is not None:
+    perturbation = fs.only(perturbation, _perturbed_arrays(config))
   return perturbation
 
 
@@ -89,6 +94,27 @@ def build_perturb(
     return fs.look_sam(perturbation, config.look_sam.k, config.look_sam.alpha)
   combine = build_component(config, "combine")
   return fs.perturbed_gradient(perturbation, combine)
+
+
+def _perturbed_arrays(
+  config: config_dict.ConfigDict,
+) -> Callable[[PyTree], PyTree]:
+  """Marks what trains and lies in the layers to perturb."""
+  trained, norm = build_trained(config), config.perturbation.layers == "norm"
+
+  def perturbed(params: PyTree) -> PyTree:
+    marked = trained(params)
+    if norm:
+      marked = jax.tree.map(operator.and_, marked, _norm_layers(params))
+    if not any(jax.tree.leaves(marked)):
+      allowed = (
+        "all where config.optimizer.train_only="
+        f"{config.optimizer.train_only!r} names no normalisation layer"
+      )
+      raise ConfigError(refusal("config.perturbation.layers", "norm", allowed))
+    return marked
+
+  return perturbed
 
 
 def _norm_layers(params: PyTree) -> PyTree:

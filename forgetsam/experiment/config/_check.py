@@ -112,6 +112,15 @@ def _schedule_problems(leaves: dict[str, Any], _: int) -> Iterator[str]:
     )
 
 
+def _optimizer_problems(leaves: dict[str, Any], _: int) -> Iterator[str]:
+  if None not in (leaves["optimizer.clip"], leaves["optimizer.clip_adaptive"]):
+    yield refusal(
+      "config.optimizer.clip_adaptive",
+      leaves["optimizer.clip_adaptive"],
+      f"none where config.optimizer.clip={leaves['optimizer.clip']}",
+    )
+
+
 def _image_problems(leaves: dict[str, Any], _: int) -> Iterator[str]:
   mean, std = leaves["data.mean"], leaves["data.std"]
   if len(mean) != len(std):
@@ -209,6 +218,7 @@ _JOINT_CHECKS: tuple[_JointCheck, ...] = (
   _batch_problems,
   perturbation_problems,
   _schedule_problems,
+  _optimizer_problems,
   _image_problems,
   _stream_problems,
   _sharpness_problems,

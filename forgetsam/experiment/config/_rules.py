@@ -1,6 +1,7 @@
 """A row of the table of keys, and the rules that rows share."""
 
 import math
+import re
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -119,6 +120,18 @@ def words(allowed: str, *names: str) -> Rule:
   return Rule(str, allowed + ", separated by commas, or nothing", accepts)
 
 
+def patterns(allowed: str) -> Rule:
+  """Regular expressions separated by commas, at least one."""
+
+  def accepts(value: str) -> bool:
+    try:
+      return all(re.compile(one) and one for one in value.split(","))
+    except re.error:
+      return False
+
+  return Rule(str, f"{allowed}, separated by commas", accepts)
+
+
 def text(allowed: str) -> Rule:
   """A string that is not empty."""
   return Rule(str, allowed, bool)
@@ -182,4 +195,5 @@ NOT_NEGATIVE = number("a finite number, at least 0", lambda v: v >= 0)
 POSITIVE = number("a finite number above 0", lambda v: v > 0)
 BELOW_ONE = number("a number in [0, 1)", lambda v: 0 <= v < 1)
 UP_TO_ONE = number("a number in [0, 1]", lambda v: 0 <= v <= 1)
+INSIDE_ONE = number("a number in (0, 1)", lambda v: 0 < v < 1)
 SHARE = number("a number in (0, 1]", lambda v: 0 < v <= 1)

@@ -6,6 +6,7 @@ from forgetsam.experiment.evaluation._corruptions import (
 )
 from forgetsam.experiment.evaluation._evaluate import (
   FinishedStep,
+  beside_ema,
   evaluate,
   evaluate_each,
   format_table,
@@ -15,6 +16,7 @@ from forgetsam.experiment.evaluation._evaluate import (
 __all__ = [
   "ALEXNET_ERRORS",
   "FinishedStep",
+  "beside_ema",
   "evaluate",
   "evaluate_each",
   "format_table",

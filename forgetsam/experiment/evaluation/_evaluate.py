@@ -129,6 +129,34 @@ def rank(scores: Mapping[str, float]) -> tuple[float, ...]:
   return (*by_accuracy, -scores["loss"])
 
 
+def beside_ema(
+  eval_steps: Mapping[str, Callable[..., dict[str, Array]]], ema: Any
+) -> dict[str, Callable[..., dict[str, Array]]]:
+  """Adds to each step one that scores the weights' average, as `NAME/ema`.
+
+  Args:
+    eval_steps: steps as `evaluate_each` takes them.
+    ema: the average, placed as the parameters are; None adds nothing.
+
+  Returns:
+    The steps by name; all read the same running statistics.
+  """
+  steps = dict(eval_steps)
+  if ema is not None:
+    for name, step in eval_steps.items():
+      steps[f"{name}/ema"] = _with_params(step, ema)
+  return steps
+
+
+def _with_params(
+  step: Callable[..., dict[str, Array]], params: Any
+) -> "FinishedStep":
+  return FinishedStep(
+    lambda _, model_state, batch: step(params, model_state, batch),
+    _finish(step),
+  )
+
+
 def format_table(results: Mapping[str, Mapping[str, float]]) -> str:
   """Lays results out as a Markdown table, one set a row.
 

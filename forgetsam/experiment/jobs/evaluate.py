@@ -1,5 +1,6 @@
 """The job `evaluate`: a run's best and last checkpoint on a list of sets."""
 
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from forgetsam.experiment.build import (
 from forgetsam.experiment.config import check_config
 from forgetsam.experiment.evaluation import (
   ALEXNET_ERRORS,
+  beside_ema,
   evaluate_each,
   format_table,
   mean_corruption_error,
@@ -54,7 +56,8 @@ def evaluate_run(
   Returns:
     The content of `evaluation.json`: "last/step", "last/test/accuracy", ...,
     and the same under "best/" where training had a validation split. Corrupted
-    sets also have "last/NAME/mce" and "last/NAME/corruption_error/KIND".
+    sets also have "last/NAME/mce" and "last/NAME/corruption_error/KIND". With
+    an average of the weights, its scores are under "last/test/ema/", ...
 
   Raises:
     ConfigError: the configuration is not the run's, nothing is saved yet, or a
@@ -77,9 +80,11 @@ def evaluate_run(
     if ranked := checkpoints.best_steps():
       found["best"] = checkpoints.variables(ranked)
     fitted = {
-      name: adapt_to_sets(
-        {"params": checkpoint.params, **checkpoint.model_state}, model, sets
-      )
+      name: [
+        adapt_to_sets({"params": params, **checkpoint.model_state}, model, sets)
+        for params in (checkpoint.params, checkpoint.ema)
+        if params is not None
+      ]
       for name, checkpoint in found.items()
     }
     for name, checkpoint in found.items():
@@ -100,18 +105,21 @@ def evaluate_run(
 
 
 def _score(
-  variables: dict[tuple[int, ...], dict[str, Any]],
+  fitted: list[dict[tuple[int, ...], dict[str, Any]]],
   sets: list[EvaluationSet],
   batches: Callable[[data.BatchSource], Batches],
   name: str,
 ) -> Results:
+  """Scores a checkpoint's own weights, and their average if it has one."""
   results: Results = {}
   hidden = None if is_main() else True  # None: unless on a terminal
   for one in tqdm(sets, desc=name, unit="set", disable=hidden):
-    model_state = dict(variables[one.source.eval_shape])
-    params = model_state.pop("params")
+    model_state, *averaged = (dict(x[one.source.eval_shape]) for x in fitted)
+    params, ema = model_state.pop("params"), None
+    if averaged:
+      ema = averaged[0]["params"]
     results |= evaluate_each(
-      one.steps, params, model_state, batches(one.source)
+      beside_ema(one.steps, ema), params, model_state, batches(one.source)
     )
   return results
 
@@ -119,24 +127,25 @@ def _score(
 def _corruption_summary(results: Results) -> dict[str, float]:
   """The mean corruption error of each corrupted set that was scored."""
   summary: dict[str, float] = {}
-  for name in CORRUPTED:
+  for name, end in itertools.product(CORRUPTED, ("", "/ema")):
     errors = {
-      kind: 1 - results[full]["accuracy"]
+      kind: 1 - results[f"{full}{end}"]["accuracy"]
       for kind, full in data.corrupted_sets(name).items()
-      if full in results
+      if f"{full}{end}" in results
     }
     if len(errors) < len(data.corrupted_sets(name)):
       continue
     baseline = ALEXNET_ERRORS if name.startswith("imagenet") else None
     mean, each = mean_corruption_error(errors, baseline)
-    summary[f"{name}/mce"] = mean
-    summary |= {f"{name}/corruption_error/{k}": v for k, v in each.items()}
+    key = f"{name}{end}"
+    summary[f"{key}/mce"] = mean
+    summary |= {f"{key}/corruption_error/{k}": v for k, v in each.items()}
   return summary
 
 
 def _print(title: str, scores: Results, summary: dict[str, float]) -> None:
   print(f"\n{title}:\n\n{format_table(scores)}")
-  for name in CORRUPTED:
+  for name in (f"{x}{end}" for x in CORRUPTED for end in ("", "/ema")):
     if f"{name}/mce" in summary:
       against = (
         "against AlexNet's published errors; the set is compressed once more, "

@@ -199,11 +199,17 @@ def _final_results(
   held_out = experiment.sources.validation
   splits = ["test"] if held_out is None else ["validation", "test"]
   results: dict[str, Any] = {}
+
+  def add(variables: Any, split: str, prefix: str = "") -> None:
+    for name, result in experiment.evaluate(variables, split).items():
+      results.update(
+        {f"{prefix}{name}/{key}": value for key, value in result.items()}
+      )
+      if split == "test" and not prefix:
+        reporter.evaluation(experiment.num_steps, name, result)
+
   for split in splits:
-    result = experiment.evaluate(state, split)
-    results |= {f"{split}/{name}": value for name, value in result.items()}
-    if split == "test":
-      reporter.evaluation(experiment.num_steps, split, result)
+    add(state, split)
   if ranked := checkpoints.best_steps():
     best = checkpoints.variables(ranked)
     params, model_state = place(  # once for all batches
@@ -211,9 +217,8 @@ def _final_results(
       jax.tree.map(lambda x: x.sharding, (state.params, state.model_state)),
     )
     best = best._replace(params=params, model_state=model_state)
-    test = experiment.evaluate(best, "test")
-    found = {f"best/test/{name}": value for name, value in test.items()}
-    found["best/step"] = best.step
+    results["best/step"] = best.step
+    add(best, "test", "best/")
+    found = {k: v for k, v in results.items() if k.startswith("best/")}
     reporter.scalars(experiment.num_steps, found)
-    results |= found
   return results

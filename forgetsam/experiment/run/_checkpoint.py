@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
+from forgetsam._arrays import cast_like
 from forgetsam.experiment.run._checksums import (
   add_checksum,
   leaf_checksums,
@@ -29,17 +30,19 @@ from forgetsam.experiment.run._manager import (
   restore,
 )
 from forgetsam.experiment.run._processes import from_main, on_main
+from forgetsam.experiment.run._state_parts import parts_of, whole
 from forgetsam.experiment.run._workdir import CheckpointError, storage_problem
 from forgetsam.training import TrainState
 
 
 class Variables(NamedTuple):
-  """A checkpoint's variables and its record."""
+  """A checkpoint's variables and record, and the weights' average if any."""
 
   step: int
   params: Any
   model_state: Any
   record: dict[str, Any]
+  ema: Any = None
 
 
 class Checkpoints:
@@ -129,7 +132,7 @@ class Checkpoints:
       step: the checkpoint's number; None takes `state.step`.
     """
     step = int(state.step) if step is None else step
-    host = to_host(_parts(state))
+    host = to_host(parts_of(state))
     on_main(lambda: self._save(step, host, record, rank))
 
   def _save(
@@ -198,7 +201,7 @@ class Checkpoints:
     Raises:
       CheckpointError: there are checkpoints, and all are damaged.
     """
-    like = to_host(_parts(target))
+    like = to_host(parts_of(target))
     arrays: Any = None
 
     def read() -> dict[str, Any] | None:
@@ -214,8 +217,8 @@ class Checkpoints:
 
     if (record := on_main(read)) is None:
       return None
-    parts = place_like(from_main(arrays, like), _parts(target))
-    return target.replace(**parts["variables"], **parts["training"]), record
+    parts = place_like(from_main(arrays, like), parts_of(target))
+    return whole(parts, target), record
 
   def variables(self, steps: Sequence[int]) -> Variables:
     """Parameters and model state of the first of `steps` that is whole.
@@ -238,6 +241,8 @@ class Checkpoints:
 
     step, record, shapes = on_main(read)
     variables = jax.tree.map(jnp.array, from_main(arrays, shapes))
+    if "ema" in variables:
+      variables["ema"] = cast_like(variables["ema"], variables["params"])
     return Variables(step, **variables, record=record)
 
   def _quarantine(self, step: int) -> None:
@@ -248,15 +253,3 @@ class Checkpoints:
     shutil.move(self._folder / str(step), target)
     self._ranks.pop(step, None)
     self._manager.reload()
-
-
-def _parts(state: TrainState) -> dict[str, Any]:
-  """Separates what models need from what only training needs."""
-  return {
-    "variables": {"params": state.params, "model_state": state.model_state},
-    "training": {
-      "step": state.step,
-      "opt_state": state.opt_state,
-      "perturb_state": state.perturb_state,
-    },
-  }

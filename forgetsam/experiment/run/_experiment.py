@@ -11,8 +11,8 @@ import optax
 from jaxtyping import Array, Int64, Key
 
 from forgetsam import data
-from forgetsam.experiment.evaluation import evaluate
-from forgetsam.training import TrainState
+from forgetsam.experiment.evaluation import beside_ema, evaluate_each
+from forgetsam.training import TrainState, place
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,10 +70,18 @@ class Experiment:
   probe: Callable[[Any, Any], dict[str, Array]] | None
   profile: bool
 
-  def evaluate(self, variables: Any, split: str) -> dict[str, float]:
-    """Scores what has `params` and `model_state` on a split of the data."""
-    return evaluate(
-      self.eval_step,
+  def evaluate(self, variables: Any, split: str) -> dict[str, dict[str, float]]:
+    """Scores what has `params`, `model_state` and `ema` on a split of the data.
+
+    Returns:
+      The scores under the split's name; with an average of the weights, its
+      scores under `SPLIT/ema`.
+    """
+    ema = variables.ema
+    if ema is not None:  # the optimizer's state may be spread over devices
+      ema = place(ema, jax.tree.map(lambda x: x.sharding, variables.params))
+    return evaluate_each(
+      beside_ema({split: self.eval_step}, ema),
       variables.params,
       variables.model_state,
       self.eval_batches(getattr(self.sources, split)),

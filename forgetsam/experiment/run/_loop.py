@@ -155,13 +155,19 @@ class Loop:
     last = done == experiment.num_steps
     evaluates = done % experiment.intervals.evaluate == 0
     if (evaluates or last) and experiment.sources.validation is not None:
-      result = experiment.evaluate(state, "validation")
-      self.reporter.evaluation(done, "validation", result)
-      ranked = rank(result)
+      ranked = rank(self._evaluate(done, state, "validation"))
     if evaluates and not last and experiment.watch_test:
-      result = experiment.evaluate(state, "test")
-      self.reporter.evaluation(done, "test", result)
+      self._evaluate(done, state, "test")
     self._save(done, state, ranked)
+
+  def _evaluate(
+    self, done: int, state: TrainState, split: str
+  ) -> dict[str, float]:
+    """Scores and reports the state; returns the scores of its own weights."""
+    results = self.experiment.evaluate(state, split)
+    for name, result in results.items():
+      self.reporter.evaluation(done, name, result)
+    return results[split]
 
   def _save(
     self, done: int, state: TrainState, ranked: tuple[float, ...] | None

@@ -14,7 +14,7 @@ import forgetsam as fs
 from forgetsam import data
 from forgetsam.experiment.build import build_data, build_sources
 from forgetsam.experiment.config import config_to_dict
-from forgetsam.experiment.evaluation import evaluate
+from forgetsam.experiment.evaluation import beside_ema, evaluate_each
 from forgetsam.experiment.run import DataRecord
 from forgetsam.experiment.sweep._program import (
   Numbers,
@@ -117,11 +117,17 @@ class Runner:
       for name in ("loss", "accuracy")
     }
     for split in splits:
-      batches = self._eval_batches(config, split)
-      result = evaluate(
-        program.eval_step, state.params, state.model_state, batches
+      scores = evaluate_each(
+        beside_ema({split: program.eval_step}, state.ema),
+        state.params,
+        state.model_state,
+        self._eval_batches(config, split),
       )
-      results |= {f"{split}/{name}": value for name, value in result.items()}
+      results |= {
+        f"{name}/{metric}": value
+        for name, values in scores.items()
+        for metric, value in values.items()
+      }
     return Outcome(results, None, time.perf_counter() - began, state)
 
   def _program(self, config: config_dict.ConfigDict) -> tuple[Program, Numbers]:

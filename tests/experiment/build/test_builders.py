@@ -120,6 +120,19 @@ def test_clip_is_by_the_global_norm_before_the_optimizer():
   np.testing.assert_allclose(params["bias"], 1 - 1.0 / norm, rtol=1e-5)
 
 
+def test_adaptive_clip_is_by_each_units_weights():
+  config = make_config(
+    optimizer__name="sgdw",
+    optimizer__momentum=0.0,
+    optimizer__weight_decay=0.0,
+    optimizer__clip_adaptive=0.1,
+  )
+  # A column's weights have the norm sqrt(2), and its gradients 3 sqrt(2).
+  params = updated(config, GRADS, steps=1)
+  np.testing.assert_allclose(params["kernel"], 1 - 0.5 * 0.1, rtol=1e-5)
+  np.testing.assert_allclose(params["bias"], 1 - 0.5 * 0.1, rtol=1e-5)
+
+
 def test_shrink_and_perturb_follows_the_learning_rate():
   config = make_config(
     optimizer__name="sgdw",

@@ -48,6 +48,10 @@ WRONG = [
   ("optimizer.weight_decay=-1", "at least 0"),
   ("optimizer.momentum=1.0", "[0, 1)"),
   ("optimizer.clip=0", "above 0"),
+  ("optimizer.clip_adaptive=0", "above 0"),
+  ("optimizer.ema=1", "(0, 1)"),
+  ("optimizer.train_only=head,", "regular expressions of the parameters'"),
+  ("optimizer.train_only=(head", "regular expressions of the parameters'"),
   ("optimizer.shrink_and_perturb=2", "[0, 1]"),
   ("schedule.name=step", "cosine, linear, constant, wsd, or module:att"),
   ("schedule.warmup_epochs=-1", "at least 0"),
@@ -106,6 +110,11 @@ def test_a_wrong_value_is_refused(
 
 _START = "config.perturbation.start"
 JOINT = [
+  (
+    "plain",
+    ["optimizer.clip=1.0", "optimizer.clip_adaptive=0.1"],
+    "config.optimizer.clip_adaptive",
+  ),
   ("plain", ["ascent.name=output_bias_forgetting"], "config.ascent.name"),
   ("random", ["ascent.name=output_bias_forgetting"], "config.ascent.name"),
   ("plain", ["combine.name=surrogate_gap"], "config.combine.name"),
