@@ -29,10 +29,10 @@ class Adapted(NamedTuple):
 def adapt(loaded: Variables, initial: Variables) -> Adapted:
   """Fits loaded variables to a model with another head or another image size.
 
-  A head with another number of classes is replaced by the model's initial one;
-  one with the same number is kept. Position embeddings for another number of
-  patches are interpolated (both grids being square). Everything else must have
-  the model's names and shapes.
+  A head with another number of classes, or none, is replaced by the model's
+  initial one; one with the same number is kept. Position embeddings for another
+  number of patches are interpolated (both grids being square). Everything else
+  must have the model's names and shapes.
 
   Args:
     loaded: variables of a model of the same kind, collections first.
@@ -75,6 +75,10 @@ def adapt(loaded: Variables, initial: Variables) -> Adapted:
       changes.append(
         f"the position embeddings are interpolated from {old} to {new} patches"
       )
+  if not any(path[:2] in _HEADS for path in ours):
+    head = {path: x for path, x in target.items() if path[:2] in _HEADS}
+    ours |= head
+    changes += ["there is no head, and a new one is taken"] if head else []
   check_shapes(_shapes(ours), _shapes(target), "the loaded model")
   return Adapted(traverse_util.unflatten_dict(ours), tuple(changes))
 

@@ -1,7 +1,7 @@
 """Conversion between our variables and the states of PyTorch models."""
 
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -13,7 +13,10 @@ from flax import traverse_util
 from jaxtyping import Array, Key
 
 from forgetsam import models
+from forgetsam._paths import local_path
 from forgetsam.interop._adapt import Variables, adapt, check_shapes
+from forgetsam.interop._extras import leave_out
+from forgetsam.interop._huggingface import check_description, names_in
 from forgetsam.interop._names import Names, Path, torch_names
 from forgetsam.interop._read import Arrays, read_state
 
@@ -27,11 +30,14 @@ def from_torch(
   num_classes: int | None = None,
   image_size: int | None = None,
   key: Key[Array, ""] | None = None,
+  strict: bool = True,
   **options: Any,
 ) -> Variables:
   """Converts a PyTorch model's weights to our variables.
 
-  Names are those of the paper's official code, of timm and of torchvision. A
+  Names are those of the paper's official code, of timm, of torchvision, and of
+  Hugging Face's transformers (`ViTForImageClassification`, `ViTModel`, and
+  those of ResNet). A
   dictionary around the weights ("state_dict", "model_state_dict" or "model")
   and a prefix of all names ("module." or "_orig_mod.") are dropped, with a line
   in the log. BatchNorm's `num_batches_tracked` is left out: nothing reads it.
@@ -41,7 +47,9 @@ def from_torch(
     model_name: a registered vision transformer or ResNet.
     state_dict: the weights by name, as arrays or tensors; or the path of a
       .safetensors file, or of a .pth, .pt, .pth.tar or .bin file. The latter
-      need PyTorch, and are refused if they hold more than weights.
+      need PyTorch, and are refused if they hold more than weights. Or a folder
+      as Hugging Face saves it (model.safetensors, with its parts if it has
+      many), whose config.json must not contradict the model.
     num_classes: number of logits wanted; a head of another size is replaced by
       an initial one, with a warning in the log. None keeps the file's head.
     image_size: side of the images wanted, in pixels; position embeddings for
@@ -49,6 +57,10 @@ def from_torch(
       file's size.
     key: seeds a new head, as `models.initialise` does; None is
       `jax.random.key(0)`.
+    strict: whether to refuse what these models lack. False leaves out a class
+      token and its position (the last norm then comes after the tokens' mean)
+      and transformers' pooler, and takes weights without a head, each with a
+      warning in the log: a start for training, which gives other outputs.
     **options: the model's options, where they are not its defaults.
 
   Returns:
@@ -73,8 +85,15 @@ def from_torch(
   """
   state = read_state(state_dict)
   module = models.create(model_name, 1, **options)
-  names = torch_names(model_name, module)
+  names = names_in(state, torch_names(model_name, module), module)
+  if not isinstance(state_dict, Mapping):
+    check_description(local_path("state_dict", state_dict), model_name, module)
   _refuse_prefix(model_name, state, names)
+  changes: list[str] = []
+  has_head = any(name.startswith(f"{names.head}.") for name in state)
+  if not strict:
+    state, changes = leave_out(state, names)
+    names = names if has_head else names.without_head()
   shape_of = {name: array.shape for name, array in state.items()}.get
   classes = _axis(shape_of(f"{names.head}.weight"), 0, default=1)
   channels = _axis(shape_of(names.stem), 1, default=3)
@@ -84,6 +103,7 @@ def from_torch(
   image_shape = _row_of_patches(module, tokens, channels)
   shapes = _shapes(module, image_shape)
   variables = _to_ours(model_name, state, names, shapes)
+  _warn(model_name, changes)
   if num_classes is None and image_size is None:
     return variables
 
@@ -92,13 +112,14 @@ def from_torch(
   if num_classes is not None:
     module = models.create(model_name, num_classes, **options)
   initial = _shapes(module, image_shape)
-  if num_classes not in (None, classes):
+  if not has_head and num_classes is None:
+    del initial["params"]["head"]
+  elif not has_head or num_classes not in (None, classes):
     key = jax.random.key(0) if key is None else key
     initial["params"]["head"] = _initial_head(module, key, image_shape)
-  variables, changes = adapt(variables, initial)
-  for change in changes:
-    logging.warning("%s: %s.", model_name, change)
-  return variables
+  adapted = adapt(variables, initial)
+  _warn(model_name, adapted.changes)
+  return adapted.variables
 
 
 def to_torch(
@@ -147,6 +168,11 @@ def to_torch(
   return state
 
 
+def _warn(model_name: str, changes: Sequence[str]) -> None:
+  for change in changes:
+    logging.warning("%s: %s.", model_name, change)
+
+
 def _refuse_prefix(model_name: str, state: Arrays, names: Names) -> None:
   """Names what a training framework put before the model's own names."""
   expected = [entry.name for entry in names.entries]
@@ -174,11 +200,18 @@ def _to_ours(
 ) -> Variables:
   state = {k: v for k, v in state.items() if not k.endswith(_COUNTER)}
   empty = jax.tree.map(lambda x: np.empty(x.shape, np.bool_), shapes)
-  check_shapes(
-    {name: array.shape for name, array in state.items()},
-    {entry.name: entry.to_torch(empty).shape for entry in names.entries},
-    f"state_dict for {model_name!r}",
-  )
+  try:
+    check_shapes(
+      {name: array.shape for name, array in state.items()},
+      {entry.name: entry.to_torch(empty).shape for entry in names.entries},
+      f"state_dict for {model_name!r}",
+    )
+  except ValueError as error:
+    if names.class_token not in state:
+      raise
+    raise ValueError(
+      f"{error} The model has no class token: strict=False leaves it out."
+    ) from error
   flat: dict[Path, Array] = {}
   for entry in names.entries:
     array = state[entry.name]

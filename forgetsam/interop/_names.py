@@ -42,7 +42,7 @@ HEADS = Layout(
 class Entry(NamedTuple):
   """One array of a PyTorch state, which joins one or three of ours."""
 
-  name: str  # in timm, torchvision and the paper's official code
+  name: str  # such as that in timm, torchvision and the official code
   paths: tuple[Path, ...]  # our arrays', collection first
   layout: Layout  # of each of ours before they are joined along the first axis
 
@@ -70,13 +70,28 @@ class Names(NamedTuple):
   head: str  # prefix of the head's names
   stem: str  # name of the kernel that reads the image
   positions: str | None  # name of the position embeddings
+  class_token: str | None = None  # its name, in files that have one
+  unused: tuple[str, ...] = ()  # starts of names that only other files read
+
+  def without_head(self) -> "Names":
+    """The names of all arrays but the head's."""
+    start = f"{self.head}."
+    kept = (one for one in self.entries if not one.name.startswith(start))
+    return self._replace(entries=tuple(kept))
 
 
 def torch_names(name: str, module: nn.Module) -> Names:
   """The arrays of a registered ViT or ResNet."""
   if isinstance(module, models.ViT):
     entries = tuple(_vit(module))
-    return Names(entries, (), "head", "patch_embed.proj.weight", "pos_embed")
+    return Names(
+      entries,
+      counters=(),
+      head="head",
+      stem="patch_embed.proj.weight",
+      positions="pos_embed",
+      class_token="cls_token",
+    )
   if isinstance(module, models.ResNet):
     entries = tuple(_resnet(module))
     counters = tuple(

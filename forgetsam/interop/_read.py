@@ -1,5 +1,6 @@
 """PyTorch states from memory and from files, as plain arrays."""
 
+import json
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +17,12 @@ Arrays = dict[str, Shaped[np.ndarray, "..."]]
 
 TORCH_SUFFIXES = (".pth", ".pt", ".pth.tar", ".bin")
 SAFETENSORS_SUFFIX = ".safetensors"
+_INDEX = ".safetensors.index.json"
+_IN_FOLDERS = (
+  "model.safetensors",
+  f"model{_INDEX}",
+  "pytorch_model.bin",
+)
 _WRAPPERS = ("state_dict", "model_state_dict", "model")
 # Added by DistributedDataParallel and by torch.compile.
 _PREFIXES = ("module.", "_orig_mod.")
@@ -34,8 +41,24 @@ def read_state(source: Mapping[str, Any] | str | Path) -> Arrays:
   return {name: _array(name, value) for name, value in state.items()}
 
 
+def weights_in(folder: Path) -> Path | None:
+  """The weights in a folder as Hugging Face and timm save it, if any."""
+  paths = (folder / name for name in _IN_FOLDERS)
+  return next((path for path in paths if path.is_file()), None)
+
+
 def _read_file(source: str | Path) -> Mapping[str, Any]:
   path = local_path("state_dict", source)
+  if path.is_dir():
+    found = weights_in(path)
+    if found is None:
+      raise ValueError(
+        f"state_dict={str(source)!r} is a folder with none of "
+        f"{', '.join(_IN_FOLDERS)}: pass a file of weights"
+      )
+    path = found
+  if path.name.endswith(_INDEX):
+    return _read_parts(path)
   if not path.is_file():
     raise ValueError(f"state_dict={str(source)!r} is not a file.")
   if path.name.endswith(SAFETENSORS_SUFFIX):
@@ -48,6 +71,18 @@ def _read_file(source: str | Path) -> Mapping[str, Any]:
   )
 
 
+def _read_parts(index: Path) -> Mapping[str, Any]:
+  """Joins the files that an index lists."""
+  try:
+    files = json.loads(index.read_text())["weight_map"].values()
+  except (KeyError, AttributeError, TypeError, ValueError) as error:
+    raise ValueError(f"{index} lists no files of weights: {error!r}") from error
+  state: dict[str, Any] = {}
+  for name in sorted(set(files)):
+    state |= _read_safetensors(index.parent / name)
+  return state
+
+
 def _read_safetensors(path: Path) -> Mapping[str, Any]:
   with lab_packages(f"reading {path}"):
     import safetensors
@@ -55,7 +90,7 @@ def _read_safetensors(path: Path) -> Mapping[str, Any]:
 
   try:
     return safetensors.numpy.load_file(path)
-  except safetensors.SafetensorError as error:
+  except (FileNotFoundError, safetensors.SafetensorError) as error:
     raise ValueError(
       f"{path} is no whole .safetensors file: {error}"
     ) from error

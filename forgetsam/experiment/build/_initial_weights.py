@@ -29,7 +29,8 @@ def build_start(config: config_dict.ConfigDict) -> Start:
 
   Args:
     config: a checked configuration. `init_from` is the folder of a run of ours,
-      whose best checkpoint is taken, or a PyTorch model's file.
+      whose best checkpoint is taken, a PyTorch model's file, or a folder with
+      such a file as Hugging Face and timm save it.
 
   Returns:
     `start(params, model_state)`, of the model's own initial parameters and
@@ -55,8 +56,8 @@ def build_start(config: config_dict.ConfigDict) -> Start:
         refusal(
           "config.init_from",
           init_from,
-          "the folder of a run, or a .safetensors, .pth or .pth.tar file, of a "
-          f"model like config.model: {error}",
+          "the folder of a run, or a .safetensors, .pth or .pth.tar file, or a "
+          f"folder with such a file, of a model like config.model: {error}",
         )
       ) from error
     for change in changes:
@@ -68,9 +69,9 @@ def build_start(config: config_dict.ConfigDict) -> Start:
 
 def _load(init_from: str, name: str, options: dict[str, Any]) -> dict[str, Any]:
   path = local_path("config.init_from", init_from)
-  if path.is_dir():
+  if path.is_dir() and interop.weights_in(path) is None:
     return load_run(path)[1]
-  return interop.from_torch(name, path, **options)
+  return interop.from_torch(name, path, strict=False, **options)
 
 
 def load_run(

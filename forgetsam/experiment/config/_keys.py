@@ -95,8 +95,8 @@ _TABLE: dict[str, Any] = {
   ),
   "init_from": Key(
     None,
-    path("the folder of a run, or a PyTorch model's file,"),
-    "Run or PyTorch file whose weights training starts from",
+    path("the folder of a run, or a PyTorch model's file or folder,"),
+    "Run, or PyTorch file or folder, whose weights training starts from",
   ),
   "epochs": Key(10, COUNT, "Passes over the training split"),
   "batch_size": Key(128, COUNT, "Examples per step, over all devices"),
