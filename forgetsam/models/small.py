@@ -8,6 +8,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array
 
 from forgetsam._checks import check_choice
+from forgetsam._typing import NDArray
 from forgetsam.models._layers import BatchNorm, Head, Images, Logits
 from forgetsam.models._options import (
   ACTIVATIONS,
@@ -51,7 +52,7 @@ class MLP(nn.Module):
     """Computes the logits; `train` turns on dropout (with key "dropout")."""
     x = jnp.reshape(images, (images.shape[0], -1))
 
-    def layer(mdl: "MLP", x: Array, i: int) -> Array:
+    def layer(mdl: "MLP", x: NDArray, i: int) -> Array:
       dense = nn.Dense(mdl.hidden[i], dtype=mdl.dtype, name=f"Dense_{i}")
       x = ACTIVATIONS[mdl.activation](dense(x))
       drop = nn.Dropout(mdl.dropout, name=f"Dropout_{i}")
@@ -105,7 +106,7 @@ class CNN(nn.Module):
     dropout is on, which needs the key "dropout".
     """
 
-    def layer(mdl: "CNN", x: Array, i: int) -> Array:
+    def layer(mdl: "CNN", x: NDArray, i: int) -> Array:
       x = nn.Conv(
         mdl.widths[i],
         (3, 3),
@@ -123,9 +124,10 @@ class CNN(nn.Module):
 
     if self.remat:
       layer = nn.remat(layer, static_argnums=(2,))
-    x = jnp.asarray(images)
+    x: NDArray = images
     for i in range(len(self.widths)):
       x = layer(self, x, i)
-    x = jnp.mean(x, axis=(1, 2))
-    x = nn.Dropout(self.dropout, deterministic=not train)(x)
-    return Head(self.num_classes, bias=self.head_bias, dtype=self.dtype)(x)
+    pooled = jnp.mean(x, axis=(1, 2))
+    pooled = nn.Dropout(self.dropout, deterministic=not train)(pooled)
+    head = Head(self.num_classes, bias=self.head_bias, dtype=self.dtype)
+    return head(pooled)
