@@ -7,8 +7,8 @@ import optax
 from ml_collections import config_dict
 
 import forgetsam as fs
-from forgetsam.experiment.config import build_component
 from forgetsam.experiment.build._trained import build_trained
+from forgetsam.experiment.config import build_component
 
 
 def build_learning_rate(
