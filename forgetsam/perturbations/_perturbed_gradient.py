@@ -105,7 +105,8 @@ def perturbed_gradient(
       f"perturbation={perturbation!r} must be an optax transform from ascent "
       "gradients to offsets, such as sam(rho)"
     )
-  inner, rule = optax.with_extra_args_support(perturbation), None
+  rule = None
+  inner = optax.with_extra_args_support(perturbation)
   if isinstance(combine, optax.GradientTransformation):
     rule = optax.with_extra_args_support(combine)
 

@@ -1,13 +1,11 @@
 """The same answer on any number of devices, for one collective a step."""
 
-import re
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from meshes import data_mesh
+from meshes import collective_bytes, data_mesh
 
 import forgetsam as fs
 
@@ -140,23 +138,6 @@ def test_running_statistics_are_the_mean_of_a_loop_per_device():
     jax.tree.leaves(state.model_state), jax.tree.leaves(mean), strict=True
   ):
     np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6)
-
-
-BYTES = {"f32": 4, "f64": 8, "bf16": 2, "s32": 4, "u32": 4, "pred": 1}
-
-
-def collective_bytes(hlo):
-  """Bytes that each collective of an HLO program carries, by its name."""
-  found = {}
-  names = "all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute"
-  pattern = rf"= (.*?) ({names})(?:-start)?\("
-  for shapes, name in re.findall(pattern, hlo):
-    total = 0
-    for dtype, dims in re.findall(r"(\w+)\[([\d,]*)\]", shapes):
-      size = np.prod([int(d) for d in dims.split(",") if d], dtype=int)
-      total += BYTES[dtype] * int(size)
-    found[name] = found.get(name, 0) + total
-  return found
 
 
 @pytest.mark.parametrize("name", ["plain", "sam", "random"])
