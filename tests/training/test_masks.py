@@ -1,6 +1,7 @@
 """Weights of examples in the train step: one weighted mean, on any mesh."""
 
 import collections
+import math
 
 import jax
 import jax.numpy as jnp
@@ -77,12 +78,13 @@ def slow(batch, *, fraction=1.0, size=M, rho=0.5):
     if not weight:
       continue
     clean = weighted_rows(x[first] @ params, labels[first], mask[first])
-    ascent = x[first].T @ obf_signal(*clean)
+    ascent = x[first].reshape(-1, 7).T @ obf_signal(*clean)
     norm = np.linalg.norm(ascent)
     delta = rho * ascent / norm if norm else 0 * ascent
     whole = weighted_rows(x[here] @ (params + delta), labels[here], mask[here])
-    gradient = gradient + weight * (x[here].T @ softmax_signal(*whole))
-    right = np.argmax(clean[0], -1) == labels[first]
+    rows = x[here].reshape(-1, 7)
+    gradient = gradient + weight * (rows.T @ softmax_signal(*whole))
+    right = np.argmax(clean[0], -1) == labels[first].ravel()
     for name, w, value in (
       ("loss", clean_weight, softmax_loss(*clean)),
       ("accuracy", clean_weight, clean[2] @ right),
@@ -120,15 +122,23 @@ def assert_is_alike(found, expected):
 
 
 @pytest.mark.parametrize(
-  ("devices", "unrolled"),
-  [(None, 1), (1, 1), (2, 1), (4, 16), (8, 16)],
+  ("devices", "unrolled", "lead"),
+  [
+    *((None, 1, ()), (4, 16, ()), (8, 16, ())),
+    *((None, 1, (3,)), (1, 1, (3,)), (2, 1, (3,)), (4, 16, (3,))),
+    *((8, 16, (3,)), (2, 16, (2, 3))),
+  ],
 )
 def test_the_answer_is_one_weighted_mean_on_any_mesh(
-  devices, unrolled, monkeypatch
+  devices, unrolled, lead, monkeypatch
 ):
+  """Of examples, of a language model's tokens, and of pixels, each with OBF."""
   monkeypatch.setattr(SCANS, unrolled)  # a scan compiles sooner than 8 copies
   mesh = devices and data_mesh(devices)
-  batch = make_batch()
+  batch = make_batch(lead=lead)
+  if lead:
+    padding = np.arange(16 * math.prod(lead)).reshape(16, *lead) % 5 > 1
+    batch["mask"] = batch["mask"].reshape(16, *[1] * len(lead)) * padding
   assert_is_slow(batch, run(batch, ascent=OBF, micro_batch_size=M, mesh=mesh))
 
 
