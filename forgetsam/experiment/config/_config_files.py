@@ -1,10 +1,12 @@
 """Files of configurations: Python programs that define `get_config`."""
 
+import contextlib
 import inspect
 import os
 import re
 import runpy
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +47,8 @@ def run_config_file(argument: str, name: str) -> Any:
     allowed = f"an existing file{_beside(path, name)}"
     raise ConfigError(refusal("--config", argument, allowed))
   try:
-    found = runpy.run_path(str(path)).get(name)
+    with _imports_beside(path):
+      found = runpy.run_path(str(path)).get(name)
   except Exception as error:
     raise _failed(argument, path, error) from error
   if found is None:
@@ -60,20 +63,21 @@ def load_config_file(argument: str) -> config_dict.ConfigDict:
   file, variant = split_config(argument)
   if variant == "":
     raise no_variant(argument)
+  path = path_of_flag("--config", file)
   try:
-    config = get_config() if variant is None else _choose(get_config, variant)
+    with _imports_beside(path):
+      config = _choose(get_config, *([] if variant is None else [variant]))
   except (TypeError, ValueError) as error:
     raise ConfigError(refusal("--config", argument, str(error))) from error
   except Exception as error:
-    raise _failed(argument, path_of_flag("--config", file), error) from error
+    raise _failed(argument, path, error) from error
   if not isinstance(config, config_dict.ConfigDict):
     found = type(config).__name__
     allowed = f"a file whose get_config returns a ConfigDict, not a {found}"
     raise ConfigError(refusal("--config", argument, allowed))
   config = typed_config(config)
   if config.get("modules") is None and "modules" in config:
-    folder = path_of_flag("--config", file).resolve().parent
-    config.modules = (str(folder),)
+    config.modules = (str(path.resolve().parent),)
   return config
 
 
@@ -93,7 +97,8 @@ def variants_of(argument: str) -> str:
   if not parameters:
     return "none"
   try:
-    _choose(get_config, "")
+    with _imports_beside(path_of_flag("--config", split_config(argument)[0])):
+      _choose(get_config, "")
   except UnknownVariantError as error:
     default = parameters[0].default
     named = default if default in error.variants else None
@@ -106,13 +111,24 @@ def variants_of(argument: str) -> str:
   return "any that its get_config takes"
 
 
-def _choose(get_config: Callable[[str], Any], variant: str) -> Any:
+@contextlib.contextmanager
+def _imports_beside(path: Path) -> Iterator[None]:
+  """Finds imports in the file's folder and the working directory, as Python."""
+  before = list(sys.path)
+  sys.path[:0] = [str(path.resolve().parent), str(Path.cwd())]
   try:
-    return get_config(variant)
+    yield
+  finally:
+    sys.path[:] = before
+
+
+def _choose(get_config: Callable[..., Any], *variant: str) -> Any:
+  try:
+    return get_config(*variant)
   except KeyError as error:
     names = getattr(get_config, "__globals__", {}).get("VARIANTS")
-    if error.args == (variant,) and isinstance(names, Mapping):
-      raise UnknownVariantError(variant, names) from error
+    if variant and error.args == variant and isinstance(names, Mapping):
+      raise UnknownVariantError(variant[0], names) from error
     raise
 
 

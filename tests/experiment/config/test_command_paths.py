@@ -1,5 +1,6 @@
 """Every path of the command line goes through one reading of paths."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -200,3 +201,26 @@ def test_an_unknown_variant_of_a_mapping_is_answered_with_its_names(
   )
   with pytest.raises(ConfigError, match="'c' is unknown; allowed: a, b"):
     load_config_file(f"{tmp_path}/mine.py:c")
+
+
+def test_a_file_imports_what_lies_beside_it_and_around(
+  tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+  (tmp_path / "recipes").mkdir()
+  (tmp_path / "here").mkdir()
+  (tmp_path / "recipes" / "beside_it.py").write_text("SEED = 3\n")
+  (tmp_path / "here" / "around_it.py").write_text("EPOCHS = 4\n")
+  (tmp_path / "recipes" / "mine.py").write_text(
+    "import beside_it\n"
+    "from forgetsam.experiment import base_config\n"
+    "def get_config():\n"
+    "  import around_it\n"
+    "  config = base_config()\n"
+    "  config.seed, config.epochs = beside_it.SEED, around_it.EPOCHS\n"
+    "  return config\n"
+  )
+  monkeypatch.chdir(tmp_path / "here")
+  before = list(sys.path)
+  config = load_config_file("../recipes/mine.py")
+  assert (config.seed, config.epochs) == (3, 4)
+  assert sys.path == before
