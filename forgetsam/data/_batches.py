@@ -37,6 +37,10 @@ class BatchSource(Protocol):
   def eval_shape(self) -> tuple[int, ...]:
     """The shape of an image, or another input, in evaluation batches."""
 
+  @property
+  def eval_dtype(self) -> np.dtype[Any]:
+    """The type of such an input: float32 of images."""
+
   def __len__(self) -> int:
     """The number of examples, unlabelled ones included."""
 

@@ -50,6 +50,12 @@ class MemorySource:
     """The shape of an image or another input, as stored."""
     return self.split.images.shape[1:]
 
+  @property
+  def eval_dtype(self) -> np.dtype[Any]:
+    """Float32 of images, whose values are normalised; else as stored."""
+    split = self.split
+    return np.dtype(np.float32) if split.has_pixels else split.images.dtype
+
   def __len__(self) -> int:
     return len(self.split)
 

@@ -10,13 +10,18 @@ from forgetsam.training._mesh import (
   replicated,
   split_batch,
 )
-from forgetsam.training._metrics import classification_metrics
+from forgetsam.training._metrics import (
+  TokenMetrics,
+  classification_metrics,
+  regression_metrics,
+)
 from forgetsam.training._train_state import TrainState, create_train_state
 from forgetsam.training._train_step import make_train_step
 
 __all__ = [
   "DATA_AXIS",
   "EvalStep",
+  "TokenMetrics",
   "TrainState",
   "calibration_error",
   "check_batch",
@@ -27,6 +32,7 @@ __all__ = [
   "make_eval_step",
   "make_train_step",
   "place",
+  "regression_metrics",
   "replicated",
   "split_batch",
 ]

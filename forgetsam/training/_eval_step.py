@@ -11,7 +11,8 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int
 
 from forgetsam._labels import as_weights, with_targets
-from forgetsam._typing import Forward, PyTree
+from forgetsam._objectives import mean_loss
+from forgetsam._typing import Forward, Loss, PyTree
 from forgetsam.training._calibration import confidence_bins
 from forgetsam.training._checked_step import CheckedStep
 from forgetsam.training._mesh import check_mesh, replicated, split_batch
@@ -25,6 +26,7 @@ def make_eval_step(
   *,
   inputs: str = "image",
   labels: str = "label",
+  loss: Loss | None = None,
   metrics: MetricsFn | None = None,
   classes: Sequence[int] | np.ndarray | Array | None = None,
   multi_label: bool = False,
@@ -43,7 +45,9 @@ def make_eval_step(
     forward: the model, as in `make_train_step`; it is run with `train=False`.
     inputs: the key of the batch that `forward` takes, as in `make_train_step`.
     labels: the key of the labels.
-    metrics: as in `make_train_step`, in place of all sums below but "count".
+    loss: as in `make_train_step`; it and `metrics` take the place of all sums
+      below but "count".
+    metrics: as in `make_train_step`.
     classes: the classes that the set shows, such as ImageNet-R's 200, and which
       alone enter the sums; labels stay indices among all. `None` keeps all.
     multi_label: whether every class above zero in a label `[B, K]` is right, as
@@ -60,14 +64,14 @@ def make_eval_step(
     where there are fewer) and "count". Per bin, `[15]`: "bin_count",
     "bin_confidence" and "bin_correct". An example without a right class among
     `classes`, or with a label that is no class at all, is wrong with an
-    infinite loss. Add up over batches, then divide. With `metrics`: each one's
-    mean over the batch times "count", the sum of the mask's weights.
+    infinite loss. Add up over batches, then divide. With `loss` or `metrics`:
+    each one's mean over the batch times "count", the sum of the mask's weights.
 
   Raises:
     ValueError: the mesh has other axes than "data", or its devices do not
       divide a batch; `classes` are no distinct classes of the model; labels
       are `[B]` where `multi_label` wants `[B, K]`; `classes` or `multi_label`
-      beside `metrics`, or a metric named "count".
+      beside `loss` or `metrics`, or a metric named "loss" or "count".
 
   Example:
     >>> def forward(params, model_state, images, *, train, key):
@@ -86,10 +90,11 @@ def make_eval_step(
     Hendrycks et al., *The Many Faces of Robustness*, 2021 (ImageNet-R).
   """
   check_mesh(mesh)
-  if metrics is not None and (multi_label or classes is not None):
+  own = loss is not None or metrics is not None
+  if own and (multi_label or classes is not None):
     raise ValueError(
-      "classes and multi_label are of the scores that metrics replaces: leave "
-      "them out, or metrics"
+      "classes and multi_label are of the scores that loss and metrics replace:"
+      " leave them out, or these"
     )
   kept = None if classes is None else _check_classes(classes)
 
@@ -100,8 +105,8 @@ def make_eval_step(
       params, model_state, batch[inputs], train=False, key=None
     )
     mask = batch.get("mask")
-    if metrics is not None:
-      return _sums_of(metrics, logits, batch[labels], mask)
+    if own:
+      return _sums_of(loss, metrics, logits, batch[labels], mask)
     logits, targets = with_targets(logits, batch[labels])
     if multi_label and batch[labels].ndim != logits.ndim:
       raise ValueError(
@@ -135,14 +140,22 @@ def make_eval_step(
 
 
 def _sums_of(
-  metrics: MetricsFn, outputs: PyTree, labels: PyTree, mask: Any
+  loss: Loss | None,
+  metrics: MetricsFn | None,
+  outputs: PyTree,
+  labels: PyTree,
+  mask: Any,
 ) -> dict[str, Array]:
   """Means of the examples that count, times their number."""
   count = jnp.float32(len(jax.tree.leaves(labels)[0]))
   if mask is not None:
     mask = as_weights(mask, mask.shape, "mask")
     count = mask.sum()
-  means = mean_metrics(metrics, outputs, labels, mask, ("count",))
+  means = {}
+  if metrics is not None:
+    means = mean_metrics(metrics, outputs, labels, mask, ("loss", "count"))
+  if loss is not None:
+    means["loss"] = mean_loss(loss, outputs, labels, mask).astype(jnp.float32)
   sums = {k: jnp.where(count == 0, 0, v * count) for k, v in means.items()}
   return sums | {"count": count}
 

@@ -1,16 +1,18 @@
 """Metrics of a task: those of one's own, or the accuracy of classes."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool
+import optax
+from jaxtyping import Array, Bool, Float
 
 from forgetsam._arrays import is_float
-from forgetsam._labels import check_labels
+from forgetsam._labels import check_labels, labelled
 from forgetsam._objectives import is_of_classes, mean_value, takes_where
-from forgetsam._typing import AscentSignal, Labels, Loss, PyTree
+from forgetsam._typing import AscentSignal, Labels, Loss, NDArray, PyTree
 
 # (outputs, labels, where) -> by name, a number or one per example or position
 MetricsFn = Callable[..., dict[str, Any]]
@@ -49,6 +51,71 @@ def classification_metrics(
   classes = jnp.argmax(labels, axis=-1) if soft else labels
   found = jnp.argmax(logits, axis=-1)
   return {"accuracy": found == classes.astype(found.dtype)}
+
+
+class TokenMetrics:
+  r"""Metrics of a language model's logits `[..., V]` and tokens `[...]`.
+
+  Of each token: "nats", its cross-entropy, and "token_accuracy". `finish` makes
+  "perplexity" of the mean over a whole set, :math:`\exp(\mathrm{nats})`.
+
+  Example:
+    >>> metrics = TokenMetrics()
+    >>> found = metrics(jnp.zeros((1, 2, 8)), jnp.array([[0, 3]]))
+    >>> means = {name: float(x.mean()) for name, x in found.items()}
+    >>> metrics.finish(means)
+    {'token_accuracy': 0.5, 'perplexity': 8.0...}
+  """
+
+  def __call__(
+    self, logits: Any, labels: Labels, where: Any = None
+  ) -> dict[str, Array]:
+    """Makes a number of each token; padding may have any label."""
+    given = labelled(logits, labels, where)
+    nats = optax.softmax_cross_entropy(given.logits, given.targets)
+    if given.no_class is not None:
+      nats = nats + given.no_class
+    right = classification_metrics(logits, labels)["accuracy"]
+    return {"nats": nats, "token_accuracy": right}
+
+  def finish(self, means: dict[str, float]) -> dict[str, float]:
+    """Replaces the mean of "nats" by the perplexity."""
+    others = {name: value for name, value in means.items() if name != "nats"}
+    return {**others, "perplexity": math.exp(min(means["nats"], 700.0))}
+
+
+def regression_metrics(
+  outputs: Float[NDArray, "..."],
+  labels: Float[NDArray, "..."],
+  where: Any = None,
+) -> dict[str, Float[Array, " batch"]]:
+  """Each example's mean squared and mean absolute error: "mse" and "mae".
+
+  Args:
+    outputs: the model's.
+    labels: of the same shape.
+    where: unused, for the mean by weight is the step's.
+
+  Raises:
+    ValueError: the shapes differ, which would be broadcast.
+
+  Example:
+    >>> outputs, labels = jnp.array([[1.0], [4.0]]), jnp.array([[2.0], [2.0]])
+    >>> regression_metrics(outputs, labels)["mse"]
+    Array([1., 4.], dtype=float32)
+  """
+  if jnp.shape(outputs) != jnp.shape(labels):
+    raise ValueError(
+      f"outputs of shape {jnp.shape(outputs)} and labels of shape "
+      f"{jnp.shape(labels)} must have the same shape: labels of one number an "
+      "example are labels[:, None]"
+    )
+  error = jnp.asarray(outputs) - labels
+  axes = tuple(range(1, error.ndim))
+  return {
+    "mse": jnp.mean(error**2, axes),
+    "mae": jnp.mean(jnp.abs(error), axes),
+  }
 
 
 def default_metrics(loss: Loss, ascent: AscentSignal | None) -> MetricsFn:

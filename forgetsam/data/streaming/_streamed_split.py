@@ -62,6 +62,11 @@ class StreamedSplit:
   left_out: int = 0
   identity: SetIdentity | None = None
 
+  @property
+  def eval_dtype(self) -> np.dtype[Any]:
+    """Float32."""
+    return np.dtype(np.float32)
+
   def __len__(self) -> int:
     return self.records.total
 

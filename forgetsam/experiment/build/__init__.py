@@ -18,7 +18,11 @@ from forgetsam.experiment.build._images import (
   build_sources,
 )
 from forgetsam.experiment.build._initial_weights import build_start, load_run
-from forgetsam.experiment.build._model import build_metrics, build_model
+from forgetsam.experiment.build._model import (
+  build_metrics,
+  build_model,
+  input_spec,
+)
 from forgetsam.experiment.build._offsets import Offset, build_offsets, draw_key
 from forgetsam.experiment.build._optimizer import (
   build_learning_rate,
@@ -32,6 +36,7 @@ from forgetsam.experiment.build._perturbation import (
   build_rho,
 )
 from forgetsam.experiment.build._probe import draw_probe
+from forgetsam.experiment.build._task import check_classes, has_classes
 from forgetsam.experiment.run import Experiment, Intervals
 
 __all__ = [
@@ -59,8 +64,11 @@ __all__ = [
   "build_sharding",
   "build_sources",
   "build_start",
+  "check_classes",
   "decays",
   "draw_key",
   "draw_probe",
+  "has_classes",
+  "input_spec",
   "load_run",
 ]

@@ -15,9 +15,10 @@ from forgetsam.experiment.build._images import (
   build_sources,
   build_stream_options,
 )
+from forgetsam.experiment.build._task import build_eval_step
 from forgetsam.experiment.config import ConfigError, refusal
 from forgetsam.experiment.run import DataRecord, on_main
-from forgetsam.training import EvalStep, make_eval_step
+from forgetsam.training import EvalStep
 
 CORRUPTED = ("imagenet2012_corrupted", "cifar10_corrupted")
 
@@ -71,7 +72,9 @@ def build_evaluation_sets(
       name: _open(config, name, num_classes, record) for name in wanted
     }
   return [
-    EvaluationSet(source, _steps(forward, name, source, mesh))
+    EvaluationSet(
+      source, _steps(config, forward, name, source, mesh, num_classes)
+    )
     for name, source in sources.items()
   ]
 
@@ -85,14 +88,14 @@ def adapt_to_sets(
     ConfigError: the model cannot take a set's images.
   """
   adapted: dict[tuple[int, ...], dict[str, Any]] = {}
-  for name, shape in [
-    (n, one.source.eval_shape) for one in sets for n in one.steps
-  ]:
+  for name, source in [(n, one.source) for one in sets for n in one.steps]:
+    shape = source.eval_shape
     if shape in adapted:
       continue
+    spec = jax.ShapeDtypeStruct(shape, source.eval_dtype)
     try:
       params, model_state = jax.eval_shape(
-        functools.partial(models.initialise, model, image_shape=shape),
+        functools.partial(models.initialise, model, image_shape=spec),
         jax.random.key(0),
       )
       initial = {"params": params, **model_state}
@@ -170,11 +173,32 @@ def _open(
 
 
 def _steps(
-  forward: Any, name: str, source: data.BatchSource, mesh: Mesh | None
+  config: config_dict.ConfigDict,
+  forward: Any,
+  name: str,
+  source: data.BatchSource,
+  mesh: Mesh | None,
+  num_classes: int,
 ) -> dict[str, EvalStep]:
+  if config.metric.name != "classification" and (
+    source.multi_label or source.classes is not None
+  ):
+    allowed = (
+      f"classification where config.evaluation.sets has {name}, of several "
+      "labels an example or a part of the classes"
+    )
+    raise ConfigError(
+      refusal("config.metric.name", config.metric.name, allowed)
+    )
+
   def step(classes: Any = None) -> EvalStep:
-    return make_eval_step(
-      forward, classes=classes, multi_label=source.multi_label, mesh=mesh
+    return build_eval_step(
+      config,
+      forward,
+      num_classes,
+      mesh,
+      classes=classes,
+      multi_label=source.multi_label,
     )
 
   if source.classes is None:

@@ -23,6 +23,7 @@ from forgetsam.experiment.build._model import (
   build_metrics,
   build_model,
   build_train_forward,
+  input_spec,
 )
 from forgetsam.experiment.build._optimizer import (
   build_learning_rate,
@@ -35,6 +36,7 @@ from forgetsam.experiment.build._perturbation import (
   build_rho,
 )
 from forgetsam.experiment.build._probe import build_probe
+from forgetsam.experiment.build._task import build_eval_step, check_task
 from forgetsam.experiment.build._trained import freeze_others
 from forgetsam.experiment.config import ConfigError, refusal
 from forgetsam.experiment.run import Experiment, Intervals, num_devices
@@ -77,7 +79,7 @@ def _check_counts(config: config_dict.ConfigDict, per_epoch: int) -> None:
 def _check_smallest_pass(
   config: config_dict.ConfigDict,
   model: nn.Module,
-  image_shape: tuple[int, ...],
+  inputs: jax.ShapeDtypeStruct,
 ) -> None:
   """Refuses a pass over one example that the model cannot train on."""
   m = config.micro_batch_size or config.batch_size // num_devices()
@@ -89,9 +91,9 @@ def _check_smallest_pass(
   forward: Any = models.forward(model)
 
   def one_example(key: Any) -> Any:
-    params, model_state = models.initialise(model, key, image_shape)
-    image = jnp.zeros((1, *image_shape))
-    return forward(params, model_state, image, train=True, key=key)
+    params, model_state = models.initialise(model, key, inputs)
+    one = jnp.zeros((1, *inputs.shape), inputs.dtype)
+    return forward(params, model_state, one, train=True, key=key)
 
   try:
     jax.eval_shape(one_example, jax.random.key(0))
@@ -122,7 +124,9 @@ def build_experiment(
   sources = build_sources(config) if sources is None else sources
   assert sources.train is not None  # build_sources refuses sets without
   classes = sources.num_classes
-  model = build_model(config, classes, sources.image_shape)
+  inputs = input_spec(sources)
+  model = build_model(config, classes, inputs)
+  check_task(config, model, sources)
   mesh = build_mesh()
   sharding = build_sharding(mesh)
   per_epoch = data.steps_per_epoch(len(sources.train), config.batch_size)
@@ -131,7 +135,7 @@ def build_experiment(
   num_steps = config.epochs * per_epoch
   rho = build_rho(config, learning_rate, num_steps)
   optimizer = build_optimizer(config, learning_rate)
-  _check_smallest_pass(config, model, sources.image_shape)
+  _check_smallest_pass(config, model, inputs)
   if not isinstance(config.seed, jax.Array):  # traced: it was said before
     warn_of_idle_keys(config, per_epoch)
   perturb = build_perturb(config, rho, config.seed, num_steps)
@@ -143,7 +147,7 @@ def build_experiment(
   init_key, run_key = jax.random.split(jax.random.key(config.seed))
 
   def create_state(*, fresh: bool = True) -> fs.TrainState:
-    initial = models.initialise(model, init_key, sources.image_shape)
+    initial = models.initialise(model, init_key, inputs)
     params, model_state = start(*initial) if fresh else initial
     return fs.create_train_state(
       params, model_state, optimizer, perturb, mesh, shard_opt_state=shards
@@ -166,7 +170,7 @@ def build_experiment(
       mesh=mesh,
       shard_opt_state=shards,
     ),
-    eval_step=fs.make_eval_step(forward, mesh=mesh),
+    eval_step=build_eval_step(config, forward, classes, mesh),
     train_batches=build_train_batches(config, sources.train, sharding),
     train_indices=build_train_indices(config, sources.train),
     eval_batches=build_eval_batches(config, sharding),

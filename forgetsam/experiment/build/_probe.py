@@ -11,6 +11,7 @@ from ml_collections import config_dict
 from forgetsam import data, forgetting
 from forgetsam._typing import Forward
 from forgetsam.experiment.build._offsets import build_common_offsets, draw_key
+from forgetsam.experiment.build._task import check_classes
 from forgetsam.experiment.config import ConfigError, refusal
 
 Probe = Callable[[Any, Any], dict[str, Array]]
@@ -31,6 +32,9 @@ def build_probe(
   names = [n for n in config.probe.perturbations.split(",") if n]
   if not names:
     return None
+  check_classes(
+    "config.probe.perturbations", config.probe.perturbations, sources
+  )
   assert sources.train is not None
   splits = {"train": sources.train}
   if sources.validation is not None:

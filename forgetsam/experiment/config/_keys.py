@@ -269,7 +269,7 @@ _TABLE: dict[str, Any] = {
   "metric": {
     "name": Key(
       "classification",
-      component("classification"),
+      component("classification", "language_model", "regression"),
       "Scores beside the loss",
       absent="classification",
     ),

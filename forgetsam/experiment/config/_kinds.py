@@ -22,7 +22,11 @@ from forgetsam.perturbations import (
   surrogate_gap,
   weighted,
 )
-from forgetsam.training import classification_metrics
+from forgetsam.training import (
+  TokenMetrics,
+  classification_metrics,
+  regression_metrics,
+)
 
 Factory = Callable[..., Any]
 
@@ -253,7 +257,11 @@ KINDS: Mapping[str, Kind] = {
   "metric": Kind(
     "metric.name",
     "metric.options",
-    lambda: {"classification": classification_metrics},
+    lambda: {
+      "classification": classification_metrics,
+      "language_model": TokenMetrics,
+      "regression": regression_metrics,
+    },
     offers={"num_classes": 2},
     takes=("outputs", "labels", "where"),
   ),

@@ -10,7 +10,11 @@ import numpy as np
 from ml_collections import config_dict
 
 from forgetsam import data
-from forgetsam.experiment.build import build_model, build_sources
+from forgetsam.experiment.build import (
+  build_model,
+  build_sources,
+  input_spec,
+)
 from forgetsam.experiment.config import check_config
 from forgetsam.experiment.run import (
   CHECKPOINTS,
@@ -49,7 +53,7 @@ def open_run(
   record = DataRecord(workdir)
   sources = build_sources(change(record.pinned(config)))
   record.check(config.data.name, sources.identity)
-  model = build_model(config, sources.num_classes, sources.image_shape)
+  model = build_model(config, sources.num_classes, input_spec(sources))
   with Checkpoints(workdir / CHECKPOINTS, read_only=True) as checkpoints:
     last = checkpoints.steps()[::-1]
     wanted = {

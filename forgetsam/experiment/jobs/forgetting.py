@@ -15,8 +15,10 @@ from forgetsam.experiment.build import (
   build_loss,
   build_offsets,
   build_start,
+  check_classes,
   draw_key,
   draw_probe,
+  input_spec,
 )
 from forgetsam.experiment.config import ConfigError, refusal
 from forgetsam.experiment.jobs._measuring import (
@@ -58,6 +60,7 @@ def measure_forgetting(
       there are too few examples.
   """
   run = open_run(config, workdir, config.forgetting.checkpoint)
+  check_classes("--job", "forgetting", run.sources)
   measure = _measurer(config, run, DataRecord(workdir))
   results: dict[str, Any] = {}
   try:
@@ -100,7 +103,7 @@ def _measurer(
   _check_options(config, run, examples)
   init_key, _ = jax.random.split(jax.random.key(config.seed))
   untrained, _ = build_start(config)(
-    *models.initialise(run.model, init_key, run.sources.image_shape)
+    *models.initialise(run.model, init_key, input_spec(run.sources))
   )
   if config.init_from is not None:  # the control is what training began with
     record.check_start(config.init_from, tree_sha256(untrained))
