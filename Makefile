@@ -10,7 +10,8 @@
 
 VENV := .venv
 REQUIREMENTS := requirements.txt requirements/core.txt requirements/lab.txt
-PIP_INSTALL = $(VENV)/bin/python -m pip install --quiet --quiet \
+# Python compiles what is imported: a small part of what is installed.
+PIP_INSTALL = $(VENV)/bin/python -m pip install --quiet --quiet --no-compile \
 	--disable-pip-version-check
 PYTEST = $(RUN) -m pytest forgetsam tests notebooks --doctest-modules --nbmake \
 	--jaxtyping-packages=forgetsam,type_checker.typechecker $(PYTEST_ARGS)

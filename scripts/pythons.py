@@ -72,7 +72,8 @@ def try_core(python: Path, venv: Path) -> bool:
 def install_rest(venv: Path) -> bool:
   """Adds the lab and the tests' tools; False where one has no release."""
   pip = (venv / "bin" / "python", "-m", "pip", "--disable-pip-version-check")
-  command = [*pip, "install", "--quiet", "--quiet", "-e", f"{ROOT}[lab,dev]"]
+  install = (*pip, "install", "--quiet", "--quiet", "--no-compile")
+  command = [*install, "-e", f"{ROOT}[lab,dev]"]
   return subprocess.run(command, check=False).returncode == 0
 
 

@@ -43,7 +43,8 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     copy(ROOT / name, folder / "source" / name)
   python = venv / "bin" / "python"
   pip = (python, "-m", "pip", "--disable-pip-version-check", "--quiet")
-  subprocess.run([*pip, "install", folder / "source"], check=True)
+  install = (*pip, "install", "--no-compile")
+  subprocess.run([*install, folder / "source"], check=True)
   return python
 
 

@@ -106,6 +106,19 @@ def test_equinox(page: dict[str, Any]):
   assert_stepped(page["weights"], page["trained"], grads)
 
 
+def test_haiku(page: dict[str, Any]):
+  net, images = page["hk_net"], page["images"]
+  _, state = net.init(jax.random.key(3), images, True)
+
+  def logits_fn(params: Any) -> jax.Array:
+    return net.apply(params, state, None, images, True)[0]
+
+  grads = perturbed(logits_fn, page["hk_params"], page)
+  assert_stepped(page["hk_params"], page["hk_trained"], grads)
+  counters = [x for x in jax.tree.leaves(page["hk_state"]) if x.ndim == 0]
+  assert counters == [1, 1]
+
+
 def test_keras(monkeypatch: pytest.MonkeyPatch):
   monkeypatch.setitem(os.environ, "KERAS_BACKEND", "jax")
   page = run([b for b in python_blocks(PAGE) if is_keras(b)])
