@@ -14,7 +14,7 @@ from forgetsam.data._batches import (
 )
 from forgetsam.data._errors import DataError, DatasetNotFoundError
 from forgetsam.data._identity import SetIdentity
-from forgetsam.data._load import load, load_split
+from forgetsam.data._load import load, load_split, size_in_memory
 from forgetsam.data._memory_batches import (
   eval_batches,
   train_batches,
@@ -63,6 +63,7 @@ __all__ = [
   "mislabel",
   "prefetch_to_device",
   "prepared_name",
+  "size_in_memory",
   "source_directory",
   "steps_per_epoch",
   "stream",

@@ -11,7 +11,12 @@ from forgetsam.data._search import PathLike
 from forgetsam.data._split import ImageData, Split, mislabel
 from forgetsam.data._subsets import check_fraction
 from forgetsam.data.files import decode_split, pixels_fingerprint
-from forgetsam.data.formats import find_files, from_arrays, read_arrays
+from forgetsam.data.formats import (
+  decoded_bytes,
+  find_files,
+  load_place,
+  load_place_split,
+)
 
 if TYPE_CHECKING:
   import tensorflow_datasets as tfds
@@ -36,7 +41,10 @@ def load(
   choice contains a smaller one. Test and validation labels stay as they are.
 
   A set of one's own is an .npz file, or a folder of .npy files, with arrays as
-  `data.from_arrays` takes them; its validation split is used where it has one.
+  `data.from_arrays` takes them; a folder with a folder of images for each
+  class, within `train`, `validation` and `test` or without; or Parquet files of
+  images and labels, as Hugging Face writes them. Its validation split is used
+  where it has one. Positions are in the order of its sorted files.
 
   Args:
     name: a TFDS name, such as `digits` (built on first use, offline) or
@@ -63,9 +71,8 @@ def load(
     raise ValueError(f"split_seed={split_seed} must not be negative")
   check_fraction(validation)
   if (place := find_files(name)) is not None:
-    return from_arrays(
-      read_arrays(place.path),
-      name=str(place.path),
+    return load_place(
+      place,
       validation=validation,
       test=test,
       split_seed=split_seed,
@@ -119,6 +126,8 @@ def load_split(
     DatasetNotFoundError: where the set is not on this machine.
     ValueError: where the set or the split does not fit.
   """
+  if (place := find_files(name)) is not None:
+    return load_place_split(place, split)[0]
   builder = prepared_builder(name, data_dir)
   _check_features(name, builder.info)
   if split not in builder.info.splits:
@@ -127,6 +136,25 @@ def load_split(
       f" {', '.join(builder.info.splits)}"
     )
   return decode_split(builder, split)
+
+
+def size_in_memory(name: str) -> int:
+  """About how many bytes the images of a set of one's own take, decoded.
+
+  Args:
+    name: as in `load`.
+
+  Returns:
+    The number of bytes; 0 for arrays and for TFDS sets, which are held in
+    memory unless they are to be streamed.
+
+  Raises:
+    DatasetNotFoundError: where the set is not on this machine.
+    DataError: a file is damaged.
+    ValueError: where the set does not fit.
+  """
+  place = find_files(name)
+  return 0 if place is None else decoded_bytes(place)
 
 
 def _check_features(

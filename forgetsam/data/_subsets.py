@@ -21,6 +21,7 @@ class Purpose(enum.IntEnum):
   NOISY_LABELS = 4
   PLACED_ELSEWHERE = 5
   PLACES = 6
+  STORED_ORDER = 7
 
 
 def draws(

@@ -23,10 +23,12 @@ from forgetsam.data.files._labels import (
 )
 from forgetsam.data.files._records import (
   Records,
+  Store,
   check_files,
   find_records,
   in_order,
   part,
+  read_positions,
   serialised,
 )
 from forgetsam.data.files._whole_split import decode_split
@@ -37,6 +39,7 @@ __all__ = [
   "Checker",
   "Parse",
   "Records",
+  "Store",
   "check_files",
   "check_image",
   "decode",
@@ -54,5 +57,6 @@ __all__ = [
   "part",
   "pixels_fingerprint",
   "read_impossible_labels",
+  "read_positions",
   "serialised",
 ]

@@ -18,7 +18,13 @@ from jaxtyping import Bool, Int64
 from forgetsam.data._batches import Batches
 from forgetsam.data._errors import DataError
 from forgetsam.data._tensorflow import tf
-from forgetsam.data.files._records import Records, check_files, numbered
+from forgetsam.data.files._records import (
+  Records,
+  Store,
+  check_files,
+  in_order,
+  numbered,
+)
 
 # Calls a function in one process, and gives its result to all of them.
 Agree = Callable[[Callable[[], Any]], Any]
@@ -35,12 +41,14 @@ class Checker:
     check: reads a serialised example to its last pixel and gives a number; it
       fails where the example is no image.
     threads: examples to decode at once.
+    store: reads the examples; None where they are TFRecords.
   """
 
   name: str
   records: Records
   check: Callable[[Any], Any]
   threads: int
+  store: Store | None = None
 
   def readable(self) -> Bool[np.ndarray, " n"]:
     """Tells for each record whether it can be read and decoded."""
@@ -48,7 +56,7 @@ class Checker:
     check_files(records, empty=True)
     as_written = tf.autograph.experimental.do_not_convert
     rows = (
-      numbered(records, self.threads)
+      numbered(records, self.threads, self.store)
       .unbatch()
       .map(
         as_written(lambda row, contents: (row, check(contents))),
@@ -118,6 +126,8 @@ class Checker:
     if not bad.any():
       return None
     position = some.origins()[bad][0]
+    if self.store is not None:
+      return self._in_store(self.store, some.only(some.origins() == position))
     [i] = np.flatnonzero(
       (some.origin <= position) & (position < some.origin + some.take)
     )
@@ -132,8 +142,19 @@ class Checker:
       "with config.data.stream=true, which leaves such examples out"
     )
 
+  def _in_store(self, store: Store, one: Records) -> str:
+    position = int(store.ids[one.origin[0]])
+    return (
+      f"{self.name}: example {position} cannot be used: {store.where(position)}"
+      f"\n  {self._reason(in_order(one, store))}\n  allowed: an image that can"
+      " be opened; or config.data.skip_corrupt=true with"
+      " config.data.stream=true, which leaves such examples out"
+    )
+
   def _reason_of(self, path: str, number: int) -> str:
-    one = tf.data.TFRecordDataset(path).skip(number).take(1)
+    return self._reason(tf.data.TFRecordDataset(path).skip(number).take(1))
+
+  def _reason(self, one: "tf.data.Dataset") -> str:
     try:
       found = list(one.map(self.check).as_numpy_iterator())
     except tf.errors.OpError as error:

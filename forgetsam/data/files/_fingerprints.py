@@ -8,7 +8,7 @@ from forgetsam.data._identity import Fingerprint
 from forgetsam.data._split import Split
 from forgetsam.data._tensorflow import tf
 from forgetsam.data.files._images import Parse
-from forgetsam.data.files._records import Records, in_order
+from forgetsam.data.files._records import Records, Store, in_order
 
 # Of a split with more bytes, some examples of some files are read.
 _WHOLE_BYTES = 2**25
@@ -29,7 +29,7 @@ def pixels_fingerprint(split: Split) -> Fingerprint:
 
 
 def files_fingerprint(
-  records: Records, parse: Parse, num_bytes: int
+  records: Records, parse: Parse, num_bytes: int, store: Store | None = None
 ) -> Fingerprint:
   """Covers TFDS's sizes, and encoded images and labels of a small split.
 
@@ -43,7 +43,7 @@ def files_fingerprint(
     rows = np.linspace(0, len(records.take) - 1, count).astype(int)
     some = Records(*(field[rows] for field in records))
     records = some._replace(take=np.minimum(some.take, _EXAMPLES // count))
-  examples = in_order(records).map(
+  examples = in_order(records, store).map(
     tf.autograph.experimental.do_not_convert(parse)
   )
   found: str | None

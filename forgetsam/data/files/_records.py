@@ -1,7 +1,8 @@
-"""Serialised examples of a TFDS split, by their positions."""
+"""Serialised examples of a split, by their positions."""
 
 import concurrent.futures
 import os
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -67,6 +68,20 @@ class Records(NamedTuple):
     )
 
 
+class Store(NamedTuple):
+  """Reads examples from files that are no TFRecords.
+
+  Attributes:
+    read: gives the dataset of a run's examples, to be parsed.
+    ids: positions in the whole split of those that `Records.origin` counts.
+    where: says where the example of such a position lies.
+  """
+
+  read: Callable[[Records], Any]
+  ids: Int64[np.ndarray, " n"]
+  where: Callable[[int], str]
+
+
 def find_records(builder: "tfds.core.DatasetBuilder", split: str) -> Records:
   """The records of a split; reads no data.
 
@@ -109,14 +124,17 @@ def part(
   return Records(*(tf.boolean_mask(field, last > first) for field in part))
 
 
-def in_order(records: Records) -> "tf.data.Dataset":
+def in_order(records: Records, store: Store | None = None) -> "tf.data.Dataset":
   """Serialised examples, in the order of the split."""
+  read = serialised if store is None else store.read
   as_written = tf.autograph.experimental.do_not_convert
   runs = tf.data.Dataset.from_tensor_slices(tuple(records))
-  return runs.flat_map(as_written(lambda *run: serialised(Records(*run))))
+  return runs.flat_map(as_written(lambda *run: read(Records(*run))))
 
 
-def numbered(records: Records, threads: int) -> "tf.data.Dataset":
+def numbered(
+  records: Records, threads: int, store: Store | None = None
+) -> "tf.data.Dataset":
   """Rows and serialised examples of what can be read, some at a time.
 
   A record that cannot be read takes the rest of its file with it: where it
@@ -125,19 +143,18 @@ def numbered(records: Records, threads: int) -> "tf.data.Dataset":
   as_written = tf.autograph.experimental.do_not_convert
 
   @as_written
-  def read(path: Any, skip: Any, take: Any, row: Any) -> "tf.data.Dataset":
-    contents = tf.data.TFRecordDataset(path).skip(skip).take(take)
-    rows = tf.data.Dataset.range(row, row + take).batch(_AT_ONCE)
+  def read(row: Any, *fields: Any) -> "tf.data.Dataset":
+    run = Records(*fields)
+    contents = _stored(run) if store is None else store.read(run)
+    rows = tf.data.Dataset.range(row, row + run.take).batch(_AT_ONCE)
     found = contents.ignore_errors().batch(_AT_ONCE)
     return tf.data.Dataset.zip(rows, found).map(
       as_written(lambda rows, found: (rows[: tf.size(found)], found))
     )
 
   first_row = np.cumsum(records.take) - records.take
-  runs = (records.path, records.skip, records.take, first_row)
-  return tf.data.Dataset.from_tensor_slices(runs).interleave(
-    read, cycle_length=threads, num_parallel_calls=threads
-  )
+  runs = tf.data.Dataset.from_tensor_slices((first_row, *records))
+  return runs.interleave(read, cycle_length=threads, num_parallel_calls=threads)
 
 
 def check_files(records: Records, *, empty: bool = False) -> None:
@@ -163,6 +180,14 @@ def check_files(records: Records, *, empty: bool = False) -> None:
 
 def serialised(run: Records) -> "tf.data.Dataset":
   """The serialised examples of one run."""
-  records = tf.data.TFRecordDataset(run.path).skip(run.skip).take(run.take)
   # Fewer records than TFDS counted would silently repeat others.
-  return records.apply(tf.data.experimental.assert_cardinality(run.take))
+  return _stored(run).apply(tf.data.experimental.assert_cardinality(run.take))
+
+
+def _stored(run: Records) -> "tf.data.Dataset":
+  return tf.data.TFRecordDataset(run.path).skip(run.skip).take(run.take)
+
+
+def read_positions(run: Records) -> "tf.data.Dataset":
+  """The positions of a run's examples in TFDS's split; reads no file."""
+  return tf.data.Dataset.range(run.origin, run.origin + run.take)

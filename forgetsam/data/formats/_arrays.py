@@ -65,14 +65,7 @@ def from_arrays(
     >>> images.image_shape, images.num_classes
     ((3,), 2)
   """
-  columns = dict(_by_name(arrays, name))
-  if "num_classes" in columns:
-    num_classes = int(columns.pop("num_classes"))
-  splits = _splits(columns, name)
-  num_classes = _check_labels(splits, name, num_classes)
-  identity = SetIdentity(
-    name, {split: pixels_fingerprint(one) for split, one in splits.items()}
-  )
+  splits, num_classes, identity = read_splits(arrays, name, num_classes)
   return assemble(
     splits,
     identity,
@@ -83,6 +76,19 @@ def from_arrays(
     label_noise=label_noise,
     train_examples=train_examples,
   )
+
+
+def read_splits(
+  arrays: Any, name: str, num_classes: int | None = None
+) -> tuple[dict[str, Split], int, SetIdentity]:
+  """The splits that arrays make, the number of classes, and what they were."""
+  columns = dict(_by_name(arrays, name))
+  if "num_classes" in columns:
+    num_classes = int(columns.pop("num_classes"))
+  splits = _splits(columns, name)
+  num_classes = _check_labels(splits, name, num_classes)
+  prints = {split: pixels_fingerprint(one) for split, one in splits.items()}
+  return splits, num_classes, SetIdentity(name, prints)
 
 
 def assemble(

@@ -106,11 +106,6 @@ def shuffled(
   )
 
 
-def read_positions(run: Records) -> "tf.data.Dataset":
-  """The positions of a run's examples in TFDS's split; reads no file."""
-  return tf.data.Dataset.range(run.origin, run.origin + run.take)
-
-
 def _lane_examples(
   records: Records,
   read: Callable[[Records], Any],

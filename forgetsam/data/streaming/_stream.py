@@ -25,12 +25,17 @@ from forgetsam.data.files import (
   parser,
   read_impossible_labels,
 )
+from forgetsam.data.formats import find_files
 from forgetsam.data.streaming._adapters import (
   IMAGENET_R,
   Adapter,
   find_adapter,
 )
 from forgetsam.data.streaming._options import StreamOptions
+from forgetsam.data.streaming._own_files import (
+  stream_files,
+  stream_files_split,
+)
 from forgetsam.data.streaming._streamed_split import StreamedSplit
 
 if TYPE_CHECKING:
@@ -49,13 +54,17 @@ def stream(
   validation: float = 0.0,
   train_examples: int | None = None,
   agree: Agree = _in_this_process,
+  split_seed: int = 0,
+  test: float = 0.2,
 ) -> Sources:
   """The splits of a set that is read from disk as it is needed.
 
-  ImageNet is tested on its `validation` split, as everywhere.
+  ImageNet is tested on its `validation` split, as everywhere. Of sets of one's
+  own, the splits are those of `data.load`. A folder's images are shuffled as a
+  whole, Parquet's rows as far as `options.shuffle_buffer` reaches.
 
   Args:
-    name: a TFDS name.
+    name: a TFDS name, or a path, as in `data.load`, but for arrays.
     options: what is done to the images.
     data_dir: the directory that holds prepared sets. None: TFDS's own rules.
     validation: fraction of the `train` split held out, 0 to below 1: the last
@@ -64,27 +73,39 @@ def stream(
       takes all that are not held out.
     agree: with several processes, calls a function in one of them and gives
       its result to all: files and labels are looked through once.
+    split_seed: as in `data.load`, of sets of one's own.
+    test: as in `data.load`.
 
   Raises:
     DatasetNotFoundError: where the set is not on this machine.
-    DataError: a file is missing or empty.
+    DataError: a file is missing, empty or damaged.
     ValueError: where the set, one of its labels or an argument does not fit.
   """
   check_fraction(validation)
+  if (place := find_files(name)) is not None:
+    return stream_files(
+      place,
+      options,
+      agree=agree,
+      validation=validation,
+      test=test,
+      split_seed=split_seed,
+      train_examples=train_examples,
+    )
   _, adapter = find_adapter(name)
-  test = stream_split(name, None, options, data_dir=data_dir, agree=agree)
+  scored = stream_split(name, None, options, data_dir=data_dir, agree=agree)
   side = options.train_crop.size
-  shape = (side, side, test.image_shape[-1])
+  shape = (side, side, scored.image_shape[-1])
   if adapter.train is None:
     return Sources(
       name,
-      test.num_classes,
+      scored.num_classes,
       shape,
       None,
       None,
-      test,
-      test.left_out,
-      test.identity,
+      scored,
+      scored.left_out,
+      scored.identity,
     )
   whole = stream_split(
     name, adapter.train, options, data_dir=data_dir, agree=agree
@@ -93,13 +114,13 @@ def stream(
   cut = len(whole) - held_out
   return Sources(
     name,
-    test.num_classes,
+    scored.num_classes,
     shape,
     whole.part(0, used),
     whole.part(cut, len(whole)) if held_out else None,
-    test,
-    whole.left_out + test.left_out,
-    _of_both(whole, test),
+    scored,
+    whole.left_out + scored.left_out,
+    _of_both(whole, scored),
   )
 
 
@@ -117,7 +138,7 @@ def stream_split(
   ones of every file: 2 GB take seconds, and ImageNet minutes.
 
   Args:
-    name: a TFDS name.
+    name: as in `stream`.
     split: TFDS's name of the split, such as "validation" or "train[:8192]";
       None takes the one that the set is scored on.
     options: what is done to the images.
@@ -129,6 +150,8 @@ def stream_split(
     DataError: a file is missing or empty.
     ValueError: where the set, one of its labels or an argument does not fit.
   """
+  if (place := find_files(name)) is not None:
+    return stream_files_split(place, split, options, agree)
   full_name, adapter = find_adapter(name)
   builder = prepared_builder(full_name, data_dir)
   image, label = _find_features(builder.info, adapter)

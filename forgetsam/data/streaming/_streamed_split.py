@@ -20,16 +20,18 @@ from forgetsam.data.files import (
   Checker,
   Parse,
   Records,
+  Store,
   check_image,
   guard_labels,
   in_order,
   part,
+  read_positions,
   serialised,
 )
 from forgetsam.data.streaming import _decode
 from forgetsam.data.streaming._crops import NUM_DRAWS
 from forgetsam.data.streaming._options import StreamOptions
-from forgetsam.data.streaming._shuffle import read_positions, shuffled
+from forgetsam.data.streaming._shuffle import shuffled
 
 _BATCHES_AHEAD = 2
 
@@ -49,6 +51,7 @@ class StreamedSplit:
     options: what is done to the images.
     left_out: number of corrupt examples that were left out.
     identity: what the set was, where it was read from files.
+    store: reads the examples; None where they are TFRecords.
   """
 
   name: str
@@ -61,6 +64,7 @@ class StreamedSplit:
   options: StreamOptions
   left_out: int = 0
   identity: SetIdentity | None = None
+  store: Store | None = None
 
   @property
   def eval_dtype(self) -> np.dtype[Any]:
@@ -108,7 +112,8 @@ class StreamedSplit:
     """
     check_plan(len(self), batch_size, seed, start_step, num_steps, shard)
     share = batch_size // shard[1]
-    examples = self._shuffled(serialised, batch_size, seed, start_step, shard)
+    read = serialised if self.store is None else self.store.read
+    examples = self._shuffled(read, batch_size, seed, start_step, shard)
     if num_steps is not None:
       examples = examples.take(num_steps * share)
 
@@ -135,7 +140,8 @@ class StreamedSplit:
   ) -> Int64[np.ndarray, " b"]:
     """See `BatchSource`: the order is drawn again, and no file is read."""
     check_plan(len(self), batch_size, seed, step, 1, (0, 1))
-    return self._positions(batch_size, seed, step, 1)
+    rows = self._positions(batch_size, seed, step, 1)
+    return rows if self.store is None else self.store.ids[rows]
 
   def eval_batches(
     self, *, batch_size: int, shard: tuple[int, int] = (0, 1)
@@ -163,7 +169,7 @@ class StreamedSplit:
       yield origins[number * share : (number + 1) * share]
       yield origins[number * share :]
 
-    batches = self._batches(in_order(mine), pixels, share)
+    batches = self._batches(in_order(mine, self.store), pixels, share)
     batches = self._checker().guard(batches, suspects)
     if not self.multi_label:  # theirs were numbers before they became rows
       batches = guard_labels(
@@ -189,7 +195,8 @@ class StreamedSplit:
 
   def _checker(self) -> Checker:
     check = check_image(self.parse, channels=self.image_shape[-1])
-    return Checker(self.name, self.records, check, self.options.num_threads)
+    threads = self.options.num_threads
+    return Checker(self.name, self.records, check, threads, self.store)
 
   def _shuffled(
     self,

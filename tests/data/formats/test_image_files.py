@@ -1,0 +1,228 @@
+"""Folders of images and Parquet files, in memory and streamed."""
+
+import io
+import json
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from forgetsam import data
+
+COUNT = 30  # of each of two classes
+STREAM = data.StreamOptions(
+  mean=0.0,
+  std=1.0,
+  train_crop=data.RandomResizedCrop(size=4, area=(1, 1), aspect=(1, 1)),
+  eval_crop=data.CenterCrop(short_side=None),
+)
+
+
+def png(value, size=(4, 4), mode="RGB"):
+  file = io.BytesIO()
+  color = value if mode == "L" else (value, 255 - value, 7)
+  Image.new(mode, size, color).save(file, "PNG")
+  return file.getvalue()
+
+
+def make_folder(root, count=COUNT, **kind):
+  """Grey level = 3 * number; bright ones are class b."""
+  for number in range(2 * count):
+    name = "ab"[number >= count]
+    (root / name).mkdir(parents=True, exist_ok=True)
+    (root / name / f"{number:03}.png").write_bytes(png(3 * number, **kind))
+  return root
+
+
+def make_parquet(path, numbers, names=("a", "b"), column="image"):
+  rows = [{"bytes": png(3 * n), "path": f"{n}.png"} for n in numbers]
+  labels = [int(n >= COUNT) for n in numbers]
+  features = {"label": {"names": list(names), "_type": "ClassLabel"}}
+  hub = {"info": {"features": features}}
+  table = pa.table({column: rows, "label": labels})
+  table = table.replace_schema_metadata({"huggingface": json.dumps(hub)})
+  path.parent.mkdir(parents=True, exist_ok=True)
+  pq.write_table(table, path, row_group_size=7)
+  return path
+
+
+@pytest.fixture(params=["folder", "parquet"])
+def photos(request, tmp_path):
+  if request.param == "folder":
+    return make_folder(tmp_path / "photos")
+  make_parquet(tmp_path / "photos" / "train-0.parquet", range(40))
+  make_parquet(tmp_path / "photos" / "train-1.parquet", range(40, 60))
+  return tmp_path / "photos"
+
+
+def numbers_of(images):
+  """The positions that images were made for, of red levels from 0 to 1."""
+  return np.round(images[..., 0, 0, 0] * 255 / 3).astype(int)
+
+
+def test_memory_and_stream_choose_the_same_examples(photos):
+  choices = {"validation": 0.2, "split_seed": 1, "train_examples": 30}
+  images = data.load(str(photos), **choices)
+  streamed = data.stream(str(photos), STREAM, **choices)
+  assert images.image_shape == (4, 4, 3)
+  assert (images.num_classes, streamed.num_classes) == (2, 2)
+  for name in ("train", "validation", "test"):
+    split, source = getattr(images, name), getattr(streamed, name)
+    np.testing.assert_array_equal(numbers_of(split.images / 255), split.ids)
+    np.testing.assert_array_equal(split.labels, split.ids >= COUNT)
+    batches = list(source.eval_batches(batch_size=8))
+    found = np.concatenate([numbers_of(b["image"]) for b in batches])
+    counts = np.concatenate([b["mask"] for b in batches]) > 0
+    assert sorted(found[counts]) == split.ids.tolist(), name
+    labels = np.concatenate([b["label"] for b in batches])
+    np.testing.assert_array_equal(labels[counts], found[counts] >= COUNT)
+
+
+def test_streams_resume_and_say_what_they_read(photos):
+  train = data.stream(str(photos), STREAM, validation=0.2).train
+  plan = {"batch_size": 8, "seed": 3}
+  *_, last = train.train_batches(**plan, num_steps=6)  # of five in an epoch
+  [resumed] = train.train_batches(**plan, start_step=5, num_steps=1)
+  for key, value in last.items():
+    np.testing.assert_array_equal(resumed[key], value)
+  indices = train.train_indices(**plan, step=5)
+  np.testing.assert_array_equal(numbers_of(last["image"]), indices)
+  np.testing.assert_array_equal(last["label"], indices >= COUNT)
+
+
+def test_identity_changes_with_the_files(photos):
+  def identities():
+    return (
+      data.load(str(photos)).identity,
+      data.stream(str(photos), STREAM).identity,
+    )
+
+  before, again = identities(), identities()
+  assert before == again
+  assert before[0].name == before[1].name == str(photos)
+  if (photos / "a").exists():
+    (photos / "a" / "000.png").write_bytes(png(1))
+  else:
+    make_parquet(photos / "train-0.parquet", [1, *range(1, 40)])
+  for one, other in zip(before, identities(), strict=True):
+    assert one != other
+
+
+def test_splits_in_folders(tmp_path):
+  for name, count in (("train", 6), ("val", 2), ("test", 3)):
+    make_folder(tmp_path / name, count)
+  (tmp_path / "test" / "b" / "notes.txt").write_text("no image")
+  images = data.load(str(tmp_path), validation=0.5)
+  sizes = [len(s) for s in (images.train, images.validation, images.test)]
+  assert sizes == [12, 4, 6]
+  assert len(data.load_split(str(tmp_path), "validation")) == 4
+  scored = data.stream_split(str(tmp_path), None, STREAM)
+  assert (len(scored), scored.num_classes) == (6, 2)
+  assert list(scored.identity.splits) == ["test"]
+  with pytest.raises(ValueError, match=r"no split 'best'.*train, validation"):
+    data.stream_split(str(tmp_path), "best", STREAM)
+
+
+def test_splits_in_parquet_names_and_folders(tmp_path):
+  make_parquet(tmp_path / "data" / "train-00000-of-00001.parquet", range(60))
+  make_parquet(tmp_path / "plain" / "test" / "0000.parquet", range(20, 40))
+  images = data.load(str(tmp_path))
+  assert (len(images.train), len(images.test)) == (60, 20)
+  alone = tmp_path / "data" / "train-00000-of-00001.parquet"
+  assert len(data.load(str(alone)).test) == 12
+
+
+@pytest.mark.parametrize(
+  ("break_it", "words"),
+  [
+    (lambda r: (r / "c").mkdir(), "c holds no images"),
+    (lambda r: make_folder(r / "test", 1, size=(5, 4)), "holds a, b beside"),
+    (lambda r: (r / "a" / "000.png").write_bytes(b"?"), r"a/000\.png"),
+    (
+      lambda r: (r / "a" / "001.png").write_bytes(png(3)[:40]),
+      r"example 1 cannot be used: .*/a/001\.png",
+    ),
+    (
+      lambda r: (r / "a" / "001.png").write_bytes(png(3, (5, 4))),
+      r"/a/001\.png is 5x4.*stream=true",
+    ),
+  ],
+)
+def test_broken_folders_are_named(tmp_path, break_it, words):
+  make_folder(tmp_path, 3)
+  break_it(tmp_path)
+  with pytest.raises((data.DataError, ValueError), match=f"(?s){words}"):
+    data.load(str(tmp_path))
+
+
+def test_streams_crop_all_sizes_and_leave_out_broken_images(tmp_path):
+  make_folder(tmp_path, 6)
+  (tmp_path / "a" / "001.png").write_bytes(png(3, (9, 4)))
+  (tmp_path / "a" / "002.png").write_bytes(png(6)[:40])
+  with pytest.raises(ValueError, match=r"differ in size.*short_side"):
+    data.stream(str(tmp_path), STREAM)
+  options = data.StreamOptions(
+    mean=0.0,
+    std=1.0,
+    train_crop=STREAM.train_crop,
+    eval_crop=data.CenterCrop(size=4, short_side=4),
+  )
+  train = data.stream(str(tmp_path), options).train
+  with pytest.raises(data.DataError, match=r"example 2 .*/a/002\.png"):
+    list(train.eval_batches(batch_size=8))
+  skipping = data.StreamOptions(**{**vars(options), "skip_corrupt": True})
+  sources = data.stream(str(tmp_path), skipping)
+  assert sources.left_out == 1
+  assert len(sources.train) + len(sources.test) == 11
+  list(sources.train.eval_batches(batch_size=8))
+
+
+def test_grey_images_have_one_channel_unless_others_have_more(tmp_path):
+  make_folder(tmp_path, 3, mode="L")
+  assert data.load(str(tmp_path)).image_shape == (4, 4, 1)
+  (tmp_path / "a" / "000.png").write_bytes(png(9))
+  assert data.load(str(tmp_path)).image_shape == (4, 4, 3)
+
+
+def test_classes_of_test_must_be_known(tmp_path):
+  make_folder(tmp_path / "train", 3)
+  make_folder(tmp_path / "test", 3)
+  (tmp_path / "test" / "b").rename(tmp_path / "test" / "z")
+  with pytest.raises(data.DataError, match="classes z, which the training"):
+    data.load(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+  ("table", "words"),
+  [
+    ({"picture": [1], "label": [0]}, "columns picture, label"),
+    ({"image": [b"x"], "kind": [0]}, "columns image, kind"),
+    ({"image": [b"x"], "label": [None]}, "row 0, has the label None"),
+    ({"image": [b"x", b"y"], "label": [1, -1]}, r"without a label \(-1\)"),
+    ({"image": [b"x"], "label": [0]}, "two or more"),
+    ({"image": [b"x", b"y"], "label": [0, 1]}, "train.parquet, row 0"),
+  ],
+)
+def test_broken_parquet_is_named(tmp_path, table, words):
+  path = tmp_path / "train.parquet"
+  pq.write_table(pa.table(table), path)
+  with pytest.raises((data.DataError, ValueError), match=words):
+    data.load(str(path))
+
+
+def test_damaged_parquet_is_named(tmp_path):
+  path = make_parquet(tmp_path / "train.parquet", range(60))
+  path.write_bytes(path.read_bytes()[:-9])
+  with pytest.raises(data.DataError, match=r"train\.parquet cannot be read"):
+    data.load(str(path))
+
+
+def test_names_of_classes_are_labels(tmp_path):
+  rows = [png(3 * n) for n in range(6)]
+  table = {"img": rows, "label": ["cat", "dog"] * 3}
+  pq.write_table(pa.table(table), tmp_path / "one.parquet")
+  images = data.load(str(tmp_path / "one.parquet"), test=0.34)
+  assert images.num_classes == 2
+  np.testing.assert_array_equal(images.train.labels, images.train.ids % 2)
