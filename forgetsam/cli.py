@@ -31,6 +31,7 @@ from forgetsam.experiment.run import (
   on_main,
   report_failure,
   set_up_logging,
+  with_recorded_place,
 )
 
 JOBS = {
@@ -139,7 +140,7 @@ def _measure(command: Command) -> None:
   """Runs a job on a run that has saved a checkpoint."""
   workdir, config = command.workdir, command.config
   if config is None:
-    saved = on_main(lambda: load_config(workdir))
+    saved = with_recorded_place(workdir, on_main(lambda: load_config(workdir)))
     config = apply_overrides(saved, command.overrides)
   if command.job == "evaluate":
     from forgetsam.experiment.jobs.evaluate import evaluate_run

@@ -14,7 +14,7 @@ from forgetsam.data._batches import (
 )
 from forgetsam.data._errors import DataError, DatasetNotFoundError
 from forgetsam.data._identity import SetIdentity
-from forgetsam.data._load import load, load_split, size_in_memory
+from forgetsam.data._load import array_split, load, load_split, size_in_memory
 from forgetsam.data._memory_batches import (
   eval_batches,
   train_batches,
@@ -50,6 +50,7 @@ __all__ = [
   "Split",
   "StreamOptions",
   "StreamedSplit",
+  "array_split",
   "check_available",
   "corrupted_sets",
   "eval_batches",

@@ -4,8 +4,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from forgetsam.data._batches import PerChannel
 from forgetsam.data._choices import choose
 from forgetsam.data._identity import identify
+from forgetsam.data._memory_source import MemorySource
 from forgetsam.data._prepared import class_features, prepared_builder
 from forgetsam.data._search import PathLike
 from forgetsam.data._split import ImageData, Split, mislabel
@@ -136,6 +138,31 @@ def load_split(
       f" {', '.join(builder.info.splits)}"
     )
   return decode_split(builder, split)
+
+
+def array_split(
+  name: str, split: str, *, mean: PerChannel, std: PerChannel
+) -> MemorySource | None:
+  """A split of arrays in files, to be scored; None for other sets.
+
+  Args:
+    name: as in `load`.
+    split: "train", "validation" or "test", of the file's own splits.
+    mean: as in `data.train_batches`, where the arrays are images.
+    std: as in `data.train_batches`, where the arrays are images.
+
+  Raises:
+    DatasetNotFoundError: where the set is not on this machine.
+    DataError: a file is damaged.
+    ValueError: where the set or the split does not fit.
+  """
+  place = find_files(name)
+  if place is None or place.kind != "arrays":
+    return None
+  found, classes, identity = load_place_split(place, split)
+  if found.has_pixels:
+    return MemorySource(found, classes, mean, std, identity=identity)
+  return MemorySource(found, classes, identity=identity)
 
 
 def size_in_memory(name: str) -> int:

@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Int64
 
 from forgetsam.data._batches import Batches, PerChannel, Sources
+from forgetsam.data._identity import SetIdentity
 from forgetsam.data._memory_batches import (
   eval_batches,
   train_batches,
@@ -26,6 +27,7 @@ class MemorySource:
     std: as in `data.train_batches`.
     flip: as in `data.train_batches`.
     crop_padding: as in `data.train_batches`.
+    identity: what the set was, where it was read from files.
   """
 
   split: Split
@@ -34,6 +36,7 @@ class MemorySource:
   std: PerChannel = 1.0
   flip: bool = False
   crop_padding: int = 0
+  identity: SetIdentity | None = None
 
   @property
   def multi_label(self) -> bool:

@@ -2,6 +2,7 @@
 
 import contextlib
 import difflib
+import importlib.util
 import io
 import os
 from typing import TYPE_CHECKING
@@ -11,6 +12,7 @@ from absl import logging
 from forgetsam.data._errors import DataError, DatasetNotFoundError
 from forgetsam.data._identity import identify
 from forgetsam.data._search import (
+  HUB,
   OWN_SETS,
   PathLike,
   base_name,
@@ -52,6 +54,9 @@ def check_available(name: str, data_dir: PathLike | None = None) -> None:
   if find_files(name) is not None or find_prepared(name, data_dir) is not None:
     return
   base = base_name(name)
+  if name.startswith(HUB):
+    _check_hub(name, data_dir)
+    return
   if base in OWN_SETS:
     own_directory(base, data_dir)
     source = OWN_SETS[base]
@@ -72,6 +77,10 @@ def check_available(name: str, data_dir: PathLike | None = None) -> None:
   if base not in known:
     close = difflib.get_close_matches(base, known, n=4, cutoff=0.7)
     hint = f" Did you mean {' or '.join(map(repr, close))}?" if close else ""
+    if "/" in name:
+      hint += f" Nor is there a folder {os.path.abspath(name)}."
+    elif os.path.isdir(name):
+      hint += f" For the folder of that name here, write './{name}'."
     raise DatasetNotFoundError(
       f"Data set {name!r} is not known to TFDS.{hint}"
       f" No prepared set of that name was found in:{places}"
@@ -86,6 +95,17 @@ def check_available(name: str, data_dir: PathLike | None = None) -> None:
     " that holds it."
     f"\n{manual_files(base)}".rstrip()
   )
+
+
+def _check_hub(name: str, data_dir: PathLike | None) -> None:
+  """Refuses a set of the Hub that is not prepared, where it cannot be asked."""
+  if importlib.util.find_spec("datasets") is None:
+    places = "".join(f"\n  {place}" for place in searched(name, data_dir))
+    raise DatasetNotFoundError(
+      f"Data set {name!r} is not prepared in:{places}\nTo prepare it needs a"
+      " network and `pip install datasets`. Without these, download its Parquet"
+      " files, and give their folder as the name of the set."
+    )
 
 
 def manual_files(name: str) -> str:
@@ -108,8 +128,15 @@ def prepared_builder(
   builder = find_prepared(name, data_dir)
   if builder is None:
     check_available(name, data_dir)
-    _build(name, data_dir)
+    if name.startswith(HUB):
+      _fetch(name, data_dir)
+    else:
+      _build(name, data_dir)
     builder = find_prepared(name, data_dir)
+  if builder is None and name.startswith(HUB):
+    raise DatasetNotFoundError(
+      f"Data set {name!r} was prepared under another name or version"
+    )
   if builder is None and name.partition(":")[2] in ("", "1.0.0"):
     raise DataError(
       f"Data set {name!r} in {own_directory(name, data_dir)} cannot be opened:"
@@ -198,6 +225,22 @@ def _build(name: str, data_dir: PathLike | None) -> None:
     # two processes the second cannot, and finds the first one's complete set.
     if not builder.data_path.exists():
       raise
+
+
+def _fetch(name: str, data_dir: PathLike | None) -> None:
+  """Downloads a set of the Hub, and prepares it as TFDS's are."""
+  import tensorflow_datasets as tfds
+
+  logging.info("Fetching %s", name)
+  try:
+    place = None if data_dir is None else os.fspath(data_dir)
+    tfds.builder(name, data_dir=place).download_and_prepare()
+  except Exception as error:  # of datasets, of its Hub's client, of TFDS
+    raise DatasetNotFoundError(
+      f"Data set {name!r} cannot be fetched: {error}\n  allowed: a set that"
+      " `datasets` can load, without an account and without code of its own; or"
+      " the folder of its Parquet files"
+    ) from error
 
 
 def _register_own_sets() -> None:

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 PathLike = str | os.PathLike[str]
 
+# Before the names of sets of the Hugging Face Hub, which TFDS prepares.
+HUB = "huggingface:"
+
 # Sets that are built here on first use, and the set that each is made of.
 OWN_SETS = {
   "digits": None,
@@ -35,6 +38,7 @@ def find_prepared(
     from tensorflow_datasets.core import registered
 
   base_name(name)
+  name = name.removeprefix(HUB)  # TFDS's folders do not have it
   for directory in searched(name, data_dir):
     unfinished: Exception | None = None
     try:  # TFDS itself looks at the newest version alone
@@ -157,10 +161,10 @@ def base_name(name: str) -> str:
       f"{name!r} is not the name of a TFDS data set. Names look like"
       " 'fashion_mnist', 'mnist_corrupted/fog' or 'cifar10:3.0.2'."
     ) from error
-  if parsed.namespace:
+  if parsed.namespace and not name.startswith(HUB):
     raise DatasetNotFoundError(
       f"Data set {name!r}: sets of other collections (the part before the"
-      " colon) are not supported, only TFDS's own."
+      f" colon) are not supported, only TFDS's own and those of {HUB}"
     )
   return str(parsed.name)
 

@@ -2,6 +2,8 @@
 
 import dataclasses
 
+from forgetsam.data._search import HUB
+
 # Hendrycks & Dietterich, 2019: the corruptions whose errors are averaged, by
 # TFDS's names for them. Further ones in TFDS's sets are for validation.
 _CORRUPTIONS = (
@@ -52,6 +54,8 @@ def find_adapter(name: str) -> tuple[str, Adapter]:
   Sets that are not listed have the features `image` and `label` and the splits
   `train` and `test`, as CIFAR, MNIST and the digits do.
   """
+  if name.startswith(HUB):
+    return name, Adapter(train="train")
   base = name.split("/")[0].split(":")[0]
   adapter = _ADAPTERS.get(base, Adapter(train="train"))
   if "/" in name:

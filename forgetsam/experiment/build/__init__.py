@@ -1,5 +1,11 @@
 """From a configuration to the functions and numbers of a run."""
 
+from forgetsam.experiment.build._batches import Batches, build_eval_batches
+from forgetsam.experiment.build._data import (
+  build_data,
+  build_sources,
+  is_streamed,
+)
 from forgetsam.experiment.build._evaluation_sets import (
   CORRUPTED,
   EvaluationSet,
@@ -10,12 +16,6 @@ from forgetsam.experiment.build._experiment import (
   build_experiment,
   build_mesh,
   build_sharding,
-)
-from forgetsam.experiment.build._images import (
-  Batches,
-  build_data,
-  build_eval_batches,
-  build_sources,
 )
 from forgetsam.experiment.build._initial_weights import build_start, load_run
 from forgetsam.experiment.build._model import (
@@ -70,5 +70,6 @@ __all__ = [
   "draw_probe",
   "has_classes",
   "input_spec",
+  "is_streamed",
   "load_run",
 ]

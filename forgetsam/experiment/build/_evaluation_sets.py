@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import os
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -11,12 +12,17 @@ from jax.sharding import Mesh
 from ml_collections import config_dict
 
 from forgetsam import data, interop, models
-from forgetsam.experiment.build._images import (
+from forgetsam.experiment.build._data import (
   build_sources,
   build_stream_options,
+  is_streamed,
 )
 from forgetsam.experiment.build._task import build_eval_step
-from forgetsam.experiment.config import ConfigError, refusal
+from forgetsam.experiment.config import (
+  ConfigError,
+  is_module_attribute,
+  refusal,
+)
 from forgetsam.experiment.run import DataRecord, on_main
 from forgetsam.training import EvalStep
 
@@ -136,24 +142,32 @@ def _open(
   name: str,
   num_classes: int,
   record: DataRecord,
-) -> data.StreamedSplit:
+) -> data.BatchSource:
   """A set's split, with its images as the run's evaluation sees them."""
-  base, _, split = name.partition("@")
+  base, split = name, ""
+  if not os.path.exists(name):
+    base, _, split = name.partition("@")
   key = "evaluation.sets"
+  if is_module_attribute(base):
+    return _of_function(config, base, split or "test")
   options = build_stream_options(config, job=True)
-  if not config.data.stream:  # the model was trained on images as stored
+  if not _trained_on_crops(config, record):
     as_stored = dataclasses.replace(options.eval_crop, short_side=None)
     options = dataclasses.replace(options, eval_crop=as_stored)
+  full = record.available(base, config.data.dir, key)
+  source: data.StreamedSplit | data.MemorySource | None
   try:
-    source = data.stream_split(
-      record.available(base, config.data.dir, key),
-      split or None,
-      options,
-      data_dir=config.data.dir,
-      agree=on_main,
+    source = data.array_split(
+      full, split or "test", mean=options.mean, std=options.std
     )
-  except ConfigError:
-    raise
+    if source is None:
+      source = data.stream_split(
+        full,
+        split or None,
+        options,
+        data_dir=config.data.dir,
+        agree=on_main,
+      )
   except (OSError, ValueError) as error:
     raise ConfigError(
       f"config.evaluation.sets={config.evaluation.sets!r} is refused: {name} "
@@ -168,6 +182,33 @@ def _open(
         f"sets with the model's {num_classes} classes; {name} has "
         f"{source.num_classes}",
       )
+    )
+  return source
+
+
+def _trained_on_crops(
+  config: config_dict.ConfigDict, record: DataRecord
+) -> bool:
+  """Whether the run's images were cropped; else it took them as stored."""
+  if config.data.stream:
+    return True
+  try:
+    return is_streamed(record.pinned(config))
+  except ConfigError:  # other sets may be there alone
+    return False
+
+
+def _of_function(
+  config: config_dict.ConfigDict, name: str, split: str
+) -> data.BatchSource:
+  """A split of what `module:attribute` gives."""
+  config = config.copy_and_resolve_references()
+  config.data.name, config.data.options = name, {}
+  source = getattr(build_sources(config, job=True), split, None)
+  if not isinstance(source, data.BatchSource):
+    allowed = f"{name} with @train, @validation or @test, where it has that"
+    raise ConfigError(
+      refusal("config.evaluation.sets", config.evaluation.sets, allowed)
     )
   return source
 

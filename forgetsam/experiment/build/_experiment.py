@@ -11,13 +11,13 @@ from ml_collections import config_dict
 
 import forgetsam as fs
 from forgetsam import data, models
-from forgetsam.experiment.build._idle_keys import warn_of_idle_keys
-from forgetsam.experiment.build._images import (
+from forgetsam.experiment.build._batches import (
   build_eval_batches,
-  build_sources,
   build_train_batches,
   build_train_indices,
 )
+from forgetsam.experiment.build._data import build_sources
+from forgetsam.experiment.build._idle_keys import warn_of_idle_keys
 from forgetsam.experiment.build._initial_weights import build_start
 from forgetsam.experiment.build._model import (
   build_metrics,

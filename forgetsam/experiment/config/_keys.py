@@ -136,6 +136,9 @@ _TABLE: dict[str, Any] = {
       None, path("a folder", "gs"), "Folder of prepared sets; none: TFDS's"
     ),
     stream=Key(False, FLAG, "Read files as needed, with random resized crops"),
+    memory_limit=Key(
+      2.0, POSITIVE, "GiB beyond which files of one's own stream", absent=2.0
+    ),
     image_size=Key(224, COUNT, "Side of streamed crops, in pixels"),
     crop_area=Key(
       (0.05, 1.0), interval(1.0), "Range of a crop's relative area"

@@ -265,5 +265,13 @@ KINDS: Mapping[str, Kind] = {
     offers={"num_classes": 2},
     takes=("outputs", "labels", "where"),
   ),
-  "data": Kind("data.name", "data.options", dict),
+  "data": Kind(
+    "data.name",
+    "data.options",
+    dict,
+    gives={"seed": "data.split_seed", "data_dir": "data.dir"},
+    noun="a data set",
+    fits=lambda value: value is not None,
+    ignores=("data.split_seed", "data.dir"),
+  ),
 }

@@ -12,7 +12,7 @@ from ml_collections import config_dict
 
 import forgetsam as fs
 from forgetsam import data, models, sharpness
-from forgetsam.experiment.build import build_loss, build_mesh
+from forgetsam.experiment.build import build_loss, build_mesh, is_streamed
 from forgetsam.experiment.jobs._measuring import (
   Measured,
   flatten,
@@ -59,7 +59,7 @@ def measure_sharpness(
 
 
 def _as_the_paper(config: config_dict.ConfigDict) -> config_dict.ConfigDict:
-  if config.data.stream:
+  if is_streamed(config):
     config = config.copy_and_resolve_references()
     config.evaluation.resize_method = "bilinear"
   return config

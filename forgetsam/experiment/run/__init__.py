@@ -2,7 +2,11 @@
 
 from typing import TYPE_CHECKING, Any
 
-from forgetsam.experiment.run._begun import DataRecord, as_begun
+from forgetsam.experiment.run._begun import (
+  DataRecord,
+  as_begun,
+  with_recorded_place,
+)
 from forgetsam.experiment.run._checksums import leaf_checksums, tree_sha256
 from forgetsam.experiment.run._compilation_cache import keep_compiled_programs
 from forgetsam.experiment.run._distributed import joined
@@ -118,6 +122,7 @@ __all__ = [
   "report_failure",
   "set_up_logging",
   "tree_sha256",
+  "with_recorded_place",
   "write_json",
 ]
 

@@ -72,6 +72,22 @@ def _with_version(workdir: Path, name: str) -> str | None:
   return None if full == name else full
 
 
+def with_recorded_place(
+  workdir: Path, config: config_dict.ConfigDict
+) -> config_dict.ConfigDict:
+  """A run's configuration, which finds files of its own from anywhere.
+
+  Args:
+    workdir: the run's folder.
+    config: as `load_config` reads it; a relative path in `data.name` becomes
+      the whole path that the run found, and `as_begun` changes it back.
+  """
+  full = DataRecord(workdir).full_name(config.data.name)
+  if Path(full).is_absolute():
+    config.data.name = full
+  return config
+
+
 class DataRecord:
   """The sets that a folder's runs read, as they were found: its `data.json`.
 

@@ -1,19 +1,19 @@
-"""From `config.data` to splits, and to their batches on the devices."""
+"""From `config.data` to splits, and what is done to their images."""
 
-from collections.abc import Callable, Iterator
 from typing import Any
 
-import jax
-import numpy as np
-from jax.sharding import NamedSharding
-from jaxtyping import Int64
+from absl import logging
 from ml_collections import config_dict
 
 from forgetsam import data
-from forgetsam.experiment.config import KEYS, ConfigError, refusal
-from forgetsam.experiment.run import on_main, process_shard
-
-Batches = Iterator[dict[str, jax.Array]]
+from forgetsam.experiment.config import (
+  KEYS,
+  ConfigError,
+  build_component,
+  is_module_attribute,
+  refusal,
+)
+from forgetsam.experiment.run import on_main
 
 
 def build_data(config: config_dict.ConfigDict) -> data.ImageData:
@@ -29,22 +29,101 @@ def build_data(config: config_dict.ConfigDict) -> data.ImageData:
     ConfigError: the configuration does not fit what was loaded.
   """
   options = config.data
-  if options.stream:
+  if is_streamed(config):
+    held = "false where sets are held in memory"
+    if options.stream:
+      raise ConfigError(refusal("config.data.stream", True, held))
+    allowed = f"what the images of {options.name} take: they must be in memory"
     raise ConfigError(
-      refusal("config.data.stream", True, "false where sets are held in memory")
+      refusal("config.data.memory_limit", options.memory_limit, allowed)
     )
+  return _load(config)
+
+
+def _load(config: config_dict.ConfigDict) -> data.ImageData:
+  options = config.data
+  if is_module_attribute(options.name):
+    made = _made(config)
+    if not isinstance(made, data.ImageData):
+      allowed = "a function that gives arrays, where sets are held in memory"
+      raise ConfigError(refusal("config.data.name", options.name, allowed))
+    return made
   try:
     return data.load(
       options.name,
       data_dir=options.dir,
-      validation=options.validation,
-      split_seed=options.split_seed,
       label_noise=options.label_noise,
-      train_examples=options.train_examples,
-      test=options.test,
+      **_choices(config),
     )
   except (OSError, ValueError) as error:
     raise _cannot_load(config, error) from error
+
+
+def _choices(config: config_dict.ConfigDict) -> dict[str, Any]:
+  names = ("validation", "split_seed", "train_examples", "test")
+  return {name: config.data[name] for name in names}
+
+
+def _made(config: config_dict.ConfigDict) -> data.ImageData | data.Sources:
+  """What the function that `config.data.name` names gives."""
+  options = config.data
+  made = build_component(config, "data")
+  if isinstance(made, data.ImageData | data.Sources):
+    return made
+  if options.stream:
+    allowed = (
+      f"false where {options.name} gives arrays, or data.Sources from it"
+    )
+    raise ConfigError(refusal("config.data.stream", True, allowed))
+  try:
+    return data.from_arrays(
+      made,
+      name=options.name,
+      label_noise=options.label_noise,
+      **_choices(config),
+    )
+  except ValueError as error:
+    raise _cannot_load(config, error) from error
+
+
+def is_streamed(config: config_dict.ConfigDict) -> bool:
+  """Whether the set is read from files as needed.
+
+  Either `config.data.stream` asks for it, or images in files of one's own
+  exceed `config.data.memory_limit`.
+
+  Args:
+    config: a checked configuration.
+
+  Raises:
+    ConfigError: the set is not there, or keys need it in memory.
+  """
+  options = config.data
+  if options.stream or is_module_attribute(options.name):
+    return bool(options.stream)
+  try:
+    size = data.size_in_memory(options.name) / 2**30
+  except (OSError, ValueError) as error:
+    raise _cannot_load(config, error) from error
+  limit = f"config.data.memory_limit={options.memory_limit:g}"
+  if size <= options.memory_limit:
+    if size:
+      logging.info(
+        "%s is held in memory: decoded, its images take about %.2g GiB (%s)",
+        *(options.name, size, limit),
+      )
+    return False
+  for key in ("label_noise", "crop_padding"):
+    if options[key]:
+      allowed = f"0 where {options.name} is streamed, or a larger limit than"
+      raise ConfigError(
+        refusal(f"config.data.{key}", options[key], f"{allowed} {limit}")
+      )
+  logging.info(
+    "%s is streamed: decoded, its images would take about %.2g GiB (%s)",
+    *(options.name, size, limit),
+  )
+  return True
 
 
 def build_sources(
@@ -61,18 +140,21 @@ def build_sources(
     job: whether evaluation images have the size that `--job=evaluate` asks for.
 
   Returns:
-    Splits that give batches, from memory or, with `config.data.stream`, from
+    Splits that give batches, from memory or, as `is_streamed` says, from
     files.
 
   Raises:
     ConfigError: the configuration does not fit the set.
   """
   options = config.data
-  if options.stream:
-    sources = _streamed(config, job)
-  else:
-    images = build_data(config) if images is None else images
-    sources = data.in_memory(images, **_processing(config, images))
+  found: data.ImageData | data.Sources | None = images
+  if found is None:
+    found = _find(config, job)
+  sources = (
+    data.in_memory(found, **_processing(config, found))
+    if isinstance(found, data.ImageData)
+    else found
+  )
   if sources.train is None:
     raise ConfigError(
       refusal(
@@ -89,15 +171,20 @@ def build_sources(
   return sources
 
 
-def _streamed(config: config_dict.ConfigDict, job: bool) -> data.Sources:
+def _find(
+  config: config_dict.ConfigDict, job: bool
+) -> data.ImageData | data.Sources:
+  if is_module_attribute(config.data.name):
+    return _made(config)
+  if not is_streamed(config):
+    return _load(config)
   try:
     return data.stream(
       config.data.name,
       build_stream_options(config, job=job),
       data_dir=config.data.dir,
-      validation=config.data.validation,
-      train_examples=config.data.train_examples,
       agree=on_main,
+      **_choices(config),
     )
   except (OSError, ValueError) as error:
     raise _cannot_load(config, error) from error
@@ -166,50 +253,3 @@ def _processing(
       f"  allowed: one number, or one for each of {channels} channels"
     )
   return options
-
-
-def build_train_batches(
-  config: config_dict.ConfigDict,
-  source: data.BatchSource,
-  sharding: NamedSharding | None,
-) -> Callable[[int, int], Batches]:
-  """The training batches from one step to another, as a function of both."""
-
-  def batches(start: int, stop: int) -> Batches:
-    try:
-      host = source.train_batches(
-        batch_size=config.batch_size,
-        seed=config.seed,
-        start_step=start,
-        num_steps=stop - start,
-        shard=process_shard(),
-      )
-    except ValueError as error:  # as many processes cannot share a batch
-      raise ConfigError(
-        f"config.batch_size={config.batch_size} is refused\n  {error}"
-      ) from error
-    return data.prefetch_to_device(host, sharding)
-
-  return batches
-
-
-def build_train_indices(
-  config: config_dict.ConfigDict, source: data.BatchSource
-) -> Callable[[int], Int64[np.ndarray, " b"]]:
-  """Positions of a training step's examples, as a function of the step."""
-  return lambda step: source.train_indices(
-    batch_size=config.batch_size, seed=config.seed, step=step
-  )
-
-
-def build_eval_batches(
-  config: config_dict.ConfigDict, sharding: NamedSharding | None
-) -> Callable[[data.BatchSource], Batches]:
-  """The padded and masked batches of a split."""
-  batch_size = config.evaluation.batch_size
-
-  def batches(source: data.BatchSource) -> Batches:
-    host = source.eval_batches(batch_size=batch_size, shard=process_shard())
-    return data.prefetch_to_device(host, sharding)
-
-  return batches
