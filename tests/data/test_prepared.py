@@ -43,7 +43,7 @@ def test_missing_set_names_every_default_place(
     ("digitz", "not known to TFDS. Did you mean 'digits'"),
     ("fashion_mnst", "not known to TFDS. Did you mean 'fashion_mnist'"),
     ("qqqqqqqq", "not known to TFDS. No prepared set"),
-    ("huggingface:mnist", "only TFDS's own"),
+    ("kaggle:mnist", "only TFDS's own"),
     ("no name", "not the name of a TFDS data set"),
     ("", "not the name of a TFDS data set"),
   ],
