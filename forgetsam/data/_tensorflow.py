@@ -22,7 +22,13 @@ def import_tensorflow() -> ModuleType:
   # import Keras: half of its start, for what nothing here uses.
   chosen = "TF_USE_LEGACY_KERAS" in os.environ
   os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
-  import tensorflow as tf
+  try:
+    import tensorflow as tf
+  except ModuleNotFoundError:
+    from forgetsam._lab import lab_packages
+
+    with lab_packages("reading data"):
+      raise
 
   if not chosen:
     del os.environ["TF_USE_LEGACY_KERAS"]
