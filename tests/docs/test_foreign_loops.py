@@ -132,6 +132,24 @@ def test_keras(monkeypatch: pytest.MonkeyPatch):
   assert_stepped(page["params"], found, grads)
 
 
+def test_an_update_function_that_takes_value_and_grad(page: dict[str, Any]):
+  model, loss, params = page["model"], page["loss"], page["params"]
+  both = page["perturbed_value_and_grad"](
+    lambda p, images, labels: loss(model.apply(p, images), labels),
+    page["perturb"],
+  )
+  value, found = both(params, page["images"], page["labels"])
+  logits = model.apply(params, page["images"])
+  np.testing.assert_allclose(value, loss(logits, page["labels"]), rtol=1e-6)
+  expected = perturbed(
+    lambda p: model.apply(p, page["images"]),
+    *(params, page | {"signal": page["fs"].loss_ascent(loss)}),
+  )
+  leaves = zip(*map(jax.tree.leaves, (found, expected)), strict=True)
+  for one, other in leaves:
+    np.testing.assert_allclose(one, other, atol=1e-6)
+
+
 def test_two_counts_are_told_apart(page: dict[str, Any]):
   with pytest.raises(KeyError, match="multiple values"):
     optax.tree.get(page["opt_state"], "count")
