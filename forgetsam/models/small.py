@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import flax.linen as nn
 import jax.numpy as jnp
 from jax.typing import DTypeLike
-from jaxtyping import Array
+from jaxtyping import Array, Float
 
 from forgetsam._checks import check_choice
 from forgetsam._typing import NDArray
@@ -17,9 +17,11 @@ from forgetsam.models._options import (
   check_widths,
 )
 
+Inputs = Float[NDArray, "batch *shape"]
+
 
 class MLP(nn.Module):
-  """A multilayer perceptron over the flattened image.
+  """A multilayer perceptron over the flattened image, or any other vector.
 
   Attributes:
     num_classes: number of logits.
@@ -48,7 +50,7 @@ class MLP(nn.Module):
     super().__post_init__()
 
   @nn.compact
-  def __call__(self, images: Images, *, train: bool = False) -> Logits:
+  def __call__(self, images: Inputs, *, train: bool = False) -> Logits:
     """Computes the logits; `train` turns on dropout (with key "dropout")."""
     x = jnp.reshape(images, (images.shape[0], -1))
 

@@ -11,6 +11,7 @@ from jaxtyping import Array, Float
 
 from forgetsam._arrays import at_least_float32
 from forgetsam._checks import check_real
+from forgetsam._objectives import mean_loss
 from forgetsam._typing import Forward, Loss, PyTree
 from forgetsam.training import replicated, split_batch
 
@@ -18,7 +19,7 @@ Batch = dict[str, Any]
 
 
 class BatchFunctions(NamedTuple):
-  """Sums over unmasked examples; of (batch, model_state, [params, maybe v])."""
+  """Weighted sums over a batch; of (batch, model_state, [params, maybe v])."""
 
   value: Callable[..., Any]
   value_and_gradient: Callable[..., Any]
@@ -31,20 +32,26 @@ class BatchFunctions(NamedTuple):
 def batch_functions(
   forward: Forward, loss: Loss, mesh: Mesh | None
 ) -> BatchFunctions:
-  def logits_fn(batch: Batch, model_state: PyTree, params: PyTree) -> Array:
-    logits, _ = forward(
+  def outputs_fn(batch: Batch, model_state: PyTree, params: PyTree) -> PyTree:
+    outputs, _ = forward(
       params, model_state, batch["image"], train=False, key=None
     )
-    return at_least_float32(logits)
+    return jax.tree.map(at_least_float32, outputs)
 
-  def total(logits: Array, batch: Batch) -> Float[Array, ""]:
-    losses = jax.vmap(lambda z, y: loss(z[None], y[None]))(
-      logits, batch["label"]
-    )
-    return jnp.sum(jnp.where(batch["mask"], losses, 0.0))
+  def of_example(*one: PyTree) -> Float[Array, ""]:
+    return mean_loss(loss, *jax.tree.map(lambda x: x[None], one))
+
+  def total(outputs: PyTree, batch: Batch) -> Float[Array, ""]:
+    mask, labels = batch["mask"], batch["label"]
+    if mask.ndim == 1:
+      losses = jax.vmap(of_example)(outputs, labels)
+      return jnp.sum(jnp.where(mask, losses, 0.0))
+    weights = jnp.sum(mask, range(1, mask.ndim))
+    losses = jax.vmap(of_example)(outputs, labels, mask)
+    return jnp.sum(jnp.where(weights > 0, losses * weights, 0.0))
 
   def value(batch: Batch, model_state: PyTree, params: PyTree) -> Array:
-    return total(logits_fn(batch, model_state, params), batch)
+    return total(outputs_fn(batch, model_state, params), batch)
 
   def hessian(
     batch: Batch, model_state: PyTree, params: PyTree, v: PyTree
@@ -55,11 +62,11 @@ def batch_functions(
   def gauss_newton(
     batch: Batch, model_state: PyTree, params: PyTree, v: PyTree
   ) -> PyTree:
-    network = lambda p: logits_fn(batch, model_state, p)  # noqa: E731
-    logits, pullback = jax.vjp(network, params)
+    network = lambda p: outputs_fn(batch, model_state, p)  # noqa: E731
+    outputs, pullback = jax.vjp(network, params)
     tangent = jax.jvp(network, (params,), (v,))[1]
     gradient = jax.grad(lambda z: total(z, batch))
-    return pullback(jax.jvp(gradient, (logits,), (tangent,))[1])[0]
+    return pullback(jax.jvp(gradient, (outputs,), (tangent,))[1])[0]
 
   gradient = jax.value_and_grad(value, argnums=2)
   return BatchFunctions(

@@ -21,7 +21,7 @@ from forgetsam.training import check_batch, check_mesh, replicated, split_batch
 
 
 class DatasetLoss(NamedTuple):
-  """The mean loss over a dataset's unmasked examples.
+  """The mean loss over a dataset's examples that count, by their weight.
 
   Attributes:
     value: `params -> loss`.
@@ -30,7 +30,7 @@ class DatasetLoss(NamedTuple):
     gauss_newton_vector_product: `(params, v) -> G v`, with
       :math:`G = \\frac1N \\sum_i J_i^\\top \\nabla_z^2 \\ell_i J_i` and J the
       logits' Jacobian.
-    num_examples: N, how many examples count.
+    num_examples: N, how many examples count, or the weight of all positions.
     parts: the loss of each batch alone.
   """
 
@@ -38,7 +38,7 @@ class DatasetLoss(NamedTuple):
   value_and_gradient: Callable[[PyTree], tuple[Float[Array, ""], PyTree]]
   hessian_vector_product: Callable[[PyTree, PyTree], PyTree]
   gauss_newton_vector_product: Callable[[PyTree, PyTree], PyTree]
-  num_examples: int
+  num_examples: float
   parts: "tuple[DatasetLoss, ...]"
 
 
@@ -64,12 +64,13 @@ def dataset_loss(
   Args:
     forward: the model, `(params, model_state, images, *, train, key) ->
       (logits, model_state)`; it is called with `train=False`.
-    loss: `(logits, labels) -> scalar`, the mean over a batch of independent
-      examples.
+    loss: `(outputs, labels) -> scalar`, the mean over a batch of independent
+      examples; or a number for each. With weights of positions it has
+      `where=`.
     model_state: the model's other collections, such as running statistics.
-    batches: "image" `[B, ...]`, "label" `[B]` or `[B, K]` and, where padded,
-      "mask" `[B]` (1 for examples that count); all of one size. They are
-      placed on the devices, all at once.
+    batches: "image" and "label", trees of arrays `[B, ...]`, and, where padded,
+      "mask", `[B]` (1 for examples that count) or weights of the labels'
+      positions; all of one size. They are placed on the devices, all at once.
     mesh: a mesh with the one axis "data", whose size divides B; `None` runs on
       the default device.
 
@@ -98,7 +99,7 @@ def dataset_loss(
   for batch in batches:
     check_batch(batch, mesh)
     clean = _blank_padding(batch)
-    counts.append(int(clean["mask"].sum()))
+    counts.append(clean["mask"].sum().item())
     sharding = None if mesh is None else split_batch(mesh)
     placed.append(jax.device_put(clean, sharding))
   _check_all(counts, placed)
@@ -140,7 +141,7 @@ def _mean_over(
   functions: BatchFunctions,
   model_state: PyTree,
   batches: list[Batch],
-  count: int,
+  count: float,
   mesh: Mesh | None,
 ) -> DatasetLoss:
   finish = (lambda x: x) if mesh is None else _wait
@@ -179,28 +180,34 @@ _divide = jax.jit(lambda tree, n: jax.tree.map(lambda x: x / n, tree))
 
 def _blank_padding(batch: Batch) -> Batch:
   """Zeros in the padding, where a nan would survive into the gradient."""
-  size = len(batch["label"])
-  mask = np.asarray(batch.get("mask", np.ones(size))).astype(bool)
-  if mask.shape != (size,):
+  size = _size(batch)
+  mask = np.asarray(batch.get("mask", np.ones(size)))
+  if mask.shape[:1] != (size,):
     raise ValueError(
       f'batch["mask"] has shape {mask.shape}: it must be one number per '
-      f"example, ({size},)"
+      f"example, ({size},), or one per position"
     )
+  mask = mask.astype(bool if mask.ndim == 1 else np.float32)
+  counts = mask.reshape(size, -1).any(axis=1)
 
   def blank(x: Array | np.ndarray) -> Array | np.ndarray:
-    if mask.all():
+    if counts.all():
       return x
-    keep = mask.reshape(size, *[1] * (np.ndim(x) - 1))
+    keep = counts.reshape(size, *[1] * (np.ndim(x) - 1))
     return np.where(keep, x, np.zeros_like(x))
 
-  images = jax.tree.map(blank, batch["image"])
-  return {"image": images, "label": blank(batch["label"]), "mask": mask}
+  blanked = {k: jax.tree.map(blank, batch[k]) for k in ("image", "label")}
+  return {**blanked, "mask": mask}
 
 
-def _check_all(counts: list[int], batches: list[Batch]) -> None:
+def _size(batch: Batch) -> int:
+  return len(jax.tree.leaves(batch["label"])[0])
+
+
+def _check_all(counts: list[float], batches: list[Batch]) -> None:
   if sum(counts) == 0:
     raise ValueError("batches must hold at least one unmasked example")
-  sizes = sorted({len(batch["label"]) for batch in batches})
+  sizes = sorted({_size(batch) for batch in batches})
   if len(sizes) > 1:
     raise ValueError(
       f"batches have the sizes {sizes}: pad the last one and mark the padding "

@@ -1,6 +1,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from jax.flatten_util import ravel_pytree
 from meshes import data_mesh
@@ -149,12 +150,43 @@ def test_errors():
     ([], "at least one unmasked"),
     ([one | {"mask": jnp.zeros(N)}], "at least one unmasked"),
     ([one, {"image": IMAGES[:3], "label": LABELS[:3]}], r"\[3, 24\]"),
-    ([one | {"mask": jnp.ones((N, 1))}], r"shape \(24, 1\)"),
+    ([one | {"mask": jnp.ones((3, 2))}], r"shape \(3, 2\)"),
   ]:
     with pytest.raises(ValueError, match=message):
       dataset_loss(forward, SOFTMAX, STATE, batches)
   with pytest.raises(ValueError, match="8 devices must divide"):
     make_loss(7, devices=8)
+
+
+def test_positions_count_by_their_weight():
+  """A position of weight 2 is two examples, and one of weight 0 is none."""
+  weights = np.array([1, 0, 2] * 8)
+  labels = np.where(weights > 0, LABELS, -1)
+  sequences = {"image": IMAGES, "label": labels, "mask": weights}
+  sequences = jax.tree.map(lambda x: x.reshape(8, 3, *x.shape[1:]), sequences)
+  parts = [{k: x[i : i + 4] for k, x in sequences.items()} for i in (0, 4)]
+  actual = dataset_loss(forward, SOFTMAX, STATE, parts)
+  rows = np.repeat(np.arange(N), weights)
+  examples = {"image": IMAGES[rows], "label": LABELS[rows]}
+  expected = dataset_loss(forward, SOFTMAX, STATE, [examples])
+  assert actual.num_examples == expected.num_examples == 24
+  for name in ("hessian_vector_product", "gauss_newton_vector_product"):
+    product = getattr(expected, name)(PARAMS, VECTOR)
+    assert_close(
+      getattr(actual, name)(PARAMS, VECTOR), ravel_pytree(product)[0]
+    )
+  np.testing.assert_allclose(
+    actual.value(PARAMS), expected.value(PARAMS), rtol=1e-5
+  )
+
+
+def test_a_loss_of_ones_own_may_give_a_number_per_example():
+  targets = draw(9, N, 3)
+  batch = {"image": IMAGES, "label": targets}
+  actual = dataset_loss(forward, optax.squared_error, STATE, [batch])
+  outputs, _ = forward(PARAMS, STATE, IMAGES, train=False, key=None)
+  expected = np.mean((outputs - targets) ** 2)
+  np.testing.assert_allclose(actual.value(PARAMS), expected, rtol=1e-5)
 
 
 def test_complex_parameters_are_refused_by_name():

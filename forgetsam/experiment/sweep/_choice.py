@@ -28,8 +28,9 @@ def choose(
 
   Args:
     settings: the tuned keys and values of each setting.
-    scores: mean validation accuracy of each, with its standard error over
-      seeds; None where a run diverged, which rules a setting out.
+    scores: mean validation accuracy of each, or the loss with a minus sign,
+      with its standard error over seeds; None where a run diverged, which rules
+      a setting out.
 
   Returns:
     The index of the choice, or None where every setting is ruled out.

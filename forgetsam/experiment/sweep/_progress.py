@@ -5,7 +5,7 @@ import time
 
 from tqdm import tqdm
 
-from forgetsam.experiment.sweep._records import Record
+from forgetsam.experiment.sweep._records import Record, scored_by
 
 
 class Progress:
@@ -48,5 +48,6 @@ class Progress:
 def _outcome(record: Record) -> str:
   if record.diverged_at is not None:
     return f"diverged at step {record.diverged_at}"
-  split = "validation" if "validation/accuracy" in record.metrics else "test"
-  return f"{split} accuracy {record.metrics[f'{split}/accuracy']:.4f}"
+  split = "validation" if "validation/loss" in record.metrics else "test"
+  metric = scored_by([record])
+  return f"{split} {metric} {record.metrics[f'{split}/{metric}']:.4f}"

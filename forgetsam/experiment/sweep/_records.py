@@ -1,6 +1,7 @@
 """The record of each finished run on disk: what a sweep resumes from."""
 
 import dataclasses
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,12 @@ class Record:
   def value(self, metric: str) -> float | None:
     """A metric, or None where the run diverged."""
     return None if self.diverged_at is not None else self.metrics[metric]
+
+
+def scored_by(records: Iterable[Record]) -> str:
+  """The metric that runs are compared by: accuracy, or else the loss."""
+  names = {name.partition("/")[2] for r in records for name in r.metrics}
+  return "loss" if names and "accuracy" not in names else "accuracy"
 
 
 class Records:

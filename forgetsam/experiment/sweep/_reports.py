@@ -17,7 +17,8 @@ from forgetsam.experiment.sweep._comparison import (
   show_runs,
 )
 from forgetsam.experiment.sweep._plan import Trial
-from forgetsam.experiment.sweep._records import Record
+from forgetsam.experiment.sweep._records import Record, scored_by
+from forgetsam.experiment.sweep._statistics import Mean
 from forgetsam.experiment.tables import csv_text, markdown_table
 
 BEST = "best.json"
@@ -34,7 +35,7 @@ def report_comparison(workdir: Path, finished: Finished, seeds: range) -> None:
     seeds: of the runs.
   """
   records = {trial.variant: several for trial, several in finished}
-  titles = {"test/accuracy": "test accuracy", "test/loss": "test loss (nats)"}
+  titles = _titles(records)
   tables = {metric: compare(records, metric) for metric in titles}
   text = "\n".join(
     comparison_markdown(titles[metric], rows) for metric, rows in tables.items()
@@ -51,6 +52,18 @@ def report_comparison(workdir: Path, finished: Finished, seeds: range) -> None:
   print(f"Files: {workdir}/comparison.md, .csv, .png; runs.csv")
 
 
+def _titles(records: Mapping[str, Sequence[Record]]) -> dict[str, str]:
+  several = [record for one in records.values() for record in one]
+  if scored_by(several) == "accuracy":
+    return {"test/accuracy": "test accuracy", "test/loss": "test loss (nats)"}
+  names = dict.fromkeys(name for record in several for name in record.metrics)
+  return {
+    name: name.replace("/", " ").replace("_", " ")
+    for name in names
+    if name.startswith("test/") and name != "test/count"
+  }
+
+
 def report_tuning(workdir: Path, finished: Finished, seeds: range) -> None:
   """Chooses a setting for each variant, on the validation split.
 
@@ -64,12 +77,14 @@ def report_tuning(workdir: Path, finished: Finished, seeds: range) -> None:
   best = read_json(workdir / BEST) or {}
   for variant in dict.fromkeys(trial.variant for trial, _ in finished):
     mine = [item for item in finished if item[0].variant == variant]
+    metric = scored_by(record for _, several in mine for record in several)
     scores = [
-      mean_of([record.value("validation/accuracy") for record in several])
+      mean_of([record.value(f"validation/{metric}") for record in several])
       for _, several in mine
     ]
-    chosen = choose([trial.values for trial, _ in mine], scores)
-    text = f"{variant}\n\n" + _tuning_markdown(mine, chosen)
+    ranks = scores if metric == "accuracy" else [*map(_negative, scores)]
+    chosen = choose([trial.values for trial, _ in mine], ranks)
+    text = f"{variant}\n\n" + _tuning_markdown(mine, chosen, metric)
     (workdir / "tuning" / f"{variant}.md").write_text(text)
     (workdir / "tuning" / f"{variant}.csv").write_text(_runs_csv(mine, seeds))
     print(f"\n{text}")
@@ -81,7 +96,7 @@ def report_tuning(workdir: Path, finished: Finished, seeds: range) -> None:
     assert score is not None  # the choice rules out what diverged
     best[variant] = {
       "overrides": mine[chosen][0].values,
-      "validation/accuracy": score.mean,
+      f"validation/{metric}": score.mean,
       "standard_error": score.standard_error,
       "settings": len(mine),
       "seeds": list(seeds),
@@ -94,23 +109,27 @@ def report_tuning(workdir: Path, finished: Finished, seeds: range) -> None:
   )
 
 
-def _tuning_markdown(mine: Finished, chosen: int | None) -> str:
+def _negative(score: Mean | None) -> Mean | None:
+  return None if score is None else score._replace(mean=-score.mean)
+
+
+def _tuning_markdown(mine: Finished, chosen: int | None, metric: str) -> str:
+  names = ["accuracy", "loss"] if metric == "accuracy" else ["loss"]
   rows = []
   for i, (trial, several) in enumerate(mine):
-    accuracies, losses = (
+    values = [
       [record.value(f"validation/{name}") for record in several]
-      for name in ("accuracy", "loss")
-    )
+      for name in names
+    ]
     rows.append(
       [
         trial.label or "as configured",
-        show_mean(mean_of(accuracies)),
-        show_mean(mean_of(losses)),
-        show_runs(len(several), accuracies.count(None)),
+        *(show_mean(mean_of(each)) for each in values),
+        show_runs(len(several), values[0].count(None)),
         "chosen" if i == chosen else "",
       ]
     )
-  header = ["setting", "validation accuracy", "validation loss", "runs", ""]
+  header = ["setting", *(f"validation {n}" for n in names), "runs", ""]
   return markdown_table(header, rows)
 
 

@@ -15,7 +15,7 @@ from forgetsam import data
 from forgetsam.experiment.build import build_data, build_sources
 from forgetsam.experiment.config import config_to_dict
 from forgetsam.experiment.evaluation import beside_ema, evaluate_each
-from forgetsam.experiment.run import DataRecord
+from forgetsam.experiment.run import DataRecord, own_metrics
 from forgetsam.experiment.sweep._program import (
   Numbers,
   Program,
@@ -112,9 +112,11 @@ class Runner:
           return Outcome({}, first, time.perf_counter() - began, state)
         if on_epoch is not None:
           on_epoch(done // program.steps_per_epoch, state)
+    shown = [n for n in ("loss", "accuracy") if n in metrics]
     results = {
       f"train/{name}": float(np.mean([jax.device_get(m[name]) for m in epoch]))
-      for name in ("loss", "accuracy")
+      for name in [*shown, *own_metrics(metrics)]
+      if name != "skipped"
     }
     for split in splits:
       scores = evaluate_each(
