@@ -24,5 +24,8 @@ class Recorder(config_dict.ConfigDict):
     self._seen.add(self._prefix + name)
     return value
 
+  def __getitem__(self, name: str):
+    return getattr(self, name)
+
   def items(self):
     return [(name, getattr(self, name)) for name in self._names]

@@ -180,6 +180,12 @@ def _model_problems(leaves: dict[str, Any], _: int) -> Iterator[str]:
     or (is_model_option(key) and value is not None)
   }
   options = {key.rpartition(".")[2]: value for key, value in given.items()}
+  for option in options:
+    one, other = f"model.{option}", f"model.options.{option}"
+    if one in given and other in given:
+      allowed = f"left out where config.{one}={given[one]!r} gives it"
+      yield refusal(f"config.{other}", given[other], allowed)
+      return
   try:  # the classes do not matter here
     models.create(name, 2, **options)
   except ValueError as together:
@@ -203,6 +209,10 @@ def _data_problems(leaves: dict[str, Any], _: int) -> Iterator[str]:
 
   if is_module_attribute(leaves["data.name"]):
     return
+  for key in leaves:
+    if option_row(key) is OPTIONS["data.options"]:
+      allowed = "left out where config.data.name is no module:function"
+      yield refusal(f"config.{key}", leaves[key], allowed)
   try:
     data.check_available(leaves["data.name"], leaves["data.dir"])
   except data.DatasetNotFoundError as error:

@@ -90,6 +90,13 @@ def _make_model(found: Factory, given: dict[str, Any]) -> Any:
   return models.from_nnx(make) if isinstance(made, nnx.Module) else made
 
 
+def _make_schedule(found: Factory, given: dict[str, Any]) -> Any:
+  """Of optax's schedules, those with a peak begin at zero."""
+  if {"init_value", "peak_value"} <= given.keys():
+    given = {**given, "init_value": 0.0}
+  return found(**given)
+
+
 def _nothing() -> None:
   """The choice of none."""
 
@@ -253,6 +260,7 @@ KINDS: Mapping[str, Kind] = {
     },
     takes=("step",),
     ignores=(_PEAK,),
+    make=_make_schedule,
   ),
   "metric": Kind(
     "metric.name",

@@ -4,7 +4,7 @@ import itertools
 import re
 from collections.abc import Iterator, Mapping
 
-from forgetsam.experiment.config import KEYS, ConfigError, refusal
+from forgetsam.experiment.config import ConfigError, refusal, row_of
 
 Setting = Mapping[str, str]  # key, without `config.`, to value, as typed
 
@@ -40,7 +40,8 @@ def parse_grid(text: str) -> dict[str, tuple[str, ...]]:
       raise ConfigError(refusal("--grid", part, _ALLOWED))
     if key in grid:
       raise ConfigError(refusal("--grid", part, f"config.{key} once"))
-    if key in KEYS and not KEYS[key].tuned:
+    row = row_of(key)
+    if row is not None and not row.tuned:
       allowed = "keys of the method; data and evaluation stay as they are"
       if key == "seed":
         allowed = "keys of the method; --seeds and --first_seed choose seeds"

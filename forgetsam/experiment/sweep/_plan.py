@@ -8,17 +8,15 @@ from typing import Any
 from ml_collections import config_dict
 
 from forgetsam.experiment.config import (
-  KEYS,
   ConfigError,
   apply_overrides,
   check_config,
   leaves,
   load_config_file,
   refusal,
+  row_of,
 )
 from forgetsam.experiment.sweep._grid import Setting
-
-_OF_PERTURBATIONS = {key for key, row in KEYS.items() if row.perturbs}
 
 # Seeds are traced, and JAX's integers have 32 bits.
 SEED_LIMIT = 2**31
@@ -120,7 +118,8 @@ def _refuse_unread(trial: Trial) -> None:
   if trial.config.perturbation.name != "none":
     return
   for key, value in trial.values.items():
-    if key in _OF_PERTURBATIONS:
+    row = row_of(key)
+    if row is not None and row.perturbs:
       allowed = (
         f"no grid or setting of it for {trial.variant!r}, which perturbs "
         "nothing; give the variant a sweep of its own in the same --workdir"

@@ -1,6 +1,6 @@
 """Shared by runs of one shape: a compiled program, and its inputs."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -13,12 +13,18 @@ from ml_collections import config_dict
 import forgetsam as fs
 from forgetsam import data, models
 from forgetsam.experiment.build import Experiment, build_experiment
-from forgetsam.experiment.config import KEYS, config_from_dict, config_to_dict
+from forgetsam.experiment.config import (
+  KEYS,
+  config_from_dict,
+  config_to_dict,
+  is_module_attribute,
+  leaves,
+  row_of,
+)
 
-# The factories that these reach accept traced numbers. Other keys that are
-# compiled give the program its shape: names, sizes, counts of steps.
+# The built-in factories that these reach accept traced numbers. Other keys that
+# are compiled give the program its shape: names, sizes, counts of steps.
 TRACED = tuple(key for key, row in KEYS.items() if row.traced)
-_NOT_COMPILED = {key for key, row in KEYS.items() if not row.compiled}
 # Of the images that are copied to the device at once.
 _MOST_BYTES = 2**28
 
@@ -36,21 +42,80 @@ class Parts(NamedTuple):
   shape: str
 
 
-def take_apart(config: config_dict.ConfigDict) -> Parts:
+def take_apart(
+  config: config_dict.ConfigDict, traced: Collection[str] = TRACED
+) -> Parts:
   """Separates a configuration's numbers from the program's shape."""
   frame = config_to_dict(config)
   flat = flatten_dict(frame, sep=".")
   numbers = {
-    key: KEYS[key].rule.kind(flat[key])
-    for key in TRACED
+    key: KEYS[key].rule.kind(flat[key]) if key in KEYS else flat[key]
+    for key in traced
     if flat[key] is not None
   }
   shape = {
     key: value
     for key, value in flat.items()
-    if key not in numbers and key not in _NOT_COMPILED
+    if key not in numbers and ((row := row_of(key)) is None or row.compiled)
   }
   return Parts(numbers, frame, repr(sorted(shape.items())))
+
+
+def option_numbers(config: config_dict.ConfigDict) -> list[str]:
+  """The free options that are numbers, and may be traced by what has them."""
+  return [
+    key
+    for key, value in leaves(config).items()
+    if type(value) in (int, float)
+    and key not in KEYS
+    and (row := row_of(key)) is not None
+    and row.traced
+  ]
+
+
+def traced_keys(
+  config: config_dict.ConfigDict, sources: data.Sources
+) -> tuple[str, ...]:
+  """The numbers that this configuration's components accept as traced.
+
+  Whether one does is tried: it is traced alone, where all together fail.
+  """
+  options = option_numbers(config)
+  foreign = any(
+    isinstance(value, str) and is_module_attribute(value)
+    for key, value in leaves(config).items()
+    if key in KEYS and not key.startswith("data.")
+  )
+  if not (options or foreign):
+    return TRACED
+  for fixed in (TRACED, ()):
+    if _traces(config, sources, (*fixed, *options)):
+      return (*fixed, *options)
+    if _traces(config, sources, fixed):
+      alone = [o for o in options if _traces(config, sources, (*fixed, o))]
+      both = (*fixed, *alone)
+      return both if _traces(config, sources, both) else fixed
+  return ()
+
+
+def _traces(
+  config: config_dict.ConfigDict, sources: data.Sources, keys: tuple[str, ...]
+) -> bool:
+  parts = take_apart(config, keys)
+  assert sources.train is not None
+  (batch,) = sources.train.train_batches(
+    batch_size=config.batch_size, seed=0, num_steps=1
+  )
+
+  def start_and_step(numbers: Numbers) -> Any:
+    run = build_experiment(put_together(parts.frame, numbers), sources)
+    return run.train_step(run.create_state(), batch, run.key)
+
+  try:
+    jax.eval_shape(start_and_step, parts.numbers)
+  except Exception:  # of code that may not be ours; without tracing it is said
+    return False
+  return True
 
 
 def put_together(

@@ -17,10 +17,13 @@ from forgetsam.experiment.config import config_to_dict
 from forgetsam.experiment.evaluation import beside_ema, evaluate_each
 from forgetsam.experiment.run import DataRecord, own_metrics
 from forgetsam.experiment.sweep._program import (
+  TRACED,
   Numbers,
   Program,
   RunBatches,
+  option_numbers,
   take_apart,
+  traced_keys,
 )
 
 
@@ -54,6 +57,7 @@ class Runner:
     self._images: dict[str, data.ImageData] = {}
     self._sources: dict[tuple[str, int], RunBatches] = {}
     self._batches: dict[tuple[str, str, int], list[Any]] = {}
+    self._traced: dict[tuple[str, int, str], tuple[str, ...]] = {}
     self._programs: dict[tuple[str, int, str], Program] = {}
 
   def images(self, config: config_dict.ConfigDict) -> data.ImageData:
@@ -133,8 +137,15 @@ class Runner:
     return Outcome(results, None, time.perf_counter() - began, state)
 
   def _program(self, config: config_dict.ConfigDict) -> tuple[Program, Numbers]:
-    parts, images = take_apart(config), self.images(config)
-    key = parts.shape, len(images.train), repr(images.image_shape)
+    images = self.images(config)
+    data_key = len(images.train), repr(images.image_shape)
+    options = (*TRACED, *option_numbers(config))
+    family = take_apart(config, options).shape, *data_key
+    if family not in self._traced:
+      sources = build_sources(config, images)
+      self._traced[family] = traced_keys(config, sources)
+    parts = take_apart(config, self._traced[family])
+    key = parts.shape, *data_key
     if key not in self._programs:
       self._programs[key] = Program(parts, build_sources(config, images))
     return self._programs[key], parts.numbers
