@@ -16,7 +16,13 @@ from jaxtyping import Array, Float
 from forgetsam._arrays import conj
 from forgetsam._checks import check_choice, check_number
 from forgetsam._labels import check_floats, labelled
-from forgetsam._objectives import apply, is_of_classes, mean_loss, of_classes
+from forgetsam._objectives import (
+  apply,
+  ascent_direction,
+  is_of_classes,
+  mean_loss,
+  of_classes,
+)
 from forgetsam._typing import AscentSignal, Labels, Loss, PyTree, Scalar
 
 _ACTIVATIONS = {"sigmoid": jax.nn.sigmoid, "softmax": jax.nn.softmax}
@@ -196,7 +202,7 @@ def ascent_and_descent(
       return mean_loss(loss, logits, labels, where)
 
     logits, pullback = jax.vjp(logits_fn, params)
-    direction = apply(signal, "signal", logits, labels, where)
+    direction = ascent_direction(signal, "signal", logits, labels, where)
     ascent_grads = conj(pullback(direction)[0])
 
     def grad_fn(params: PyTree) -> PyTree:

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from forgetsam._labels import as_array, as_weights, mean
-from forgetsam._typing import Loss, PyTree
+from forgetsam._typing import AscentSignal, Forward, Loss, PyTree
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -68,6 +68,48 @@ def mean_loss(
       f"{name} is {value.dtype}: it must be a floating-point number"
     )
   return value
+
+
+def example_losses(
+  loss: Loss, outputs: PyTree, labels: PyTree, where: Any = None
+) -> Float[Array, " batch"]:
+  """The loss of each example alone."""
+
+  def alone(*example: PyTree) -> Array:
+    return mean_loss(loss, *jax.tree.map(lambda x: x[None], example))
+
+  return jax.vmap(alone)(outputs, labels, where)
+
+
+def ascent_direction(
+  signal: AscentSignal,
+  name: str,
+  outputs: PyTree,
+  labels: PyTree,
+  where: Any = None,
+) -> PyTree:
+  """The signal's cotangent, in the outputs' dtypes."""
+  found = apply(signal, name, outputs, labels, where)
+  shape, right = (jax.tree.map(jnp.shape, tree) for tree in (found, outputs))
+  if shape != right:
+    raise ValueError(
+      f"{name} returns {shape} for outputs of {right}: it must return the "
+      "gradient, a number for each of theirs"
+    )
+  return jax.tree.map(
+    lambda x, z: jnp.asarray(x).astype(z.dtype), found, outputs
+  )
+
+
+def run_forward(forward: Forward, *arguments: Any, **keywords: Any) -> Any:
+  """Calls a model; names it where the model state is missing."""
+  result = forward(*arguments, **keywords)
+  if not isinstance(result, tuple) or len(result) != 2:
+    raise ValueError(
+      f"forward returns a {type(result).__name__}: it must return (outputs, "
+      "model_state), such as (logits, {})"
+    )
+  return result
 
 
 def mean_value(

@@ -10,6 +10,7 @@ from forgetsam._arrays import add_delta
 from forgetsam._checks import check_count
 from forgetsam._estimate import Estimate
 from forgetsam._losses import softmax_cross_entropy
+from forgetsam._objectives import mean_loss
 from forgetsam._typing import Loss, PyTree
 from forgetsam.forgetting._effect import draw, over_repeats, stack
 from forgetsam.forgetting._offsets import DeltaFn, Examples, LogitsFn
@@ -113,7 +114,7 @@ def model_specific_forgetting(
     m: examples in a micro-batch; each set needs 2m.
     repeats: number of micro-batches from each set.
     key: of the draws.
-    loss: `(logits, labels) -> batch mean` of the loss form; `None` is softmax
+    loss: as in `make_train_step`, for the loss form; `None` is softmax
       cross-entropy.
 
   Returns:
@@ -188,7 +189,8 @@ def _own_and_fresh(
   kl = jnp.sum(jnp.exp(log_p) * (log_p - log_q), axis=1)
 
   def rise(part: slice) -> jax.Array:
-    return loss(after[part], labels[part]) - loss(before[part], labels[part])
+    value = lambda z: mean_loss(loss, z[part], labels[part])  # noqa: E731
+    return value(after) - value(before)
 
   own, fresh = slice(0, m), slice(m, None)
   return (jnp.mean(kl[own]), jnp.mean(kl[fresh])), (rise(own), rise(fresh))

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 
 from forgetsam._arrays import at_least_float32
 from forgetsam._checks import check_real
-from forgetsam._objectives import mean_loss
+from forgetsam._objectives import example_losses
 from forgetsam._typing import Forward, Loss, PyTree
 from forgetsam.training import replicated, split_batch
 
@@ -38,16 +38,13 @@ def batch_functions(
     )
     return jax.tree.map(at_least_float32, outputs)
 
-  def of_example(*one: PyTree) -> Float[Array, ""]:
-    return mean_loss(loss, *jax.tree.map(lambda x: x[None], one))
-
   def total(outputs: PyTree, batch: Batch) -> Float[Array, ""]:
     mask, labels = batch["mask"], batch["label"]
     if mask.ndim == 1:
-      losses = jax.vmap(of_example)(outputs, labels)
+      losses = example_losses(loss, outputs, labels)
       return jnp.sum(jnp.where(mask, losses, 0.0))
     weights = jnp.sum(mask, range(1, mask.ndim))
-    losses = jax.vmap(of_example)(outputs, labels, mask)
+    losses = example_losses(loss, outputs, labels, mask)
     return jnp.sum(jnp.where(weights > 0, losses * weights, 0.0))
 
   def value(batch: Batch, model_state: PyTree, params: PyTree) -> Array:

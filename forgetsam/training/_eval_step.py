@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int
 
 from forgetsam._labels import as_weights, with_targets
-from forgetsam._objectives import mean_loss
+from forgetsam._objectives import mean_loss, run_forward
 from forgetsam._typing import Forward, Loss, PyTree
 from forgetsam.training._calibration import confidence_bins
 from forgetsam.training._checked_step import CheckedStep
@@ -101,9 +101,8 @@ def make_eval_step(
   def step(
     params: PyTree, model_state: PyTree, batch: dict[str, Any]
   ) -> dict[str, Array]:
-    logits, _ = forward(
-      params, model_state, batch[inputs], train=False, key=None
-    )
+    arguments = params, model_state, batch[inputs]
+    logits, _ = run_forward(forward, *arguments, train=False, key=None)
     mask = batch.get("mask")
     if own:
       return _sums_of(loss, metrics, logits, batch[labels], mask)

@@ -12,7 +12,12 @@ from jaxtyping import Array
 from forgetsam._arrays import at_least_float32, conj, is_float, tree_norm
 from forgetsam._ascent import loss_ascent
 from forgetsam._labels import as_weights
-from forgetsam._objectives import apply, mean_loss
+from forgetsam._objectives import (
+  ascent_direction,
+  example_losses,
+  mean_loss,
+  run_forward,
+)
 from forgetsam._typing import (
   AscentSignal,
   Forward,
@@ -81,9 +86,8 @@ def micro_batch_step(
     clean = _first_examples(batch, ascent_fraction)
 
     def outputs_fn(params: PyTree, examples: Examples) -> tuple[PyTree, PyTree]:
-      return forward(
-        params, state.model_state, examples.inputs, train=True, key=key
-      )
+      arguments = params, state.model_state, examples.inputs
+      return run_forward(forward, *arguments, train=True, key=key)
 
     def loss_fn(params: PyTree) -> Array:
       outputs, _ = outputs_fn(params, batch)
@@ -92,10 +96,15 @@ def micro_batch_step(
     def clean_pass(params: PyTree) -> tuple[PyTree, GradFn, PyTree]:
       return jax.vjp(lambda p: outputs_fn(p, clean), params, has_aux=True)
 
-    def ascent_fn(params: PyTree) -> PyTree:
-      outputs, pullback, _ = clean_pass(params)
-      direction = apply(signal, "ascent", outputs, clean.labels, clean.mask)
+    def ascend(
+      signal: AscentSignal, outputs: PyTree, pullback: GradFn
+    ) -> PyTree:
+      rest = clean.labels, clean.mask
+      direction = ascent_direction(signal, "ascent", outputs, *rest)
       return conj(pullback(direction)[0])
+
+    def ascent_fn(params: PyTree) -> PyTree:
+      return ascend(signal, *clean_pass(params)[:2])
 
     def grad_fn(params: PyTree) -> PyTree:
       return conj(jax.grad(loss_fn)(params))
@@ -105,11 +114,8 @@ def micro_batch_step(
       return value, conj(grads)
 
     def losses_fn(params: PyTree) -> Array:
-      def alone(*example: PyTree) -> Array:
-        return mean_loss(loss, *jax.tree.map(lambda x: x[None], example))
-
       outputs, _ = outputs_fn(params, batch)
-      return jax.vmap(alone)(outputs, batch.labels, batch.mask)
+      return example_losses(loss, outputs, batch.labels, batch.mask)
 
     outputs, pullback, model_state = clean_pass(state.params)
     value = mean_loss(loss, outputs, clean.labels, clean.mask)
@@ -126,8 +132,7 @@ def micro_batch_step(
         state.model_state,
       )
     # Dead code, and compiled away, where the perturbation does not read it.
-    direction = apply(signal, "ascent", outputs, clean.labels, clean.mask)
-    ascent_grads = conj(pullback(direction)[0])
+    ascent_grads = ascend(signal, outputs, pullback)
     if perturb is None:
       return MicroBatchResult(
         ascent_grads, found, model_state, state.perturb_state, weights
@@ -136,10 +141,8 @@ def micro_batch_step(
       found["ascent_grad_norm"] = tree_norm(ascent_grads)
     if reads_clean:
       # Beside the metrics, which are means of the same examples.
-      at_outputs = gradient(outputs, clean.labels, clean.mask)
-      found["clean_grads"] = jax.tree.map(
-        at_least_float32, conj(pullback(at_outputs)[0])
-      )
+      clean_grads = ascend(gradient, outputs, pullback)
+      found["clean_grads"] = jax.tree.map(at_least_float32, clean_grads)
     # One function where the two are the same, so that one pass can do for both.
     same = ascent is None and clean is batch
     grads, perturb_state = perturb.update(

@@ -42,6 +42,13 @@ def assert_close(tree, expected):
   )
 
 
+def test_a_loss_may_return_a_number_per_example():
+  each = make_loss(24, loss=optax.softmax_cross_entropy_with_integer_labels)
+  np.testing.assert_allclose(
+    each.value(PARAMS), make_loss(24).value(PARAMS), rtol=1e-6
+  )
+
+
 @pytest.mark.parametrize(
   ("size", "count", "loss", "devices"),
   [

@@ -72,8 +72,13 @@ def slow(mask, size):
   return PARAMS["w"] - total / mask.sum()
 
 
-@pytest.mark.parametrize("devices", [None, 1, 2, 4])
-@pytest.mark.parametrize("mask", [np.ones(8, np.float32), MASK])
+ALL = np.ones(8, np.float32)
+
+
+@pytest.mark.parametrize(
+  ("devices", "mask"),
+  [(None, ALL), (4, ALL), (None, MASK), (1, MASK), (2, MASK), (4, MASK)],
+)
 def test_trees_of_several_heads_on_any_mesh(devices, mask):
   """Under a mask the loss that returns an example's each needs no `where`."""
   batch = BATCH if mask.all() else BATCH | {"mask": mask}
@@ -89,6 +94,19 @@ def test_trees_of_several_heads_on_any_mesh(devices, mask):
   np.testing.assert_allclose(metrics["mae"], error, rtol=1e-5)
   np.testing.assert_allclose(metrics["also"], error, rtol=1e-5)
   assert "accuracy" not in metrics
+
+
+def test_a_signal_may_compute_in_another_precision():
+  def half(params, model_state, inputs, *, train, key):
+    return (inputs @ params["w"]).astype(jnp.bfloat16), model_state
+
+  def signal(outputs, labels):
+    return jnp.ones(outputs.shape, jnp.float32)
+
+  loss = lambda outputs, labels: jnp.mean(outputs**2)  # noqa: E731
+  batch = {"x": BATCH["x"]["u"]}
+  _, metrics = run(batch, forward=half, loss=loss, ascent=signal, labels="x")
+  np.testing.assert_allclose(metrics["perturbation_norm"], 0.3, rtol=1e-5)
 
 
 def test_a_loss_per_example_and_its_mean_are_one():
@@ -227,6 +245,8 @@ def test_a_batch_that_is_no_dictionary_is_refused():
     ({"loss": lambda o, y: (jnp.float32(1), o)}, "loss.*not a tuple"),
     ({"loss": lambda o, y: jnp.int32(3)}, "loss is int32: .*floating"),
     ({"loss": fs.softmax_cross_entropy()}, "logits.*not a dict.*several out"),
+    ({"ascent": lambda o, y: o["a"]}, r"ascent returns \(8, 2\) for.*\{'a'"),
+    ({"forward": lambda *a, **k: a[2]["u"]}, r"forward returns a .*\(logits, "),
     ({"metrics": lambda o, y, where: [1]}, "metrics returns a list"),
     ({"metrics": lambda o, y: {"loss": 1.0}}, "metrics returns 'loss'.*other"),
     ({"metrics": lambda o, y: {"a": o}}, r"metrics\['a'\].*not a dict"),
