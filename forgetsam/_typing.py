@@ -5,7 +5,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import jax
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Integer
 
 PyTree = Any
 # A hyper-parameter: known when the program is built, or traced.
@@ -13,7 +13,7 @@ Scalar = float | np.number | Array
 NDArray = Array | np.ndarray
 Logits = Float[NDArray, "*batch classes"]
 # Class indices, or one distribution over the classes per position.
-Labels = Int[NDArray, "*batch"] | Float[NDArray, "*batch classes"]
+Labels = Integer[NDArray, "*batch"] | Float[NDArray, "*batch classes"]
 
 # (logits, labels), and `where=` weights [B] or [...] where it is to take masks
 Loss = Callable[..., Float[Array, ""]]
