@@ -150,7 +150,8 @@ def eval_batches(
     An iterator over {"image": float32 [b, h, w, c], "label": int32 [b],
     "mask": float32 [b]}. The mask is 1 for an example, or its weights, and 0
     for padding, whose image and label are zeros. Inputs that are no images are
-    as they are.
+    as they are. Where the split has groups, "group/NAME": bool [b] marks the
+    examples of each.
 
   Raises:
     ValueError: where an argument does not fit.
@@ -166,6 +167,8 @@ def eval_batches(
       first = min(start + step * rows, stop)
       here = slice(first, min(first + rows, stop))
       batch = {name: column[here] for name, column in columns.items()}
+      for name, mask in split.groups.items():
+        batch[f"group/{name}"] = mask[here]
       batch.setdefault("mask", np.ones(len(batch["label"]), np.float32))
       if split.has_pixels:
         images = batch["image"].astype(np.float32)

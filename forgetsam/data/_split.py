@@ -1,9 +1,10 @@
 """Examples in memory: a split, a set, and labels made wrong on purpose."""
 
 import dataclasses
+from collections.abc import Mapping
 
 import numpy as np
-from jaxtyping import Float32, Int64, Shaped
+from jaxtyping import Bool, Float32, Int64, Shaped
 
 from forgetsam.data import _subsets
 from forgetsam.data._identity import SetIdentity
@@ -22,12 +23,17 @@ class Split:
     ids: each example's position in the original split, ascending.
     weights: of the examples `[n]` or of the labels, which losses and metrics
       weigh them by; None weighs all alike.
+    groups: whether each example is in a group, by the groups' names, where the
+      set has any.
   """
 
   images: Shaped[np.ndarray, "n ..."]
   labels: Shaped[np.ndarray, "n ..."]
   ids: Int64[np.ndarray, " n"]
   weights: Float32[np.ndarray, "n ..."] | None = None
+  groups: Mapping[str, Bool[np.ndarray, " n"]] = dataclasses.field(
+    default_factory=dict
+  )
 
   def __len__(self) -> int:
     return len(self.labels)
@@ -47,6 +53,7 @@ class Split:
       self.labels[positions],
       self.ids[positions],
       None if weights is None else weights[positions],
+      {name: mask[positions] for name, mask in self.groups.items()},
     )
 
 

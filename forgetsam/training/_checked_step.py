@@ -24,19 +24,41 @@ class CheckedStep:
     batch_at: int,
     inputs: str = "image",
     labels: str = "label",
+    *,
+    groups: bool = False,
   ) -> None:
     _check_names(inputs, labels)
     self._jitted, self._mesh, self._batch_at = jitted, mesh, batch_at
-    self._names = inputs, labels
+    self._names, self._groups = (inputs, labels), groups
 
   def __call__(self, *arguments: Any) -> Any:
-    check_batch(arguments[self._batch_at], self._mesh, *self._names)
+    batch = arguments[self._batch_at]
+    if self._groups and isinstance(batch, Mapping):
+      batch = _without_groups(batch, self._names[1])
+    check_batch(batch, self._mesh, *self._names)
     return self._jitted(*arguments)
 
   def __getattr__(self, name: str) -> Any:
     if name == "_jitted":  # a copy in the making has no attributes yet
       raise AttributeError(name)
     return getattr(self._jitted, name)
+
+
+def is_group(name: str) -> bool:
+  """Whether a key of a batch marks the examples of a group."""
+  return name.startswith("group/")
+
+
+def _without_groups(batch: Mapping[str, Any], labels: str) -> dict[str, Any]:
+  """The batch without its groups, whose shapes are checked."""
+  sizes = {np.shape(x)[:1] for x in jax.tree.leaves(batch.get(labels))}
+  for name in filter(is_group, batch):
+    if {np.shape(batch[name])} != sizes:
+      raise ValueError(
+        f'batch["{name}"] has the shape {np.shape(batch[name])}: it must be '
+        f"one mark for each example, {', '.join(map(str, sorted(sizes)))}"
+      )
+  return {name: x for name, x in batch.items() if not is_group(name)}
 
 
 def check_batch(

@@ -14,7 +14,7 @@ from forgetsam._labels import as_weights, with_targets
 from forgetsam._objectives import mean_loss, run_forward
 from forgetsam._typing import Forward, Loss, PyTree
 from forgetsam.training._calibration import confidence_bins
-from forgetsam.training._checked_step import CheckedStep
+from forgetsam.training._checked_step import CheckedStep, is_group
 from forgetsam.training._mesh import check_mesh, replicated, split_batch
 from forgetsam.training._metrics import MetricsFn, mean_metrics
 
@@ -64,8 +64,10 @@ def make_eval_step(
     where there are fewer) and "count". Per bin, `[15]`: "bin_count",
     "bin_confidence" and "bin_correct". An example without a right class among
     `classes`, or with a label that is no class at all, is wrong with an
-    infinite loss. Add up over batches, then divide. With `loss` or `metrics`:
-    each one's mean over the batch times "count", the sum of the mask's weights.
+    infinite loss. A key "group/NAME" `[B]` of the batch, 1 for the examples of
+    a group, adds "group/NAME/count" and "group/NAME/correct". Add up over
+    batches, then divide. With `loss` or `metrics`: each one's mean over the
+    batch times "count", the sum of the mask's weights.
 
   Raises:
     ValueError: the mesh has other axes than "data", or its devices do not
@@ -128,14 +130,26 @@ def make_eval_step(
       total = jnp.sum(targets, axis=-1, keepdims=True)
       targets = targets / jnp.where(total > 0, total, 1)
     counts = counts.reshape(-1).astype(bool)
-    return _sums(logits, targets, counts, multi_label=multi_label)
+    groups = _groups(batch, len(counts))
+    return _sums(logits, targets, counts, groups, multi_label=multi_label)
 
   shardings: dict[str, Any] = {}
   if mesh is not None:
     whole = replicated(mesh)
     at = (whole, whole, split_batch(mesh))
     shardings = {"in_shardings": at, "out_shardings": whole}
-  return CheckedStep(jax.jit(step, **shardings), mesh, 2, inputs, labels)
+  return CheckedStep(
+    jax.jit(step, **shardings), mesh, 2, inputs, labels, groups=True
+  )
+
+
+def _groups(batch: dict[str, Any], size: int) -> dict[str, Bool[Array, " n"]]:
+  """Whether each example, or each of its positions, is in each group."""
+  marks = {name: batch[name] for name in filter(is_group, batch)}
+  return {
+    name: jnp.repeat(mark.astype(bool), size // len(mark))
+    for name, mark in marks.items()
+  }
 
 
 def _sums_of(
@@ -180,6 +194,7 @@ def _sums(
   logits: Float[Array, "batch classes"],
   targets: Float[Array, "batch classes"],
   counts: Bool[Array, " batch"],
+  groups: dict[str, Bool[Array, " batch"]],
   *,
   multi_label: bool,
 ) -> dict[str, Array]:
@@ -203,6 +218,11 @@ def _sums(
     "bin_count": _number(in_bin),
     "bin_confidence": jnp.sum(in_bins, axis=0),
     "bin_correct": _number(in_bin & correct[:, None]),
+    **{f"{name}/count": _number(counts & g) for name, g in groups.items()},
+    **{
+      f"{name}/correct": _number(counts & g & correct)
+      for name, g in groups.items()
+    },
   }
 
 

@@ -5,6 +5,7 @@ from forgetsam.data.files._fingerprints import (
   files_fingerprint,
   pixels_fingerprint,
 )
+from forgetsam.data.files._groups import find_groups, group_parser
 from forgetsam.data.files._images import (
   DCT,
   Parse,
@@ -46,7 +47,9 @@ __all__ = [
   "decode_other",
   "decode_split",
   "files_fingerprint",
+  "find_groups",
   "find_records",
+  "group_parser",
   "guard_labels",
   "impossible_labels",
   "in_order",

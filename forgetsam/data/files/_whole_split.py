@@ -9,6 +9,7 @@ from forgetsam.data._errors import DataError
 from forgetsam.data._split import Split
 from forgetsam.data._tensorflow import import_tensorflow, tf
 from forgetsam.data.files._checks import Checker, reason
+from forgetsam.data.files._groups import find_groups
 from forgetsam.data.files._images import check_image, decode_other, parser
 from forgetsam.data.files._labels import impossible_labels, in_words
 from forgetsam.data.files._records import find_records
@@ -47,12 +48,16 @@ def decode_split(builder: "tfds.core.DatasetBuilder", split: str) -> Split:
   count = builder.info.splits[split].num_examples
   images = np.empty((count, *builder.info.features["image"].shape), np.uint8)
   labels = np.empty(count, np.int32)
+  groups = find_groups(builder.info.features)
+  members = np.empty(count, np.int64)
   filled = 0
   batches = dataset.batch(_DECODE_BATCH).prefetch(tf.data.AUTOTUNE)
   try:
     for batch in batches.as_numpy_iterator():
       here = slice(filled, filled + len(batch["label"]))
       images[here], labels[here] = batch["image"], batch["label"]
+      if groups is not None:
+        members[here] = batch[groups.feature]
       filled = here.stop
   except tf.errors.OpError as error:
     raise DataError(_explain(builder, split, error)) from error
@@ -65,7 +70,8 @@ def decode_split(builder: "tfds.core.DatasetBuilder", split: str) -> Split:
   classes = builder.info.features["label"].num_classes
   if found := impossible_labels(labels, np.arange(count), classes):
     raise ValueError(in_words(name, found, classes))
-  return Split(images, labels, np.arange(count))
+  masks = {} if groups is None else groups.masks(labels, members)
+  return Split(images, labels, np.arange(count), groups=masks)
 
 
 def _decoders(info: "tfds.core.DatasetInfo") -> Any:
@@ -81,9 +87,11 @@ def _decoders(info: "tfds.core.DatasetInfo") -> Any:
   others = [f for name, f in info.features.items() if name != "image"]
   if all(isinstance(f, tfds.features.ClassLabel) for f in others):
     return decoders
-  return tfds.decode.PartialDecoding(
-    {"image": True, "label": True}, decoders=decoders
-  )
+  groups = find_groups(info.features)
+  read = {"image": True, "label": True}
+  if groups is not None:
+    read[groups.feature] = True
+  return tfds.decode.PartialDecoding(read, decoders=decoders)
 
 
 def _explain(

@@ -10,6 +10,7 @@ SPLITS = {
 _COLUMNS = {
   "images": ("image", "images", "input", "inputs", "x", "data", "features"),
   "labels": ("label", "labels", "target", "targets", "y"),
+  "groups": ("group", "groups"),
   "weights": ("mask", "masks", "weight", "weights"),
 }
 
@@ -17,7 +18,7 @@ _COLUMNS = {
 FORMS = (
   "image and label; or x_train, y_train, x_test, y_test; or train_images,"
   " train_labels, test_images, test_labels; val_ for validation; mask for"
-  " weights"
+  " weights, group for groups"
 )
 
 

@@ -12,6 +12,7 @@ from forgetsam.data._split import ImageData, Split, mislabel
 from forgetsam.data.files import impossible_labels, in_words, pixels_fingerprint
 from forgetsam.data.formats._array_names import FORMS, place_arrays
 
+_MOST_GROUPS = 100
 _LIMIT = 2**31  # JAX's integers hold less
 
 
@@ -33,7 +34,8 @@ def from_arrays(
   as float32, integers as int32. Labels are integers: classes `[n]`, or of each
   position `[n, ...]`; or floats `[n, ...]`, the targets of a regression.
   Weights `[n]` or of the labels' shape reach losses and metrics as the batch's
-  "mask"; where one is 0, the label may be -1.
+  "mask"; where one is 0, the label may be -1. Integers "group" `[n]` name the
+  groups of examples whose accuracies are scored.
 
   Args:
     arrays: by name `{"x_train", "y_train", "x_test", "y_test"}`, as Keras has
@@ -202,7 +204,26 @@ def _split(found: dict[str, np.ndarray], name: str) -> Split:
     if labels.dtype == np.int32:  # what counts for nothing need be no class
       more = [1] * (labels.ndim - weights.ndim)
       labels = np.where(weights.reshape(*weights.shape, *more) > 0, labels, 0)
-  return Split(images, labels, np.arange(len(labels)), weights)
+  groups = _groups(found.get("groups"), len(labels), name)
+  return Split(images, labels, np.arange(len(labels)), weights, groups)
+
+
+def _groups(
+  numbers: np.ndarray | None, count: int, name: str
+) -> dict[str, np.ndarray]:
+  if numbers is None:
+    return {}
+  if (
+    numbers.shape != (count,)
+    or numbers.dtype != np.int32
+    or not 0 <= numbers.min() <= numbers.max() < _MOST_GROUPS
+  ):
+    raise ValueError(
+      f"{name} has groups of {numbers.dtype} {list(numbers.shape)}\n  allowed:"
+      f" one integer for each of {count} examples, from 0 to below"
+      f" {_MOST_GROUPS}"
+    )
+  return {str(i): numbers == i for i in range(int(numbers.max()) + 1)}
 
 
 def checked(

@@ -19,7 +19,9 @@ from forgetsam.data.files import (
   Records,
   check_files,
   files_fingerprint,
+  find_groups,
   find_records,
+  group_parser,
   in_words,
   label_parser,
   parser,
@@ -185,6 +187,7 @@ def stream_split(
     else None,
     options=options,
     identity=identify(builder.info, {split: fingerprint}),
+    **_grouped(builder.info.features, adapter),
   )
   if options.skip_corrupt:
     found = found.without_corrupt(agree)
@@ -192,6 +195,14 @@ def stream_split(
     agree(lambda: check_files(found.records))
   _check_labels(found, builder, split, adapter.label, agree)
   return found
+
+
+def _grouped(features: Any, adapter: Adapter) -> dict[str, Any]:
+  groups = None if adapter.multi_label else find_groups(features)
+  if groups is None:
+    return {}
+  parse = group_parser(features, adapter.label, groups)
+  return {"groups": groups.names, "parse_groups": parse}
 
 
 def _check_labels(

@@ -1,7 +1,7 @@
 """A split that is read from disk, batch after batch."""
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -52,6 +52,8 @@ class StreamedSplit:
     left_out: number of corrupt examples that were left out.
     identity: what the set was, where it was read from files.
     store: reads the examples; None where they are TFRecords.
+    groups: names of groups of examples, where the set has any.
+    parse_groups: takes whether it is in each group out of a serialised example.
   """
 
   name: str
@@ -65,6 +67,8 @@ class StreamedSplit:
   left_out: int = 0
   identity: SetIdentity | None = None
   store: Store | None = None
+  groups: tuple[str, ...] = ()
+  parse_groups: Callable[[Any], Mapping[str, Any]] = lambda _: {}
 
   @property
   def eval_dtype(self) -> np.dtype[Any]:
@@ -169,7 +173,8 @@ class StreamedSplit:
       yield origins[number * share : (number + 1) * share]
       yield origins[number * share :]
 
-    batches = self._batches(in_order(mine, self.store), pixels, share)
+    examples = in_order(mine, self.store)
+    batches = self._batches(examples, pixels, share, self.parse_groups)
     batches = self._checker().guard(batches, suspects)
     if not self.multi_label:  # theirs were numbers before they became rows
       batches = guard_labels(
@@ -225,7 +230,11 @@ class StreamedSplit:
     return np.array([position for _, position in rows], np.int64)
 
   def _batches(
-    self, examples: "tf.data.Dataset", pixels: Callable[..., Any], rows: int
+    self,
+    examples: "tf.data.Dataset",
+    pixels: Callable[..., Any],
+    rows: int,
+    groups: Callable[[Any], Mapping[str, Any]] = lambda _: {},
   ) -> Batches:
     """Decodes and batches (..., serialised example), in a fixed order.
 
@@ -239,7 +248,9 @@ class StreamedSplit:
     def example(*fields: "tf.Tensor") -> dict[str, Any]:
       *draws, contents = fields
       encoded, label = self.parse(contents)
-      return {"image": normalise(pixels(*draws, encoded)), "label": label}
+      marks = {f"group/{name}": x for name, x in groups(contents).items()}
+      image = normalise(pixels(*draws, encoded))
+      return {"image": image, "label": label, **marks}
 
     threads = self.options.num_threads
     batches = examples.map(
@@ -254,6 +265,7 @@ class StreamedSplit:
     empty = {
       "image": np.zeros((0, *self.eval_shape), np.float32),
       "label": np.zeros(label, np.float32 if self.multi_label else np.int32),
+      **{f"group/{name}": np.zeros(0, bool) for name in self.groups},
     }
     for _ in range(steps):
       # Of unequal shards, the smaller ones may have a batch less.

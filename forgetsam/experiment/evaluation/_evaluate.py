@@ -48,8 +48,9 @@ def evaluate(
   Returns:
     "loss", the mean softmax cross-entropy in nats; "accuracy",
     "top5_accuracy" and "ece" in [0, 1]; "count", the number of examples, an
-    int. Of a step with metrics of its own, the mean of each, and "count", the
-    sum of the weights.
+    int. With groups in the batches, "group_accuracy/NAME" of each that has
+    examples, and "worst_group_accuracy". Of a step with metrics of its own, the
+    mean of each, and "count", the sum of the weights.
 
   Raises:
     ValueError: there is no example.
@@ -226,7 +227,21 @@ def _means(total: _Sums) -> dict[str, float]:
     "top5_accuracy": float(total["correct_top5"]) / count,
     "ece": float(ece),
     "count": int(count),
+    **_group_accuracies(total),
   }
+
+
+def _group_accuracies(total: _Sums) -> dict[str, float]:
+  """The accuracy of each group that has examples, and the lowest of them."""
+  found: dict[str, float] = {}
+  for key, count in total.items():
+    start, _, end = key.rpartition("/")
+    if start.startswith("group/") and end == "count" and count:
+      name = start.removeprefix("group/")
+      found[f"group_accuracy/{name}"] = float(total[f"{start}/correct"] / count)
+  return found | (
+    {"worst_group_accuracy": min(found.values())} if found else {}
+  )
 
 
 def _add(total: _Sums, sums: dict[str, Any]) -> _Sums:
