@@ -197,6 +197,8 @@ def print_summary(workdir: Path, summary: Mapping[str, Any]) -> None:
   rows = [
     ("test accuracy", "test/accuracy"),
     ("test accuracy of the best checkpoint", "best/test/accuracy"),
+    ("test accuracy of the weights' average", "test/ema/accuracy"),
+    ("test accuracy of the worst group", "test/worst_group_accuracy"),
     ("validation accuracy", "validation/accuracy"),
     ("training accuracy, last epoch", "train/accuracy"),
   ]
