@@ -1,4 +1,4 @@
-"""Shared by the jobs that measure a run's networks: they open it, and print."""
+"""Shared by the jobs that measure a run's networks: they open it."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -88,28 +88,3 @@ def _number(value: Any) -> float | int | None:
     return value
   number = float(np.asarray(value))
   return number if np.isfinite(number) else None
-
-
-def print_measures(
-  results: Mapping[str, Any], shown: Callable[[str], bool] = lambda _: True
-) -> None:
-  """Prints one line per measure that is to be shown, its error beside it."""
-  errors = ("standard_error", "error")
-  chosen = {
-    key: value
-    for key, value in results.items()
-    if shown(key) and key.rsplit("/", 1)[-1] not in errors
-  }
-  width = max(map(len, chosen))
-  for key, value in chosen.items():
-    text = _shown(value)
-    for error in errors:
-      if f"{key}/{error}" in results:
-        text += f" ± {_shown(results[f'{key}/{error}'])}"
-    print(f"  {key:<{width}}  {text}")
-
-
-def _shown(value: float | int | None) -> str:
-  if value is None:
-    return "not finite"
-  return str(value) if isinstance(value, int) else f"{value:.4g}"

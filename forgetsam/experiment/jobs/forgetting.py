@@ -25,16 +25,19 @@ from forgetsam.experiment.jobs._measuring import (
   Measured,
   flatten,
   open_run,
-  print_measures,
 )
+from forgetsam.experiment.jobs._panels import forgetting_panels
+from forgetsam.experiment.jobs._progress import Progress
+from forgetsam.experiment.jobs._shown import report
 from forgetsam.experiment.run import (
   DataRecord,
   Variables,
   tree_sha256,
-  write_json,
 )
 
 FORGETTING = "forgetting.json"
+# Of a perturbation's measures, about.
+_COSTS = {"probe": 1.0, "specific": 1.5, "shift": 0.5}
 Examples = tuple[np.ndarray, np.ndarray]
 
 
@@ -61,31 +64,30 @@ def measure_forgetting(
   """
   run = open_run(config, workdir, config.forgetting.checkpoint)
   check_classes("--job", "forgetting", run.sources)
-  measure = _measurer(config, run, DataRecord(workdir))
+  pieces = len(run.checkpoints) * len(build_offsets(config))
+  plan = dict.fromkeys(_COSTS, pieces)
   results: dict[str, Any] = {}
   try:
-    for name, checkpoint in run.checkpoints.items():
-      found = {"step": checkpoint.step, **measure(checkpoint)}
-      results |= flatten({name: found})
+    with Progress("measuring", plan, _COSTS) as progress:
+      measure = _measurer(config, run, DataRecord(workdir), progress)
+      for name, checkpoint in run.checkpoints.items():
+        found = {"step": checkpoint.step, **measure(checkpoint)}
+        results |= flatten({name: found})
   except ValueError as error:
     options = config.forgetting.to_dict()
     raise ConfigError(
       f"config.forgetting={options} is refused\n  allowed: what fits the run's "
       f"data and model: {error}"
     ) from error
-  print_measures(results, _is_main_result)
-  write_json(workdir / FORGETTING, results)
-  print(f"\nMore in {workdir / FORGETTING}")
+  report(forgetting_panels(config), results, workdir / FORGETTING)
   return results
 
 
-def _is_main_result(key: str) -> bool:
-  forgotten = "/forgotten/" in key and key.endswith("/jackknife")
-  return forgotten or key.endswith(("/step", "/excess"))
-
-
 def _measurer(
-  config: config_dict.ConfigDict, run: Measured, record: DataRecord
+  config: config_dict.ConfigDict,
+  run: Measured,
+  record: DataRecord,
+  progress: Progress,
 ) -> Callable[[Variables], dict[str, Any]]:
   """Draws the examples, and measures any checkpoint on them."""
   splits = _splits(config, run.sources)
@@ -112,7 +114,7 @@ def _measurer(
   def measure(checkpoint: Variables) -> dict[str, Any]:
     return {
       name: _of_offset(
-        config, run, checkpoint, offset, untrained, probes, examples
+        config, run, checkpoint, offset, untrained, probes, examples, progress
       )
       for name, offset in offsets.items()
     }
@@ -177,6 +179,7 @@ def _of_offset(
   untrained: Any,
   probes: dict[str, Examples],
   examples: dict[str, Examples],
+  progress: Progress,
 ) -> dict[str, Any]:
   options, key = config.forgetting, draw_key(config)
   state = checkpoint.model_state
@@ -191,27 +194,29 @@ def _of_offset(
     "repeats": options.repeats,
     "key": key,
   }
-  found: dict[str, Any] = {
-    "probe": forgetting.probe_forgetting(
-      logits_fn,
-      delta_fn,
-      checkpoint.params,
-      examples["train"],
-      probes,
-      **draws,
-      batch_size=config.evaluation.batch_size,
-    ),
-    "specific": forgetting.model_specific_forgetting(
-      logits_fn,
-      delta_fn,
-      checkpoint.params,
-      untrained,
-      examples["train"],
-      examples["held_out"],
-      **draws,
-      loss=build_loss(config, run.sources.num_classes),
-    ),
-  }
+  found: dict[str, Any] = {}
+  found["probe"] = forgetting.probe_forgetting(
+    logits_fn,
+    delta_fn,
+    checkpoint.params,
+    examples["train"],
+    probes,
+    **draws,
+    batch_size=config.evaluation.batch_size,
+  )
+  progress.done("probe")
+  found["specific"] = forgetting.model_specific_forgetting(
+    logits_fn,
+    delta_fn,
+    checkpoint.params,
+    untrained,
+    examples["train"],
+    examples["held_out"],
+    **draws,
+    loss=build_loss(config, run.sources.num_classes),
+  )
+  jax.block_until_ready(found)
+  progress.done("specific")
   batch = tuple(x[: options.micro_batch_size] for x in examples["train"])
   moved = forgetting.add_offset(
     checkpoint.params, delta_fn(checkpoint.params, *batch)
@@ -234,6 +239,8 @@ def _of_offset(
       )
       for name, (images, labels) in probes.items()
     }
+  jax.block_until_ready(found)
+  progress.done("shift")
   return found
 
 

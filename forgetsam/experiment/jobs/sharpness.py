@@ -17,11 +17,22 @@ from forgetsam.experiment.jobs._measuring import (
   Measured,
   flatten,
   open_run,
-  print_measures,
 )
-from forgetsam.experiment.run import Variables, write_json
+from forgetsam.experiment.jobs._panels import sharpness_panels
+from forgetsam.experiment.jobs._progress import Progress
+from forgetsam.experiment.jobs._sharpness_calls import (
+  ASCENTS,
+  COSTS,
+  SAMPLES,
+  counted,
+  plan,
+)
+from forgetsam.experiment.jobs._shown import report
+from forgetsam.experiment.run import Variables
 
 SHARPNESS = "sharpness.json"
+
+_ADAPTIVE = (("", False), ("adaptive_", True))
 
 
 def measure_sharpness(
@@ -38,8 +49,9 @@ def measure_sharpness(
 
   Returns:
     The content of `sharpness.json`: "last/hessian/largest/0", ..., each
-    stochastic one with "/standard_error" beside it. A picture of the spectral
-    density, and of the loss's surface where asked for, lie beside the file.
+    stochastic one with "/standard_error" beside it. Pictures of what is
+    printed, of the spectral density, and of the loss's surface where asked for,
+    lie beside the file.
 
   Raises:
     ConfigError: the configuration is not the run's, or nothing is saved yet.
@@ -47,14 +59,15 @@ def measure_sharpness(
   config = config.copy_and_resolve_references()
   which = config.sharpness.checkpoint
   run = open_run(config, workdir, which, change=_as_the_paper)
-  measure = _measurer(config, run, workdir)
   results: dict[str, Any] = {}
-  for name, checkpoint in run.checkpoints.items():
-    found = measure(name, checkpoint)
-    results |= flatten({name: {"step": checkpoint.step, **found}})
-  print_measures(results)
-  write_json(workdir / SHARPNESS, results)
-  print(f"\nWritten to {workdir / SHARPNESS}")
+  with Progress("measuring", plan(config, run), COSTS) as progress:
+    measure = _measurer(config, run, workdir, progress)
+    for name, checkpoint in run.checkpoints.items():
+      found = measure(name, checkpoint)
+      results |= flatten({name: {"step": checkpoint.step, **found}})
+  params = next(iter(run.checkpoints.values())).params
+  panels = sharpness_panels(config, sharpness.layer_groups(params))
+  report(panels, results, workdir / SHARPNESS)
   return results
 
 
@@ -66,7 +79,10 @@ def _as_the_paper(config: config_dict.ConfigDict) -> config_dict.ConfigDict:
 
 
 def _measurer(
-  config: config_dict.ConfigDict, run: Measured, workdir: Path
+  config: config_dict.ConfigDict,
+  run: Measured,
+  workdir: Path,
+  progress: Progress,
 ) -> Callable[[str, Variables], dict[str, Any]]:
   options, mesh = config.sharpness, build_mesh()
   assert run.sources.train is not None
@@ -84,13 +100,16 @@ def _measurer(
 
   def measure(name: str, checkpoint: Variables) -> dict[str, Any]:
     params, state = checkpoint.params, checkpoint.model_state
-    whole = sharpness.dataset_loss(forward, loss, state, batches, mesh=mesh)
+    whole = counted(
+      sharpness.dataset_loss(forward, loss, state, batches, mesh=mesh), progress
+    )
     parts = sharpness.dataset_loss(forward, loss, state, small)
     found = _all_measures(whole, params, options)
-    found["m_sharpness"] = sharpness.m_sharpness(parts, params, options.rho)
-    found["adaptive_m_sharpness"] = sharpness.m_sharpness(
-      parts, params, options.rho, adaptive=True
-    )
+    for prefix, adaptive in _ADAPTIVE:
+      found[f"{prefix}m_sharpness"] = sharpness.m_sharpness(
+        parts, params, options.rho, adaptive=adaptive
+      )
+      progress.done("micro_batches")
     if options.density_samples:
       _draw_density(whole, params, options, workdir / name)
     if options.surface_points:
@@ -129,12 +148,13 @@ def _all_measures(
         matvec, params, key, num_samples=options.trace_samples
       ),
     }
-  for prefix, adaptive in [("", False), ("adaptive_", True)]:
+  for prefix, adaptive in _ADAPTIVE:
+    ball: dict[str, Any] = {"rho": options.rho, "key": key}
     found[f"{prefix}average"] = sharpness.average_sharpness(
-      loss, params, options.rho, key, adaptive=adaptive
+      loss, params, **ball, num_samples=SAMPLES, adaptive=adaptive
     )
     worst = sharpness.worst_case_sharpness(
-      loss, params, options.rho, key, adaptive=adaptive
+      loss, params, **ball, num_steps=ASCENTS, adaptive=adaptive
     )
     found[f"{prefix}worst_case"] = worst.increase
   return found

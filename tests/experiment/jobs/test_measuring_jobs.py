@@ -1,6 +1,7 @@
 """`--job=sharpness`, `--job=forgetting`, and the probe along training."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from tiny_runs import tiny
 
 import forgetsam as fs
 from forgetsam import data, forgetting
+from forgetsam.experiment.jobs._progress import Progress
 from main import run as run_main
 
 SMALL = [
@@ -48,9 +50,27 @@ def workdir(tmp_path_factory: pytest.TempPathFactory, data_dir: Path) -> Path:
   return workdir
 
 
+@pytest.fixture
+def left(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, int]]:
+  """The pieces of work that are left, after each."""
+  found: list[dict[str, int]] = []
+  done = Progress.done
+
+  def noting(self: Any, kind: str) -> None:
+    assert self._left[kind] > 0
+    done(self, kind)
+    found.append(dict(self._left))
+
+  monkeypatch.setattr(Progress, "done", noting)
+  return found
+
+
 @pytest.mark.slow
 def test_sharpness_agrees_with_the_dense_hessian(
-  workdir: Path, data_dir: Path, capsys: pytest.CaptureFixture[str]
+  workdir: Path,
+  data_dir: Path,
+  left: list[dict[str, int]],
+  capsys: pytest.CaptureFixture[str],
 ):
   arguments = [
     "--job=sharpness",
@@ -94,12 +114,19 @@ def test_sharpness_agrees_with_the_dense_hessian(
   for picture in ("spectral_density", "surface"):
     assert (workdir / f"{last}_{picture}.png").stat().st_size > 1000
     assert (workdir / f"{last}_{picture}.npz").exists()
-  assert "m_sharpness" in capsys.readouterr().out
+  said = capsys.readouterr().out
+  assert re.search(r"\| network +\| +[\d.]+ ± ", said)
+  assert "m-sharpness" in said
+  assert (workdir / "sharpness.png").stat().st_size > 5000
+  assert left
+  assert set(left[-1].values()) == {0}
 
 
 @pytest.mark.slow
 def test_forgetting_reports_its_controls(
-  workdir: Path, capsys: pytest.CaptureFixture[str]
+  workdir: Path,
+  left: list[dict[str, int]],
+  capsys: pytest.CaptureFixture[str],
 ):
   arguments = [
     "--job=forgetting",
@@ -124,8 +151,13 @@ def test_forgetting_reports_its_controls(
         ]
         assert excess == pytest.approx(parts[0] - parts[1], abs=1e-5)
   said = capsys.readouterr().out
-  assert "untrained/kl/excess" in said
-  assert "bias_bound" not in said
+  assert "untrained (control)" in said
+  for label in ("the run's own", "SAM, rho 0.1", "OBF, rho 0.4", "random"):
+    assert said.count(f"| {label}") == 3
+  assert len(said.splitlines()) < 30
+  assert (workdir / "forgetting.png").stat().st_size > 5000
+  assert left
+  assert set(left[-1].values()) == {0}
 
 
 @pytest.mark.parametrize(
