@@ -20,7 +20,7 @@ def sharpness_panels(
   }
   return [
     Panel(
-      "training loss (nats)",
+      "training loss",
       (),
       {"at the weights": ("loss",), "norm of its gradient": ("gradient_norm",)},
     ),

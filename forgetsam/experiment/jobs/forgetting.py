@@ -67,18 +67,18 @@ def measure_forgetting(
   pieces = len(run.checkpoints) * len(build_offsets(config))
   plan = dict.fromkeys(_COSTS, pieces)
   results: dict[str, Any] = {}
-  try:
-    with Progress("measuring", plan, _COSTS) as progress:
-      measure = _measurer(config, run, DataRecord(workdir), progress)
+  with Progress("measuring", plan, _COSTS) as progress:
+    measure = _measurer(config, run, DataRecord(workdir), progress)
+    try:
       for name, checkpoint in run.checkpoints.items():
         found = {"step": checkpoint.step, **measure(checkpoint)}
         results |= flatten({name: found})
-  except ValueError as error:
-    options = config.forgetting.to_dict()
-    raise ConfigError(
-      f"config.forgetting={options} is refused\n  allowed: what fits the run's "
-      f"data and model: {error}"
-    ) from error
+    except ValueError as error:
+      options = config.forgetting.to_dict()
+      raise ConfigError(
+        f"config.forgetting={options} is refused\n  allowed: what fits the "
+        f"run's data and model: {error}"
+      ) from error
   report(forgetting_panels(config), results, workdir / FORGETTING)
   return results
 

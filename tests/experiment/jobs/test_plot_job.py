@@ -1,11 +1,13 @@
 """`--job=plot`, on folders as runs leave them."""
 
 import re
+import shlex
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tiny_runs import ROOT
 
 import main
 from forgetsam.experiment import apply_variant, base_config
@@ -181,3 +183,21 @@ def test_a_picture_can_go_elsewhere(tmp_path: Path):
   assert plot(tmp_path / "runs", f"--output={tmp_path}/pictures") == 0
   assert (tmp_path / "pictures" / "curves.png").exists()
   assert not (tmp_path / "runs" / "curves.png").exists()
+
+
+def test_the_commands_of_the_guide_run(
+  tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+  page = (ROOT / "docs" / "looking.md").read_text().replace("\\\n", "")
+  commands = re.findall(r"python main.py (--job=plot .*)", page)
+  assert len(commands) == 3
+  for name in ("sam/0", "sam/1", "obf/0"):
+    folder = make(tmp_path / "runs" / "noisy" / name)
+    rows = (folder / "metrics.csv").read_text()
+    (folder / "metrics.csv").write_text(
+      rows.replace("_norm", "").replace("train/grad", "validation/loss")
+    )
+  monkeypatch.chdir(tmp_path)
+  for command in commands:
+    assert main.run(shlex.split(command), time.monotonic()) == 0, command
+  assert len(list(tmp_path.rglob("curves.png"))) == 3
