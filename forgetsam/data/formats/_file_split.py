@@ -9,6 +9,7 @@ import numpy as np
 from absl import logging
 from jaxtyping import Int32, Int64
 
+from forgetsam._lab import lab_packages
 from forgetsam.data._errors import DataError
 from forgetsam.data.files import Parse, Records, Store
 
@@ -96,7 +97,8 @@ def look_at_pixels(found: ImageFiles) -> Pixels:
   Raises:
     DataError: none of them is an image.
   """
-  from PIL import Image
+  with lab_packages("reading images"):
+    from PIL import Image
 
   sizes: dict[tuple[int, int], str] = {}
   areas, grey = [], []

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from jaxtyping import Int32, Int64
 
+from forgetsam._lab import lab_packages
 from forgetsam.data._errors import DataError
 from forgetsam.data._tensorflow import tf
 from forgetsam.data.files import Parse, Records, Store
@@ -63,7 +64,8 @@ def _split_of(file: Path, path: Path) -> str:
 
 
 def _look_at(path: Path) -> _File:
-  import pyarrow.parquet
+  with lab_packages(f"reading {path}"):
+    import pyarrow.parquet
 
   with _named(path), pyarrow.parquet.ParquetFile(path) as file:
     schema = file.schema_arrow
