@@ -1,12 +1,11 @@
 """Files of configurations: Python programs that define `get_config`."""
 
-import contextlib
 import inspect
 import os
 import re
 import runpy
-import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from forgetsam.experiment.config._errors import (
   refusal,
 )
 from forgetsam.experiment.config._json import typed_config
+from forgetsam.experiment.config._modules import imports_from
 from forgetsam.experiment.config._recipes import UnknownVariantError
 
 
@@ -111,15 +111,8 @@ def variants_of(argument: str) -> str:
   return "any that its get_config takes"
 
 
-@contextlib.contextmanager
-def _imports_beside(path: Path) -> Iterator[None]:
-  """Finds imports in the file's folder and the working directory, as Python."""
-  before = list(sys.path)
-  sys.path[:0] = [str(path.resolve().parent), str(Path.cwd())]
-  try:
-    yield
-  finally:
-    sys.path[:] = before
+def _imports_beside(path: Path) -> AbstractContextManager[None]:
+  return imports_from(str(path.resolve().parent))
 
 
 def _choose(get_config: Callable[..., Any], *variant: str) -> Any:

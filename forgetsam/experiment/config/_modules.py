@@ -3,11 +3,12 @@
 Modules of one name in two folders are two modules: each folder keeps its own.
 """
 
+import contextlib
 import importlib
 import re
 import sys
 import sysconfig
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from types import ModuleType
@@ -125,14 +126,28 @@ def _spec(module: str, folder: str) -> ModuleSpec | None:
 
 def _load(name: str, folder: str | None) -> ModuleType:
   """Imports a module as Python would if `folder` came first on its path."""
-  own = _LOADED.setdefault(folder, {}) if folder else {}
+  own = _LOADED.get(folder, {}) if folder else {}
   if name in own:
     return own[name]
-  top = name.partition(".")[0]
+  with imports_from(folder, name.partition(".")[0]):
+    return importlib.import_module(name)
+
+
+@contextlib.contextmanager
+def imports_from(folder: str | None, top: str | None = None) -> Iterator[None]:
+  """Finds imports in a folder and the working directory first.
+
+  Args:
+    folder: the folder, whose modules of before are there again, and those of
+      other folders not; None takes Python's path as it is.
+    top: a module that is to be the folder's own even where Python has another
+      of that name.
+  """
+  own = _LOADED.setdefault(folder, {}) if folder else {}
   others = {n for f, loaded in _LOADED.items() if f != folder for n in loaded}
   hidden = _take_out(others)
   shadowed: dict[str, ModuleType] = {}
-  if folder and top not in own and _shadows(top, folder):
+  if folder and top and top not in own and _shadows(top, folder):
     shadowed = _take_out(
       n for n in sys.modules if f"{n}.".startswith(f"{top}.")
     )
@@ -141,8 +156,8 @@ def _load(name: str, folder: str | None) -> ModuleType:
   importlib.invalidate_caches()
   path = list(sys.path)
   try:
-    sys.path[:0] = [folder] if folder else []
-    return importlib.import_module(name)
+    sys.path[:0] = [folder, str(Path.cwd())] if folder else []
+    yield
   finally:
     sys.path[:] = path
     new = [n for n in sys.modules if n.partition(".")[0] not in before]

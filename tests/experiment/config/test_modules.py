@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from forgetsam.experiment.config import ConfigError
+from forgetsam.experiment.config import ConfigError, load_config_file
 from forgetsam.experiment.config._modules import (
   find_attribute,
   folders_of,
@@ -124,3 +124,20 @@ def test_what_is_not_there_is_said(name: str, said: str, tmp_path: Path):
     ConfigError, match=rf"config.x.name='{name}'[\s\S]*{said}"
   ):
     find(name, tmp_path)
+
+
+def test_configs_of_two_folders_import_their_own(tmp_path: Path):
+  file = (
+    "from forgetsam.experiment import base_config\n"
+    "from beside_both import seed\n"
+    "def get_config():\n"
+    "  config = base_config()\n"
+    "  config.seed = seed\n"
+    "  return config\n"
+  )
+  for i in (1, 2):
+    write(tmp_path / f"{i}", recipe=file, beside_both=f"seed = {i}")
+  folders = [tmp_path / name for name in "121"]
+  configs = [load_config_file(f"{f}/recipe.py") for f in folders]
+  assert [config.seed for config in configs] == [1, 2, 1]
+  assert find("beside_both:seed", folders[1]) == 2
