@@ -71,7 +71,7 @@ copybutton_exclude = ".linenos, .gp, .go"
 
 def keys_table() -> str:
   """Every configuration key in Markdown, group after group."""
-  from forgetsam.experiment.config import KEYS
+  from forgetsam.experiment.config import KEYS, OPTIONS
 
   rows: dict[str, list[str]] = {}
   for name, key in KEYS.items():
@@ -79,6 +79,9 @@ def keys_table() -> str:
     cells = (f"`{name}`", f"`{key.default!r}`", key.allowed, key.help)
     line = " | ".join(cell.replace("|", r"\|") for cell in cells)
     rows.setdefault(group, []).append(f"| {line} |")
+  for name, key in OPTIONS.items():
+    group = name.rpartition(".")[0]
+    rows[group].append(f"| `{name}.*` | | {key.rule.allowed} | {key.help} |")
   return "\n\n".join(
     "\n".join(
       [

@@ -9,7 +9,7 @@ import pytest
 from markdown_pages import ROOT
 
 import forgetsam as fs
-from forgetsam.experiment.config import KEYS
+from forgetsam.experiment.config import KEYS, OPTIONS
 
 API = {page: page.read_text() for page in (ROOT / "docs" / "api").glob("*.md")}
 # What they define is documented where `forgetsam` exports it, their states
@@ -69,3 +69,5 @@ def test_the_page_of_keys_has_every_key():
   assert "<!-- keys -->" in (ROOT / "docs" / "keys.md").read_text()
   for key in KEYS:
     assert f"| `{key}` | " in table, key
+  for group in OPTIONS:
+    assert f"| `{group}.*` | " in table, group

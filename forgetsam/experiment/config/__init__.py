@@ -37,7 +37,11 @@ from forgetsam.experiment.config._modules import (
   find_attribute,
   is_module_attribute,
 )
-from forgetsam.experiment.config._options import is_model_option, row_of
+from forgetsam.experiment.config._options import (
+  OPTIONS,
+  is_model_option,
+  row_of,
+)
 from forgetsam.experiment.config._plot_flags import PlotFlags
 from forgetsam.experiment.config._process_flags import LAUNCHERS, ProcessFlags
 from forgetsam.experiment.config._recipes import (
@@ -51,6 +55,7 @@ from forgetsam.experiment.config._sweep_flags import SweepFlags
 __all__ = [
   "KEYS",
   "LAUNCHERS",
+  "OPTIONS",
   "VARIANTS",
   "Command",
   "ConfigError",

@@ -19,6 +19,7 @@ from forgetsam.experiment.config._config_files import (
 from forgetsam.experiment.config._errors import ConfigError, closest, refusal
 from forgetsam.experiment.config._json import leaves
 from forgetsam.experiment.config._keys import KEYS
+from forgetsam.experiment.config._options import OPTIONS
 
 _HELP = re.compile(r"-h|--?help(=(?P<group>.*))?")
 
@@ -90,13 +91,18 @@ def _table(title: str, rows: Mapping[str, str]) -> str:
 
 def _keys(settings: Mapping[str, Any], group: str | None) -> Iterator[str]:
   """A paragraph for each key of the group, or of all, in the table's order."""
-  names = {*settings, *(key.partition(".")[0] for key in settings)}
+  groups = {key.partition(".")[0] for key in settings}
+  names = {*settings, *groups, *OPTIONS}
   if group is not None and group not in names:
     raise ConfigError(refusal("--help", group, closest(group, names)))
   for key in dict.fromkeys([*KEYS, *settings]):
     inside = group in (None, key) or key.startswith(f"{group}.")
     if key in settings and inside:
       yield _key(key, settings[key])
+  for options, row in OPTIONS.items():
+    if group in (None, options) or options.startswith(f"{group}."):
+      about = f"    {row.help} ({row.rule.allowed})"
+      yield f"--config.{options}.NAME=VALUE\n{_filled(about, 4)}"
 
 
 def _key(key: str, value: Any) -> str:

@@ -13,7 +13,7 @@ from forgetsam.experiment.config._rules import Key, Rule
 
 
 def _arguments(of: str, **flags: bool) -> Key:
-  row = Key(None, Rule(object, "a JSON value"), f"An argument of {of}")
+  row = Key(None, Rule(object, "a JSON value"), f"Argument of what {of} names")
   return row._replace(**{"traced": True, **flags})  # type: ignore[arg-type]
 
 
@@ -24,7 +24,9 @@ OPTIONS: Mapping[str, Key] = {
   "loss.options": _arguments("loss.name"),
   "ascent.options": _arguments("ascent.name", perturbs=True),
   "perturbation.options": _arguments("perturbation.name", perturbs=True),
-  "perturbation.rho_options": _arguments("rho_schedule", perturbs=True),
+  "perturbation.rho_options": _arguments(
+    "perturbation.rho_schedule", perturbs=True
+  ),
   "combine.options": _arguments("combine.name", perturbs=True),
   "optimizer.options": _arguments("optimizer.name"),
   "schedule.options": _arguments("schedule.name"),

@@ -19,7 +19,9 @@ def page(*arguments: str) -> str:
 
 
 def shown(text: str) -> dict[str, str]:
-  return dict(re.findall(r"^--config\.(\S+?)=(.*)$", text, re.MULTILINE))
+  """Keys and values; of free options, which have none, nothing."""
+  keys = re.findall(r"^--config\.(\S+?)=(.*)$", text, re.MULTILINE)
+  return {key: value for key, value in keys if value != "VALUE"}
 
 
 def test_none_is_asked_for():
@@ -50,6 +52,7 @@ def test_a_groups_keys_have_defaults_rules_and_help():
     unwrapped = " ".join(text.split())
     for key in group:
       assert f"{KEYS[key].help} ({KEYS[key].allowed})" in unwrapped
+  assert "--config.model.options.NAME=VALUE" in page("--help=model")
   assert shown(page("--help=data.mean")) == {"data.mean": "(0.5,)"}
   assert shown(page("--help=init_from")) == {"init_from": "none"}
 
