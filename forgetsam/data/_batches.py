@@ -85,12 +85,18 @@ class BatchSource(Protocol):
     """
 
   def eval_batches(
-    self, *, batch_size: int, shard: tuple[int, int] = (0, 1)
+    self,
+    *,
+    batch_size: int,
+    shard: tuple[int, int] = (0, 1),
+    groups: bool = False,
   ) -> Batches:
     """Every example once, padded and masked, as `data.eval_batches`.
 
     With `shard` (index, count), the index-th of `count` parts of the split, in
-    batches of `batch_size // count` rows, as many for every index.
+    batches of `batch_size // count` rows, as many for every index. With
+    `groups`, "group/NAME": bool [b] marks the examples of each group that the
+    set names.
     """
 
 

@@ -135,6 +135,7 @@ def eval_batches(
   mean: PerChannel = 0.0,
   std: PerChannel = 1.0,
   shard: tuple[int, int] = (0, 1),
+  groups: bool = False,
 ) -> Batches:
   """Normalised batches of one size that hold every example once, in order.
 
@@ -145,13 +146,14 @@ def eval_batches(
     std: as in `train_batches`.
     shard: (index, count): yields only the index-th of `count` parts of the
       split, in as many batches for every index.
+    groups: whether to mark the groups that the split has.
 
   Returns:
     An iterator over {"image": float32 [b, h, w, c], "label": int32 [b],
     "mask": float32 [b]}. The mask is 1 for an example, or its weights, and 0
     for padding, whose image and label are zeros. Inputs that are no images are
-    as they are. Where the split has groups, "group/NAME": bool [b] marks the
-    examples of each.
+    as they are. With `groups`, "group/NAME": bool [b] marks the examples of
+    each.
 
   Raises:
     ValueError: where an argument does not fit.
@@ -167,7 +169,7 @@ def eval_batches(
       first = min(start + step * rows, stop)
       here = slice(first, min(first + rows, stop))
       batch = {name: column[here] for name, column in columns.items()}
-      for name, mask in split.groups.items():
+      for name, mask in split.groups.items() if groups else ():
         batch[f"group/{name}"] = mask[here]
       batch.setdefault("mask", np.ones(len(batch["label"]), np.float32))
       if split.has_pixels:

@@ -83,7 +83,11 @@ class MemorySource:
     return self.split.ids[positions]
 
   def eval_batches(
-    self, *, batch_size: int, shard: tuple[int, int] = (0, 1)
+    self,
+    *,
+    batch_size: int,
+    shard: tuple[int, int] = (0, 1),
+    groups: bool = False,
   ) -> Batches:
     """See `BatchSource`."""
     return eval_batches(
@@ -92,6 +96,7 @@ class MemorySource:
       mean=self.mean,
       std=self.std,
       shard=shard,
+      groups=groups,
     )
 
 

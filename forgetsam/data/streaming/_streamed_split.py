@@ -148,7 +148,11 @@ class StreamedSplit:
     return rows if self.store is None else self.store.ids[rows]
 
   def eval_batches(
-    self, *, batch_size: int, shard: tuple[int, int] = (0, 1)
+    self,
+    *,
+    batch_size: int,
+    shard: tuple[int, int] = (0, 1),
+    groups: bool = False,
   ) -> Batches:
     """Every example once, in order; see `BatchSource`.
 
@@ -174,7 +178,8 @@ class StreamedSplit:
       yield origins[number * share :]
 
     examples = in_order(mine, self.store)
-    batches = self._batches(examples, pixels, share, self.parse_groups)
+    read = [self.parse_groups] if groups else []
+    batches = self._batches(examples, pixels, share, *read)
     batches = self._checker().guard(batches, suspects)
     if not self.multi_label:  # theirs were numbers before they became rows
       batches = guard_labels(
@@ -183,7 +188,8 @@ class StreamedSplit:
         lambda number: origins[number * share :],
         self.num_classes,
       )
-    return self._masked(batches, share, steps)
+    names = self.groups if groups else ()
+    return self._masked(batches, share, steps, names)
 
   def without_corrupt(self, agree: Agree) -> "StreamedSplit":
     """The split without what cannot be read or decoded; it reads all of it.
@@ -259,13 +265,15 @@ class StreamedSplit:
     ).batch(rows)
     return numpy_batches(batches, threads=threads, ahead=_BATCHES_AHEAD)
 
-  def _masked(self, batches: Batches, rows: int, steps: int) -> Batches:
+  def _masked(
+    self, batches: Batches, rows: int, steps: int, groups: tuple[str, ...]
+  ) -> Batches:
     """Pads to `rows` and adds masks, `steps` times."""
     label = (0, self.num_classes) if self.multi_label else 0
     empty = {
       "image": np.zeros((0, *self.eval_shape), np.float32),
       "label": np.zeros(label, np.float32 if self.multi_label else np.int32),
-      **{f"group/{name}": np.zeros(0, bool) for name in self.groups},
+      **{f"group/{name}": np.zeros(0, bool) for name in groups},
     }
     for _ in range(steps):
       # Of unequal shards, the smaller ones may have a batch less.

@@ -56,7 +56,9 @@ def build_eval_batches(
   batch_size = config.evaluation.batch_size
 
   def batches(source: data.BatchSource) -> Batches:
-    host = source.eval_batches(batch_size=batch_size, shard=process_shard())
+    host = source.eval_batches(
+      batch_size=batch_size, shard=process_shard(), groups=True
+    )
     return data.prefetch_to_device(host, sharding)
 
   return batches

@@ -164,7 +164,7 @@ class Runner:
     key = _data_key(config), split, size
     if key not in self._batches:
       source = getattr(build_sources(config, self.images(config)), split)
-      batches = source.eval_batches(batch_size=size)
+      batches = source.eval_batches(batch_size=size, groups=True)
       self._batches[key] = [jax.device_put(batch) for batch in batches]
     return self._batches[key]
 

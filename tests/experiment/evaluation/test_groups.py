@@ -33,7 +33,7 @@ def test_each_group_counts_its_own_examples(devices: int | None):
     | {"group_test": GROUPS}
   )
   mesh = None if devices is None else data_mesh(devices)
-  batches = data.eval_batches(images.test, batch_size=8)
+  batches = data.eval_batches(images.test, batch_size=8, groups=True)
   found = evaluate(fs.make_eval_step(forward, mesh=mesh), {}, {}, batches)
   right = LOGITS.argmax(axis=1) == LABELS
   expected = {str(g): right[g == GROUPS].mean() for g in (0, 1, 3)}
@@ -104,6 +104,23 @@ def test_a_biased_run_scores_agreeing_and_conflicting_places(
     "validation/worst_group_accuracy",
     "best/test/group_accuracy/agree",
   } <= {*summary}
+
+
+def test_only_what_scores_groups_is_given_them(data_dir: Path):
+  images = data.load("biased_digits", data_dir=data_dir)
+  source = data.in_memory(images).test
+  for asked, names in (
+    (False, set()),
+    (True, {"group/agree", "group/conflict"}),
+  ):
+    (batch,) = source.eval_batches(batch_size=512, groups=asked)
+    assert {*batch} - {"image", "label", "mask"} == names
+  (batch,) = data.first_batches(source, 5, batch_size=512)
+  assert {*batch} == {
+    "image",
+    "label",
+    "mask",
+  }  # what measures loss refuses more
 
 
 def test_evaluate_streams_a_splits_groups(run: tuple[Path, dict[str, Any]]):
