@@ -76,8 +76,7 @@ def micro_batch_step(
 
   Both passes share one dropout key; the model state advances in the clean pass.
   """
-  gradient = loss_ascent(loss)
-  signal = gradient if ascent is None else ascent
+  signal = loss_ascent(loss) if ascent is None else ascent
 
   def step(
     state: TrainState, batch: Examples, index: int | Array, key: jax.Array
@@ -141,7 +140,9 @@ def micro_batch_step(
       found["ascent_grad_norm"] = tree_norm(ascent_grads)
     if reads_clean:
       # Beside the metrics, which are means of the same examples.
-      clean_grads = ascend(gradient, outputs, pullback)
+      clean_grads = ascent_grads
+      if ascent is not None:
+        clean_grads = ascend(loss_ascent(loss), outputs, pullback)
       found["clean_grads"] = jax.tree.map(at_least_float32, clean_grads)
     # One function where the two are the same, so that one pass can do for both.
     same = ascent is None and clean is batch

@@ -87,25 +87,32 @@ def test_in_plain_training_the_gradient_is_the_clean_one():
     np.testing.assert_array_equal(found[0][name], found[1][name])
 
 
-def cost(optimizer, ascent=None, mesh=None):
-  """Products of a step, in units of the hidden layer's, and bytes sent."""
+def count(optimizer, ascent=None, mesh=None):
+  """Matrix products and collectives of arrays in a step as it is lowered."""
   step, state = make(optimizer, ascent=ascent, mesh=mesh)
+  text = step.lower(state, BATCH, KEY).as_text()
+  return text.count("stablehlo.dot_general"), text.count("stablehlo.all_reduce")
+
+
+def test_a_clean_gradient_that_is_not_read_is_not_computed():
+  mesh = data_mesh(2)
+  plain = count(optax.sgd(1.0), OBF, mesh)
+  assert count(DEAF, OBF, mesh) == plain
+  products, collectives = count(CLEAN, OBF, mesh)
+  assert products > plain[0]
+  assert collectives == plain[1] + len(PARAMS)
+  # Where the loss is ascended, it is the ascent gradient.
+  assert count(CLEAN)[0] == count(DEAF)[0]
+
+
+def test_a_clean_gradient_travels_in_the_one_collective():
+  step, state = make(CLEAN, mesh=data_mesh(2))
   compiled = step.lower(state, BATCH, KEY).compile()
-  products = compiled.cost_analysis()["flops"] / (2 * SIZE * WIDTH * WIDTH)
-  return products, collective_bytes(compiled.as_text()).get("all-reduce", 0)
-
-
-def test_a_clean_gradient_that_is_not_read_costs_nothing():
   whole = sum(x.nbytes for x in PARAMS.values())
-  idle, reads = (cost(o, mesh=data_mesh(2))[1] for o in (DEAF, CLEAN))
-  assert reads == idle + whole  # in the one collective
-  assert idle == whole + 4 * len(
-    ("loss", "accuracy", "perturbed", "norm", "ascent")
-  )
-  assert cost(DEAF, OBF) == cost(optax.sgd(1.0), OBF)
-  # The ascent gradient is the clean one; OBF's is a pullback of its own.
-  assert cost(CLEAN)[0] == pytest.approx(cost(DEAF)[0], rel=0.05)
-  assert cost(CLEAN, OBF)[0] == pytest.approx(cost(DEAF, OBF)[0] + 1.2, abs=0.3)
+  metrics = ("loss", "accuracy", "perturbed", "norm", "ascent norm")
+  assert collective_bytes(compiled.as_text()) == {
+    "all-reduce": 2 * whole + 4 * len(metrics)
+  }
 
 
 def by_losses(found=None):
