@@ -102,16 +102,14 @@ def is_streamed(config: config_dict.ConfigDict) -> bool:
   if options.stream or is_module_attribute(options.name):
     return bool(options.stream)
   try:
-    size = data.size_in_memory(options.name) / 2**30
+    size = data.size_in_memory(options.name)
   except (OSError, ValueError) as error:
     raise _cannot_load(config, error) from error
   limit = f"config.data.memory_limit={options.memory_limit:g}"
-  if size <= options.memory_limit:
+  taken = f"decoded, its images take about {size / 2**20:.3g} MiB ({limit})"
+  if size <= options.memory_limit * 2**30:
     if size:
-      logging.info(
-        "%s is held in memory: decoded, its images take about %.2g GiB (%s)",
-        *(options.name, size, limit),
-      )
+      logging.info("%s is held in memory: %s", options.name, taken)
     return False
   for key in ("label_noise", "crop_padding"):
     if options[key]:
@@ -119,10 +117,7 @@ def is_streamed(config: config_dict.ConfigDict) -> bool:
       raise ConfigError(
         refusal(f"config.data.{key}", options[key], f"{allowed} {limit}")
       )
-  logging.info(
-    "%s is streamed: decoded, its images would take about %.2g GiB (%s)",
-    *(options.name, size, limit),
-  )
+  logging.info("%s is streamed: %s", options.name, taken)
   return True
 
 

@@ -279,7 +279,7 @@ KINDS: Mapping[str, Kind] = {
     dict,
     gives={"seed": "data.split_seed", "data_dir": "data.dir"},
     noun="a data set",
-    fits=lambda value: value is not None,
+    fits=lambda value: value is not None and not callable(value),
     ignores=("data.split_seed", "data.dir"),
   ),
 }

@@ -1,0 +1,179 @@
+"""Runs on files and functions of one's own, in every job."""
+
+import json
+import logging
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ml_collections import config_dict
+from PIL import Image
+
+import main
+from forgetsam.experiment.build import build_data, build_sources, is_streamed
+from forgetsam.experiment.config import (
+  ConfigError,
+  apply_overrides,
+  base_config,
+  check_config,
+)
+
+CONFIG = """
+from forgetsam.experiment import apply_variant, base_config
+
+def get_config(variant="plain"):
+  config = base_config()
+  config.epochs, config.batch_size, config.micro_batch_size = 1, 16, 2
+  config.evaluation.batch_size, config.model.hidden = 16, (4,)
+  config.schedule.warmup_epochs, config.data.name = 0.0, "set.npz"
+  return apply_variant(config, variant)
+"""
+FUNCTION = """
+import numpy as np
+
+def vectors(count=40, seed=0):
+  rng = np.random.default_rng(seed)
+  y = np.arange(count) % 2
+  return rng.normal(y[:, None], size=(count, 3)), y
+
+def images():
+  y = np.arange(40) % 2
+  return {"image": np.full((40, 4, 3), y[:, None, None], np.uint8), "label": y}
+"""
+
+
+def save(path: Path, count: int = 120) -> None:
+  labels = np.arange(count) % 2
+  images = np.random.RandomState(0).randint(0, 256, (count, 4, 3))
+  np.savez(path, x=images.astype(np.uint8), y=labels)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+  monkeypatch.chdir(tmp_path)
+  (tmp_path / "mine.py").write_text(FUNCTION)
+  (tmp_path / "config.py").write_text(CONFIG)
+  save(tmp_path / "set.npz")
+  return tmp_path
+
+
+def run(*arguments: str) -> int:
+  return main.run(list(arguments), time.monotonic())
+
+
+def test_a_run_finds_its_file_from_anywhere(
+  folder: Path,
+  tmp_path_factory: pytest.TempPathFactory,
+  monkeypatch: pytest.MonkeyPatch,
+  capsys: pytest.CaptureFixture[str],
+):
+  workdir = f"--workdir={folder}/run"
+  assert run("--config=config.py:sam", workdir) == 0
+  config = json.loads((folder / "run" / "config.json").read_text())
+  assert config["data"]["name"] == "set.npz"
+  record = json.loads((folder / "run" / "data.json").read_text())
+  assert record["set.npz"]["name"] == str(folder / "set.npz")
+  other = tmp_path_factory.mktemp("elsewhere")
+  monkeypatch.chdir(other)
+  save(other / "others.npz")
+  (other / "mine.py").write_text(FUNCTION)
+  sets = "--config.evaluation.sets=others.npz@train,mine:images"
+  assert run("--job=evaluate", workdir, sets) == 0
+  scores = json.loads((folder / "run" / "evaluation.json").read_text())
+  assert scores["last/others.npz@train/count"] == 120
+  assert scores["last/mine:images/count"] == 8
+  save(folder / "set.npz", 122)
+  assert run("--job=evaluate", workdir) == 2
+  assert "other content" in capsys.readouterr().err
+  (folder / "set.npz").unlink()
+  assert run("--job=evaluate", workdir) == 2
+  assert f"no file or folder {folder}/set.npz" in capsys.readouterr().err
+
+
+def config_of(name: str, *overrides: str) -> config_dict.ConfigDict:
+  config = base_config()
+  config.batch_size = 4
+  config.data.name = name
+  return apply_overrides(config, list(overrides))
+
+
+def test_a_function_gives_the_data(folder: Path):
+  config = config_of("mine:vectors", "--config.data.options.count=24")
+  check_config(config, 1)
+  sources = build_sources(config)
+  assert sources.image_shape == (3,)
+  assert (len(sources.train), len(sources.test)) == (17, 5)
+  again = build_sources(config)
+  assert (
+    sources.identity
+    == again.identity
+    != build_data(
+      config_of("mine:vectors", "--config.data.options.seed=1")
+    ).identity
+  )
+
+
+def make_photos(folder: Path) -> Path:
+  for name in "ab":
+    (folder / "photos" / name).mkdir(parents=True)
+    for number in range(10):
+      image = Image.new("L", (8, 8), number)
+      image.save(folder / "photos" / name / f"{number}.png")
+  return folder / "photos"
+
+
+def test_files_stream_beyond_the_limit_and_say_so(
+  folder: Path, caplog: pytest.LogCaptureFixture
+):
+  photos = make_photos(folder)
+  caplog.set_level(logging.INFO)
+  crops = [
+    *("--config.data.image_size=6", "--config.evaluation.image_size=6"),
+    "--config.evaluation.short_side=6",
+  ]
+  for limit, streamed in ((1.0, False), (1e-7, True)):
+    size = f"--config.data.memory_limit={limit}"
+    config = config_of("./photos", size, *crops)
+    check_config(config, 1)
+    assert is_streamed(config) is streamed
+    side = 6 if streamed else 8
+    assert build_sources(config).image_shape == (side, side, 1)
+    word = "streamed" if streamed else "held in memory"
+    assert f"./photos is {word}: decoded, its images" in caplog.text
+  with pytest.raises(ConfigError, match=r"(?s)memory_limit=1e-07.*photos take"):
+    build_data(config)
+  config.data.label_noise = 0.5
+  with pytest.raises(ConfigError, match=r"label_noise=0.5 .*\n.*photos is str"):
+    build_sources(config)
+  assert config_of(str(photos)).data.memory_limit == 2.0
+
+
+@pytest.mark.parametrize(
+  ("overrides", "words"),
+  [
+    (("data.name=photos",), "write './photos'"),
+    (("data.name=none/there",), "Nor is there a folder"),
+    (("data.name=./there",), "looked for in the working directory"),
+    (("data.name=mine:nothing",), "data.name='mine:nothing'.*no 'nothing'"),
+    (("data.name=mine:np",), "gives module"),
+    (("data.name=mine:vectors", "data.stream=true"), "stream=True.*gives arr"),
+    (("data.name=set.npz", "data.stream=true"), "set.npz holds arrays"),
+    (("data.name=mine:vectors", "data.flip=true"), "data.flip=True.*no images"),
+    (("data.name=mine:vectors", "data.mean=(0.1,)"), r"data.mean=\(0.1,\)"),
+    (("data.name=set.npz", "data.test=0.0"), "test=0.0 would test on 0"),
+  ],
+)
+def test_refusals_name_the_key(
+  folder: Path, overrides: tuple[str, ...], words: str
+):
+  (folder / "photos").mkdir()
+  name, *others = (f"--config.{text}" for text in overrides)
+  config = config_of("digits", name, *others)
+
+  def build() -> None:
+    check_config(config, 1)
+    build_sources(config)
+
+  with pytest.raises(ConfigError, match=f"(?s){words}"):
+    build()
