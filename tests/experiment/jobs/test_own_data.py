@@ -2,11 +2,15 @@
 
 import json
 import logging
+import re
 import time
 from pathlib import Path
 
 import numpy as np
+import pyarrow
+import pyarrow.parquet
 import pytest
+from markdown_pages import ROOT
 from ml_collections import config_dict
 from PIL import Image
 
@@ -177,3 +181,33 @@ def test_refusals_name_the_key(
 
   with pytest.raises(ConfigError, match=f"(?s){words}"):
     build()
+
+
+def test_the_pages_examples_run(
+  tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+  monkeypatch.chdir(tmp_path)
+  page = (ROOT / "docs" / "own_data.md").read_text()
+  arrays, function = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+  exec(arrays, {})
+  (tmp_path / "stripes.py").write_text(function)
+  photos = make_photos(tmp_path)
+  images = [file.read_bytes() for file in sorted(photos.rglob("*.png"))]
+  rows = [{"bytes": image, "path": None} for image in images]
+  table = pyarrow.table({"image": rows, "label": [0] * 10 + [1] * 10})
+  (tmp_path / "shapes").mkdir()
+  pyarrow.parquet.write_table(table, tmp_path / "shapes" / "train-0.parquet")
+  commands = re.findall(r"```sh\n(.*?)```", page, re.DOTALL)
+  sizes = {}
+  for command in commands:
+    flags = [f for f in command.split() if f.startswith("--config.")]
+    config = config_of("digits", *flags)
+    check_config(config, 1)
+    sources = build_sources(config)
+    sizes[config.data.name] = (len(sources.train), sources.num_classes)
+  assert sizes == {
+    "./photos": (14, 2),
+    "./shapes": (14, 2),
+    "scans.npz": (144, 4),
+    "stripes:load": (144, 4),
+  }
