@@ -15,9 +15,10 @@ Logits = Float[NDArray, "*batch classes"]
 # Class indices, or one distribution over the classes per position.
 Labels = Integer[NDArray, "*batch"] | Float[NDArray, "*batch classes"]
 
-# (logits, labels), and `where=` weights [B] or [...] where it is to take masks
-Loss = Callable[..., Float[Array, ""]]
-AscentSignal = Callable[..., Float[Array, "*batch classes"]]
+# (outputs, labels), and `where=` weights [B] or [...] where it takes masks.
+# A loss gives its mean, or a number per example or position.
+Loss = Callable[..., Float[Array, "*batch"]]
+AscentSignal = Callable[..., PyTree]
 # params -> gradient, and params -> (loss, gradient)
 GradFn = Callable[[PyTree], PyTree]
 ValueAndGradFn = Callable[[PyTree], tuple[Array, PyTree]]
@@ -31,9 +32,10 @@ class Forward(Protocol):
     self,
     params: PyTree,
     model_state: PyTree,
-    images: Any,
+    inputs: Any,
+    /,
     *,
     train: bool,
     key: jax.Array | None,
-  ) -> tuple[Array, PyTree]:
-    """Returns logits `[batch, ..., classes]` and the new model state."""
+  ) -> tuple[Any, PyTree]:
+    """Returns the outputs, as logits `[..., classes]`, and the new state."""
