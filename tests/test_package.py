@@ -1,11 +1,16 @@
 """The package's front: light to import, and complete."""
 
+import importlib.metadata
 import subprocess
 import sys
+import tomllib
+from pathlib import Path
 
 import pytest
 
 import forgetsam as fs
+
+PROJECT = Path(__file__).parents[1] / "pyproject.toml"
 
 HEAVY = "tensorflow tensorflow_datasets orbax clu ml_collections sklearn"
 
@@ -32,3 +37,16 @@ def test_every_public_name_is_listed_and_found():
 def test_an_unknown_name_is_named():
   with pytest.raises(AttributeError, match="sharpnes"):
     fs.sharpnes  # noqa: B018
+
+
+def test_the_program_is_the_command_line(
+  monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+  (script,) = tomllib.loads(PROJECT.read_text())["project"]["scripts"].items()
+  program = importlib.metadata.EntryPoint(*script, "console_scripts").load()
+  monkeypatch.setattr(sys, "argv", ["forgetsam", "--help"])
+  assert program() == 0
+  assert "--config=FILE:VARIANT" in capsys.readouterr().out
+  monkeypatch.setattr(sys, "argv", ["forgetsam", "--workdir=x"])
+  assert program() == 2
+  assert "--config is missing" in capsys.readouterr().err
