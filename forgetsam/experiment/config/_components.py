@@ -157,7 +157,8 @@ def _call(
   """Collects the arguments that the signature names, and the options."""
   name, found = _find(config, row)
   options = chosen_options(config, row.options)
-  is_made = not callable(found) or (not row.takes and row.fits(found))
+  can_make = inspect.isclass(found) or inspect.isroutine(found) or row.takes
+  is_made = not callable(found) or (not can_make and row.fits(found))
   if is_made:
     return _Call(name, found, True, options, {}, False, {})
   parameters = _parameters(found)

@@ -162,8 +162,8 @@ def format_table(results: Mapping[str, Mapping[str, float]]) -> str:
   """Lays results out as a Markdown table, one set a row.
 
   Args:
-    results: each set's scores as `evaluate` returns them, by name. Where there
-      is no accuracy, the columns are the first set's scores.
+    results: each set's scores as `evaluate` returns them, by name. Where they
+      are of other metrics, the columns are the first set's scores.
 
   Returns:
     Lines of equal length without a last newline. Accuracies are in percent;
@@ -183,7 +183,7 @@ def format_table(results: Mapping[str, Mapping[str, float]]) -> str:
     | imagenet2012 |     76.13 |     92.86 | 0.9614 | 0.0373 | 50000 |
   """
   first = next(iter(results.values()), {})
-  if first and "accuracy" not in first:
+  if "count" in first and "ece" not in first:
     header = ("set", *first)
     rows = [
       (name, *(f"{result[column]:.6g}" for column in first))

@@ -1,17 +1,23 @@
 """Components of one's own: as the guide prints them, and in every job."""
 
+import json
 import re
+import time
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from made_up_images import made_up
 from markdown_pages import ROOT
 
+import forgetsam as fs
+import main
 from forgetsam.experiment import build as builders
 from forgetsam.experiment.config import (
+  _modules,
   check_config,
   parse_command_line,
 )
@@ -96,3 +102,84 @@ def test_an_example_of_the_page_trains(
   _, metrics = step_of(config)
   assert np.isfinite(metrics["loss"])
   assert not metrics["skipped"]
+
+
+ALL = """
+import jax, jax.numpy as jnp, numpy as np, optax
+import forgetsam as fs
+from flax import linen, nnx
+
+class Net(nnx.Module):
+  def __init__(self, num_classes, rngs, width):
+    self.norm = nnx.BatchNorm(4, rngs=rngs)
+    self.dense = nnx.Linear(4, width, rngs=rngs)
+    self.head = nnx.Linear(width, num_classes, rngs=rngs)
+
+  def __call__(self, x):
+    return self.head(nnx.relu(self.dense(self.norm(x))))
+
+def arrays(count):
+  x = np.random.RandomState(0).normal(size=(count, 4)).astype(np.float32)
+  return {"image": x, "label": (x[:, 0] > 0).astype(np.int32)}
+
+def moved(images, key, std=0.1):
+  return images + std * jax.random.normal(key, images.shape)
+
+def scores(outputs, labels, where, num_classes):
+  right = jnp.argmax(outputs, -1) == labels
+  return {"accuracy": right, "chance": jnp.full(len(labels), 1 / num_classes)}
+
+class Mixed:
+  def both(ascent_grads, delta, grads):
+    return jax.tree.map(lambda a, g: (a + g) / 2, ascent_grads, grads)
+"""
+HERE = """
+def radius(rho, num_steps):
+  return lambda step: rho * (1 - step / num_steps)
+"""
+
+
+def test_a_run_finds_its_modules_from_anywhere(
+  tmp_path: Path,
+  monkeypatch: pytest.MonkeyPatch,
+  capsys: pytest.CaptureFixture[str],
+):
+  folders = {name: tmp_path / name for name in ("beside", "here", "else")}
+  for folder in folders.values():
+    folder.mkdir()
+  (folders["beside"] / "config.py").write_text(CONFIG)
+  (folders["beside"] / "mine.py").write_text(ALL)
+  (folders["here"] / "local_parts.py").write_text(HERE)
+  monkeypatch.chdir(folders["here"])
+  flags = [
+    "--config=../beside/config.py:sam",
+    "--config.data.name=mine:arrays",
+    "--config.data.options.count=64",
+    "--config.augmentation.name=mine:moved",
+    "--config.metric.name=mine:scores",
+    "--config.combine.name=mine:Mixed.both",
+    "--config.perturbation.rho_schedule=local_parts:radius",
+    "--config.batch_size=16",
+    "--config.micro_batch_size=2",
+  ]
+  run = f"--workdir={tmp_path / 'run'}"
+  assert main.run([*flags, run], time.monotonic()) == 0, capsys.readouterr().err
+  saved = json.loads((tmp_path / "run/config.json").read_text())
+  assert saved["modules"] == [str(folders["beside"]), str(folders["here"])]
+  assert saved["model"]["name"] == "mine:Net"
+  summary = json.loads((tmp_path / "run/summary.json").read_text())
+  assert summary["validation/chance"] == pytest.approx(0.5)
+  monkeypatch.chdir(folders["else"])
+  (folders["else"] / "mine.py").write_text("")  # another one of the name
+  assert main.run([run, "--job=evaluate"], time.monotonic()) == 0
+  model, variables, config = fs.load_run(tmp_path / "run")
+  assert config.model.options.width == 3
+  logits = model.apply(variables, jnp.ones((2, 4)), train=False)
+  assert logits.shape == (2, 2)
+  (folders["beside"] / "mine.py").rename(folders["beside"] / "gone.py")
+  _modules._LOADED.clear()
+  capsys.readouterr()
+  assert main.run([run, "--job=evaluate"], time.monotonic()) == 2
+  said = capsys.readouterr().err
+  assert "config.model.name='mine:Net' is refused" in said
+  assert f"in {folders['else']}, which has no 'Net'" in said or "mine" in said
