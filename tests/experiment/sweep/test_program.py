@@ -3,14 +3,29 @@
 from pathlib import Path
 
 import pytest
+from made_up_images import made_up
 from sweep_runs import tiny_config
 
+from forgetsam.experiment import base_config
+from forgetsam.experiment.build import build_sources
 from forgetsam.experiment.config import KEYS, config_from_dict, config_to_dict
 from forgetsam.experiment.sweep._program import (
   TRACED,
   put_together,
   take_apart,
+  traced_keys,
 )
+
+MINE = """
+import jax.numpy as jnp
+import forgetsam as fs
+
+def scaled(logits, labels, factor=1.0):
+  return factor * fs.softmax_cross_entropy()(logits, labels)
+
+def sam_or_not(rho, strength=1.0):
+  return fs.sam(rho) if strength > 0.5 else fs.scale_to_radius(rho)
+"""
 
 
 def test_every_number_of_the_method_is_traced():
@@ -74,3 +89,27 @@ def test_an_integer_where_others_have_a_float_shares_the_program(
   numbers = take_apart(config_from_dict(values)).numbers
   assert {type(v) for k, v in numbers.items() if k != "seed"} == {float}
   assert type(numbers["seed"]) is int
+
+
+def test_options_are_traced_where_their_component_accepts_it(tmp_path: Path):
+  (tmp_path / "mine.py").write_text(MINE)
+  config = base_config()
+  config.modules, config.model.hidden = (str(tmp_path),), (2,)
+  config.batch_size, config.micro_batch_size, config.epochs = 16, None, 1
+  config.loss.name, config.perturbation.name = "mine:scaled", "mine:sam_or_not"
+  config.loss.options = {"factor": 2.0}
+  config.perturbation.options = {"strength": 1.0}
+  config.optimizer.options = {"b1": 0.8}
+  config.model.options = {"dropout": 0.5}
+  found = traced_keys(config, build_sources(config, made_up()))
+  options = {key for key in found if "options" in key}
+  assert options == {"loss.options.factor", "optimizer.options.b1"}
+  assert set(TRACED) <= set(found)
+  other = config.copy_and_resolve_references()
+  for key, shares in [("factor", True), ("strength", False)]:
+    group = "loss" if key == "factor" else "perturbation"
+    other[group].options[key] = 0.75
+    shapes = [take_apart(one, found).shape for one in (config, other)]
+    assert (shapes[0] == shapes[1]) is shares
+  assert take_apart(other, found).numbers["loss.options.factor"] == 0.75
+  assert traced_keys(base_config(), None) == TRACED
