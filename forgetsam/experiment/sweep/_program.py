@@ -78,7 +78,7 @@ def traced_keys(
 ) -> tuple[str, ...]:
   """The numbers that this configuration's components accept as traced.
 
-  Whether one does is tried: it is traced alone, where all together fail.
+  This is tried, one after the other where all together fail.
   """
   options = option_numbers(config)
   foreign = any(
@@ -88,34 +88,32 @@ def traced_keys(
   )
   if not (options or foreign):
     return TRACED
-  for fixed in (TRACED, ()):
-    if _traces(config, sources, (*fixed, *options)):
-      return (*fixed, *options)
-    if _traces(config, sources, fixed):
-      alone = [o for o in options if _traces(config, sources, (*fixed, o))]
-      both = (*fixed, *alone)
-      return both if _traces(config, sources, both) else fixed
-  return ()
-
-
-def _traces(
-  config: config_dict.ConfigDict, sources: data.Sources, keys: tuple[str, ...]
-) -> bool:
-  parts = take_apart(config, keys)
   assert sources.train is not None
   (batch,) = sources.train.train_batches(
     batch_size=config.batch_size, seed=0, num_steps=1
   )
 
-  def start_and_step(numbers: Numbers) -> Any:
-    run = build_experiment(put_together(parts.frame, numbers), sources)
-    return run.train_step(run.create_state(), batch, run.key)
+  def accepts(*keys: str) -> bool:
+    parts = take_apart(config, keys)
 
-  try:
-    jax.eval_shape(start_and_step, parts.numbers)
-  except Exception:  # of code that may not be ours; without tracing it is said
-    return False
-  return True
+    def start_and_step(numbers: Numbers) -> Any:
+      run = build_experiment(put_together(parts.frame, numbers), sources)
+      return run.train_step(run.create_state(), batch, run.key)
+
+    try:
+      jax.eval_shape(start_and_step, parts.numbers)
+    except Exception:  # of code that is not ours; without tracing it is said
+      return False
+    return True
+
+  for kept in (TRACED, ()):
+    if accepts(*kept, *options):
+      return (*kept, *options)
+    if accepts(*kept):
+      for option in options:
+        kept = (*kept, option) if accepts(*kept, option) else kept
+      return kept
+  return ()
 
 
 def put_together(
