@@ -23,7 +23,7 @@ from forgetsam._objectives import (
   mean_loss,
   of_classes,
 )
-from forgetsam._typing import AscentSignal, Labels, Loss, PyTree, Scalar
+from forgetsam._typing import AscentSignal, Loss, PyTree, Scalar
 
 _ACTIVATIONS = {"sigmoid": jax.nn.sigmoid, "softmax": jax.nn.softmax}
 
@@ -141,12 +141,17 @@ def pseudo_loss(signal: AscentSignal) -> Loss:
     Array([[ 0.25,  0.25, -0.75,  0.25]], dtype=float32)
   """
 
-  def loss(logits: Any, labels: Any, where: Any = None) -> Float[Array, ""]:
-    direction = apply(signal, "signal", logits, labels, where)
-    direction = jax.lax.stop_gradient(direction)
-    if where is not None:
-      logits = labelled(logits, labels, where).logits
-    return jnp.sum(direction * logits)
+  def loss(
+    outputs: PyTree, labels: PyTree, where: Any = None
+  ) -> Float[Array, ""]:
+    direction = apply(signal, "signal", outputs, labels, where)
+
+    def product(d: Array, z: Any) -> Array:
+      d = jax.lax.stop_gradient(d)
+      # What has no weight may be nan.
+      return jnp.sum(d * (z if where is None else jnp.where(d == 0, 0, z)))
+
+    return jax.tree.reduce(jnp.add, jax.tree.map(product, direction, outputs))
 
   return loss
 
@@ -154,12 +159,12 @@ def pseudo_loss(signal: AscentSignal) -> Loss:
 class AscentAux(NamedTuple):
   """Results of the clean pass of `ascent_and_descent`."""
 
-  logits: Float[Array, "*batch classes"]
+  logits: PyTree  # `[..., classes]`, or what else `logits_fn` returns
   loss: Float[Array, ""]
 
 
 def ascent_and_descent(
-  logits_fn: Callable[[PyTree], Array], loss: Loss, signal: AscentSignal
+  logits_fn: Callable[[PyTree], PyTree], loss: Loss, signal: AscentSignal
 ) -> Callable[..., tuple[PyTree, Callable[[PyTree], PyTree], AscentAux]]:
   r"""The ascent gradient and the descent gradient's function, in one pass.
 
@@ -167,8 +172,9 @@ def ascent_and_descent(
   the gradient of the loss instead of the *signal's* would silently be SAM.
 
   Args:
-    logits_fn: `params -> logits [..., classes]` on the batch at hand.
-    loss: the training loss, `(logits, labels) -> scalar`.
+    logits_fn: `params -> logits [..., classes]` on the batch at hand, or any
+      tree of outputs that loss and signal take.
+    loss: the training loss, as in `make_train_step`.
     signal: the ascent signal, for example `output_bias_forgetting()`.
 
   Returns:
@@ -196,7 +202,7 @@ def ascent_and_descent(
   """
 
   def both(
-    params: PyTree, labels: Labels, where: Any = None
+    params: PyTree, labels: PyTree, where: Any = None
   ) -> tuple[PyTree, Callable[[PyTree], PyTree], AscentAux]:
     def value(logits: Any) -> Float[Array, ""]:
       return mean_loss(loss, logits, labels, where)

@@ -210,3 +210,36 @@ def test_ascent_and_descent_takes_one_forward_pass():
     images.T @ jax.grad(loss)(logits, labels),
     atol=1e-6,
   )
+
+
+def test_outputs_and_labels_may_be_trees():
+  """With a loss per example, whose mean is by weight; nan where that is 0."""
+  x, labels = jnp.array([[1.0], [2.0], [-1.0]]), {"y": jnp.array([1.0, 0, 2])}
+  where = jnp.array([1.0, 3.0, 0.0])
+
+  def outputs_fn(w):
+    return {"a": (x * w)[:, 0], "b": (x**2 * w)[:, 1]}
+
+  def loss(outputs, labels):
+    return (outputs["a"] - labels["y"]) ** 2 + jnp.sin(outputs["b"])
+
+  def mean(w):
+    return jnp.average(loss(outputs_fn(w), labels), weights=where)
+
+  w, signal = jnp.array([0.5, -1.5]), fs.loss_ascent(loss)
+  both = fs.ascent_and_descent(outputs_fn, loss, signal)
+  ascent_grads, grad_fn, aux = both(w, labels, where=where)
+  for found in (ascent_grads, grad_fn(w)):
+    np.testing.assert_allclose(found, jax.grad(mean)(w), rtol=1e-6)
+  np.testing.assert_allclose(aux.loss, mean(w), rtol=1e-6)
+  outputs = jax.tree.map(lambda z: z.at[2].set(jnp.nan), outputs_fn(w))
+  objective = fs.pseudo_loss(
+    lambda z, y, where: jax.tree.map(
+      lambda d: jnp.where(where > 0, d, 0), signal(outputs_fn(w), y, where)
+    )
+  )
+  value, direction = jax.value_and_grad(objective)(outputs, labels, where=where)
+  assert jnp.isfinite(value)
+  expected = signal(outputs_fn(w), labels, where)
+  for name in expected:
+    np.testing.assert_allclose(direction[name], expected[name], rtol=1e-6)
