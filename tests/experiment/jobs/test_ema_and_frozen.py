@@ -13,7 +13,7 @@ from tiny_runs import tiny
 
 import forgetsam as fs
 import main
-from forgetsam.experiment.build import build_experiment
+from forgetsam.experiment.build import build_sources
 from forgetsam.experiment.config import load_config_file
 from forgetsam.experiment.run import read_metrics
 
@@ -35,6 +35,7 @@ def run(tmp_path_factory: pytest.TempPathFactory, data_dir: Path) -> Run:
     "--config.optimizer.learning_rate=0.05",
     "--config.optimizer.train_only=Head_0,.*bias",
     "--config.optimizer.weight_decay=0.1",
+    "--config.optimizer.shard_state=true",
     "--config.checkpoint.keep=2",
     "--config.evaluation.watch_test=true",
   )
@@ -44,24 +45,28 @@ def run(tmp_path_factory: pytest.TempPathFactory, data_dir: Path) -> Run:
   )
 
 
-def score(workdir: Path, split: str, **which: Any) -> float:
+@pytest.fixture(scope="module")
+def sources(run: Run) -> fs.data.Sources:
+  return build_sources(fs.load_run(run.workdir)[2])
+
+
+def score(run: Run, source: Any, **which: Any) -> float:
   """The accuracy of a saved model, computed from the data directly."""
-  model, variables, config = fs.load_run(workdir, **which)
-  sources = build_experiment(config).sources
-  images, labels = fs.data.first_examples(
-    getattr(sources, split), 10**6, batch_size=64
-  )
-  logits = model.apply(variables, images, train=False)
+  model, variables, _ = fs.load_run(run.workdir, **which)
+  images, labels = fs.data.first_examples(source, 10**6, batch_size=512)
+  logits = jax.jit(model.apply)(variables, images)
   return float(np.mean(np.argmax(logits, axis=-1) == labels))
 
 
-def test_the_average_is_scored_beside_the_weights(run: Run):
+def test_the_average_is_scored_beside_the_weights(
+  run: Run, sources: fs.data.Sources
+):
   last = {"checkpoint": "last"}
   for split in ("validation", "test"):
     for prefix, ema in ((split, False), (f"{split}/ema", True)):
-      expected = score(run.workdir, split, ema=ema, **last)
+      expected = score(run, getattr(sources, split), ema=ema, **last)
       assert run.summary[f"{prefix}/accuracy"] == pytest.approx(expected)
-  found = score(run.workdir, "test", ema=True)
+  found = score(run, sources.test, ema=True)
   assert run.summary["best/test/ema/accuracy"] == pytest.approx(found)
   assert run.summary["test/loss"] != run.summary["test/ema/loss"]
   curves = read_metrics(run.workdir)

@@ -49,11 +49,11 @@ def assert_close(left: Any, right: Any) -> None:
 def test_a_run_agrees_with_the_main_job(
   runner: Runner, data_dir: Path, tmp_path: Path
 ):
-  config = tiny_config(data_dir, "obf", seed=3, **SGD)
+  config = tiny_config(data_dir, "obf", seed=3, optimizer__ema=0.8, **SGD)
   summary = train(config, tmp_path / "run")
   outcome = runner.run(config, ("validation", "test"))
   assert outcome.diverged_at is None
-  for name in ("train", "validation", "test"):
+  for name in ("train", "validation", "test", "validation/ema", "test/ema"):
     for metric in ("accuracy", "loss"):
       key = f"{name}/{metric}"
       assert outcome.metrics[key] == pytest.approx(summary[key], rel=1e-5), key
