@@ -279,8 +279,8 @@ def test_means_that_no_mask_reaches_are_refused(arguments, message):
 @pytest.mark.parametrize(
   ("arguments", "message"),
   [
-    ({"classes": [0]}, "metrics replaces"),
-    ({"multi_label": True}, "metrics replaces"),
+    ({"classes": [0]}, "metrics replace"),
+    ({"multi_label": True}, "metrics replace"),
   ],
 )
 def test_scores_of_classes_beside_metrics_are_refused(arguments, message):
