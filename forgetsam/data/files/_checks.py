@@ -166,6 +166,7 @@ def reason(error: Exception) -> str:
   """TensorFlow's message without the names of its graph's operations."""
   text = str(error).partition("\n")[0]
   text = re.sub(r"\{\{[^}]*\}\}\s*", "", text)
+  text = re.sub(r"Error in user-defined function .*? iterator: \S+: ", "", text)
   return re.sub(r"\s*\[Op:\w+\].*$", "", text)
 
 

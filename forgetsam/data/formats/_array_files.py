@@ -19,6 +19,11 @@ def read_arrays(path: Path) -> Mapping[str, Any]:
     DataError: a file is damaged, or holds objects rather than numbers.
   """
   if path.is_file():
+    if not zipfile.is_zipfile(path):  # NumPy would take it for a pickle
+      raise DataError(
+        f"{path} cannot be read: it is no .npz file, or was cut short\n"
+        "  allowed: the file as numpy.savez wrote it; copy or save it again"
+      )
     # Opened here: NumPy leaves a damaged file open.
     with _named(path), path.open("rb") as opened, np.load(opened) as file:
       return {name: _member(path, file, name) for name in file.files}

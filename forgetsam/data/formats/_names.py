@@ -65,17 +65,18 @@ def _of_file(path: Path) -> Place:
 
 
 def _kind_of_folder(path: Path) -> str:
-  for folder in (path, *_folders(path)):
-    for suffix, kind in _SUFFIXES.items():
-      if any(file.suffix == suffix for file in folder.iterdir()):
-        return kind
-    if folder != path and any(folder.rglob("*.parquet")):
-      return "parquet"
-  return "images"
+  if any(path.glob("*.npy")):
+    return "arrays"
+  return "parquet" if _holds_parquet(path, levels=2) else "images"
 
 
-def _folders(path: Path) -> list[Path]:
-  return [one for one in sorted(path.iterdir()) if one.is_dir()][:4]
+def _holds_parquet(path: Path, levels: int) -> bool:
+  """Looks into the first folders only: a set may have millions of images."""
+  if any(path.glob("*.parquet")):
+    return True
+  with os.scandir(path) as entries:
+    first = sorted(e.path for e in entries if levels and e.is_dir())[:4]
+  return any(_holds_parquet(Path(folder), levels - 1) for folder in first)
 
 
 def _is_own_folder(path: Path) -> bool:

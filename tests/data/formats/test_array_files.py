@@ -48,7 +48,7 @@ def test_npy_relative_to_the_working_directory(npy, monkeypatch):
 def test_damaged_files_are_named(npz, npy):
   content = npz.read_bytes()
   npz.write_bytes(content[: len(content) // 2])
-  with pytest.raises(data.DataError, match=r"set\.npz cannot be read"):
+  with pytest.raises(data.DataError, match=r"set\.npz .*was cut short"):
     data.load(str(npz))
   save_npz(npz)
   np.savez(npz, image=X, label=np.array([{}] * 10, object))

@@ -112,6 +112,19 @@ def test_names_of_others_are_understood(arrays):
   assert images.train.labels.shape == (20,)
 
 
+@pytest.mark.parametrize("kind", [int, float])
+def test_one_hot_labels_are_classes(kind):
+  one_hot = np.eye(4, dtype=kind)[CLASSES]
+  images = data.from_arrays((VECTORS, one_hot))
+  assert images.num_classes == 4
+  np.testing.assert_array_equal(images.train.labels, CLASSES[images.train.ids])
+
+
+def test_labels_that_count_from_one_are_noticed(caplog):
+  assert data.from_arrays((VECTORS, CLASSES + 1)).num_classes == 3
+  assert "no example of class 0" in caplog.text
+
+
 def test_a_validation_split_of_its_own_is_used():
   pair = (VECTORS[:3], CLASSES[:3])
   images = data.from_arrays(((VECTORS, CLASSES), pair, pair), validation=0.5)
@@ -129,6 +142,7 @@ def test_a_validation_split_of_its_own_is_used():
     ((VECTORS, CLASSES - 1), {"num_classes": 2}, r"without a label \(-1\)"),
     ((VECTORS, CLASSES), {"num_classes": 1}, "num_classes=1"),
     ((VECTORS, CLASSES + 2**40), {}, "beyond 32 bits"),
+    ((VECTORS * 1e300, CLASSES), {}, "not finite"),
     ({"image": VECTORS}, {}, "no labels of 'train'"),
     ({"image": VECTORS, "label": CLASSES, "why": 1}, {}, "'why' has no mean"),
     ({"image": VECTORS, "images": VECTORS}, {}, "as 'image'"),
