@@ -1,6 +1,6 @@
 """Draws learning curves of any number of groups of runs."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -22,6 +22,7 @@ _COLORS = (
 )
 MOST = len(_COLORS)
 _OTHERS = "#c4c4c4"
+_SPLITS = ("train", "validation", "validation/ema", "test", "test/ema")
 
 
 class _Line(NamedTuple):
@@ -32,23 +33,31 @@ class _Line(NamedTuple):
   error: np.ndarray | None
 
 
-def metrics_to_draw(groups: Groups) -> list[str]:
-  """Losses, and accuracy or the task's own metrics, that some run logged."""
-  logged = dict.fromkeys(
-    name for group in groups.values() for run in group for name in run.metrics
-  )
-  chosen = ["train/loss", "train/perturbed_loss"]
-  for split in ("train", "validation", "test"):
-    names = [n.split("/")[1] for n in logged if n.startswith(f"{split}/")]
-    shown = ["loss", "accuracy", *own_metrics(names)]
+def main_metrics(logged: Iterable[str]) -> list[str]:
+  """Losses, and accuracy or the task's own metrics, split by split.
+
+  Example:
+    >>> main_metrics(["validation/ema/loss", "train/loss", "train/grad_norm"])
+    ['train/loss', 'validation/ema/loss']
+  """
+  known, chosen = set(logged), list[str]()
+  for split in _SPLITS:
+    names = [n.rpartition("/")[2] for n in logged if n.startswith(f"{split}/")]
+    shown = ["loss", "perturbed_loss", "accuracy", *own_metrics(names)]
     chosen += [f"{split}/{name}" for name in shown]
-  several = {
+  return [name for name in dict.fromkeys(chosen) if name in known]
+
+
+def metrics_to_draw(groups: Groups) -> list[str]:
+  """The main metrics that some run logged more than once."""
+  several = dict.fromkeys(
     name
-    for name in logged
     for group in groups.values()
-    if any(len(run.metrics.get(name, ())) > 1 for run in group)
-  }
-  names = [name for name in dict.fromkeys(chosen) if name in several]
+    for run in group
+    for name, values in run.metrics.items()
+    if len(values) > 1
+  )
+  names = main_metrics(several)
   if len(groups) > 1:  # a panel each: what validation shows, training need not
     held_out = {n for n in names if n.startswith("validation/")}
     held_out -= {"validation/loss"}
@@ -105,14 +114,15 @@ def _by_metric(names: Sequence[str]) -> dict[str, list[str]]:
   """The panels of one run: the perturbed loss is a loss, too."""
   panels: dict[str, list[str]] = {}
   for name in names:
-    metric = name.partition("/")[2].removeprefix("perturbed_") or name
+    metric = name.rpartition("/")[2].removeprefix("perturbed_")
     panels.setdefault(metric, []).append(name)
   return panels
 
 
 def _split(name: str) -> str:
-  split, _, metric = name.partition("/")
-  return "train, perturbed" if metric == "perturbed_loss" else split
+  split, _, metric = name.rpartition("/")
+  split += ", perturbed" if metric == "perturbed_loss" else ""
+  return split.replace("/", ", ")
 
 
 def _title(label: str, group: Sequence[Run]) -> str:

@@ -12,6 +12,7 @@ from forgetsam.experiment.jobs._curves import (
   MOST,
   Groups,
   draw_curves,
+  main_metrics,
   metrics_to_draw,
 )
 from forgetsam.experiment.jobs._runs import (
@@ -20,7 +21,7 @@ from forgetsam.experiment.jobs._runs import (
   group_runs,
   read_run,
 )
-from forgetsam.experiment.run import METRICS, check_folder, own_metrics
+from forgetsam.experiment.run import METRICS, check_folder
 from forgetsam.experiment.sweep import mean_over_runs
 from forgetsam.experiment.tables import markdown_table, mean_text
 
@@ -121,12 +122,8 @@ def _table(groups: Groups, flags: PlotFlags) -> str:
 
 def _columns(finals: Mapping[str, Mapping[str, Sequence[float]]]) -> list[str]:
   every = dict.fromkeys(name for found in finals.values() for name in found)
-  chosen = []
-  for split in ("train", "validation", "test"):
-    own = own_metrics(n.partition("/")[2] for n in every if n.startswith(split))
-    shown = ["loss", *([] if split == "train" else ["accuracy", *own])]
-    chosen += [f"{split}/{name}" for name in shown]
-  return [name for name in chosen if name in every]
+  names = main_metrics(every)
+  return [n for n in names if n == "train/loss" or not n.startswith("train/")]
 
 
 def _steps(group: Sequence[Run]) -> str:

@@ -110,11 +110,11 @@ class Reporter:
     if rate is not None and left is not None:
       values |= {"steps_per_second": rate, "seconds_left": left}
     self.scalars(done, values)
-    text = "  ".join([*_columns(metrics, 3), *_pace_columns(rate, left)])
+    columns, pace = _columns(metrics, 3), _pace_columns(rate, left)
     if self._bar.disable:
-      self._say(f"{self._at(done)}  {text}")
-    else:
-      self._bar.set_postfix_str(text)
+      self._say("  ".join([self._at(done), *columns, *pace]))
+    else:  # a narrow terminal cuts the end
+      self._bar.set_postfix_str("  ".join([*pace[::-1], *columns]))
 
   def probe(self, done: int, values: Mapping[str, Any]) -> None:
     """Writes the forgetting that is measured on the probe."""

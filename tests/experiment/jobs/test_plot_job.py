@@ -102,7 +102,7 @@ def test_curves_of_seeds_are_a_mean_with_its_error(tmp_path: Path):
   folders = [
     make(tmp_path / f"{rho}_{seed}", seed, perturbation__rho=rho)
     for rho in (0.1, 0.2)
-    for seed in (0, 2)
+    for seed in (0, 2, 4)
   ]
   groups = group_runs([read_run(folder) for folder in folders])
   names = metrics_to_draw(groups)
@@ -110,20 +110,24 @@ def test_curves_of_seeds_are_a_mean_with_its_error(tmp_path: Path):
   axes = draw_curves(groups, names, list(groups)).axes
   assert [axis.get_title() for axis in axes] == names
   first, _ = axes[0].lines
-  assert first.get_label() == "rho=0.1 (2 runs)"
+  assert first.get_label() == "rho=0.1 (3 runs)"
   assert list(first.get_xdata()) == [10, 20, 30]
-  assert list(first.get_ydata()) == pytest.approx([2 / 10, 2 / 20, 2 / 30])
+  assert list(first.get_ydata()) == pytest.approx([3 / 10, 3 / 20, 3 / 30])
   band = axes[0].collections[0].get_paths()[0].vertices
-  assert band[:, 1].max() == pytest.approx(3 / 10)  # 2/10 and an error of 1/10
+  assert band[:, 1].max() == pytest.approx(0.3 + 0.2 / 3**0.5)
 
 
 def test_one_run_has_its_splits_side_by_side(tmp_path: Path):
   run = read_run(make(tmp_path / "run"))
   run.metrics["validation/loss"] = {10: 1.0, 20: 0.5}
+  run.metrics["validation/ema/accuracy"] = {10: 0.1, 20: 0.2}
   groups = {"run": [run]}
   axes = draw_curves(groups, metrics_to_draw(groups), ["run"]).axes
   lines = [[line.get_label() for line in axis.lines] for axis in axes]
-  assert lines == [["train", "train, perturbed", "validation"], ["validation"]]
+  assert lines == [
+    ["train", "train, perturbed", "validation"],
+    ["validation", "validation, ema"],
+  ]
   colors = {line.get_label(): line.get_color() for line in axes[0].lines}
   assert axes[1].lines[0].get_color() == colors["validation"]
 

@@ -243,7 +243,7 @@ def test_best_is_by_validation_and_may_be_an_earlier_step(
     splits.append(split)
     found = evaluate(self, variables, split)
     if split == "validation":
-      found |= {"loss": 1.0, "accuracy": 1.0 / int(variables.step)}
+      found[split] |= {"loss": 1.0, "accuracy": 1.0 / int(variables.step)}
     return found
 
   monkeypatch.setattr(Experiment, "evaluate", falling)
