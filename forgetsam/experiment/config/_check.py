@@ -188,7 +188,7 @@ def _model_problems(leaves: dict[str, Any], _: int) -> Iterator[str]:
       return
   try:  # the classes do not matter here
     models.create(name, 2, **options)
-  except ValueError as together:
+  except (TypeError, ValueError) as together:
     alone = list(_options_refused_alone(name, given))
     chosen = ", ".join(f"config.{k}={v!r}" for k, v in given.items())
     yield from alone or [f"{chosen} are refused\n  allowed: {together}"]
@@ -200,7 +200,7 @@ def _options_refused_alone(name: str, given: dict[str, Any]) -> Iterator[str]:
   for key, value in given.items():
     try:
       models.create(name, 2, **{key.rpartition(".")[2]: value})
-    except ValueError as error:
+    except (TypeError, ValueError) as error:
       yield refusal(f"config.{key}", value, str(error))
 
 

@@ -258,7 +258,8 @@ def _idle_problems(
 
 def _check_made(kind: str, call: _Call, made: Any) -> None:
   """Refuses optimizers of optax that need more than gradients."""
-  if kind != "optimizer" or is_module_attribute(call.name):
+  known = call.name in KINDS["optimizer"].ignores
+  if kind != "optimizer" or known or is_module_attribute(call.name):
     return
   params = {"kernel": jnp.zeros((2, 2))}
   try:

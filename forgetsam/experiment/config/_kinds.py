@@ -230,6 +230,7 @@ KINDS: Mapping[str, Kind] = {
     "optimizer.options",
     _optimizers,
     {
+      "learning_rate": _PEAK,
       "weight_decay": "optimizer.weight_decay",
       "momentum": "optimizer.momentum",
     },

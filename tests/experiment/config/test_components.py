@@ -292,6 +292,15 @@ REFUSED = [
     ["optimizer.name=sgd", "optimizer.weight_decay=0.1"],
     "takes no weight_decay",
   ),
+  (
+    ["optimizer.name=optax:scale_by_adam", "optimizer.learning_rate=0.1"],
+    r"optimizer\.learning_rate=0.1.*\n.*takes no learning_rate",
+  ),
+  (
+    ["optimizer.name=mine:made", "optimizer.weight_decay=0.1"],
+    "takes no weight_decay",
+  ),
+  (["model.options.num_classes=3"], "multiple values for .*num_classes"),
   (["optimizer.name=lbfgs"], "takes gradients alone"),
   (["optimizer.name=scale_by_adam"], "another optimizer of optax"),
   (["optimizer.name=mine:made", "optimizer.options.x=1"], "made already"),

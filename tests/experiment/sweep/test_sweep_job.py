@@ -49,6 +49,26 @@ def test_a_comparison_runs_every_variant_and_seed(
   assert (tmp_path / "sweep" / "comparison.png").is_file()
 
 
+def test_a_grid_takes_free_options(
+  made_up_runs: type[MadeUpRunner],
+  data_dir: Path,
+  tmp_path: Path,
+  capsys: pytest.CaptureFixture[str],
+):
+  def sweep(grid: str, variant: str = "sam") -> int:
+    flags = [f"--grid={grid}", f"--variants={variant}", "--seeds=1"]
+    return run(sweep_arguments(tmp_path / variant, data_dir, *flags))
+
+  assert sweep("optimizer.options.b1=0.8,0.85;model.options.dropout=0.5") == 0
+  asked = [config for config, _ in made_up_runs.asked]
+  assert [c.optimizer.options.b1 for c in asked] == [0.8, 0.85]
+  assert {c.model.options.dropout for c in asked} == {0.5}
+  assert sweep("data.options.x=1,2") == 2
+  assert "'data.options.x=1,2' is refused" in capsys.readouterr().err
+  assert sweep("perturbation.options.x=1,2", "plain") == 2
+  assert "perturbs nothing" in capsys.readouterr().err
+
+
 def test_a_sweep_resumes_run_by_run(
   made_up_runs: type[MadeUpRunner],
   data_dir: Path,
