@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import flax.linen as nn
 import jax.numpy as jnp
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float
+from jaxtyping import Array, Num
 
 from forgetsam._checks import check_choice
 from forgetsam._typing import NDArray
@@ -17,7 +17,7 @@ from forgetsam.models._options import (
   check_widths,
 )
 
-Inputs = Float[NDArray, "batch *shape"]
+Inputs = Num[NDArray, "batch *shape"]
 
 
 class MLP(nn.Module):

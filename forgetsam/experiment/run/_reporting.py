@@ -202,6 +202,9 @@ def print_summary(workdir: Path, summary: Mapping[str, Any]) -> None:
     ("validation accuracy", "validation/accuracy"),
     ("training accuracy, last epoch", "train/accuracy"),
   ]
+  if "test/accuracy" not in summary:
+    tested = [n for n in summary if n.startswith(("test/", "best/test/"))]
+    rows = [(n.replace("/", " "), n) for n in tested if "count" not in n]
   for text, key in rows:
     if key in summary:
       print(f"  {text:<40}{summary[key]:.4f}")

@@ -1,0 +1,34 @@
+"""A character language model of 128 made-up sentences: any task, as a recipe.
+
+    python main.py --config=configs/char_lm.py:obf --workdir=/tmp/char_lm
+
+Model and data are in `char_lm_parts.py`, beside this file, and are named as
+`module:attribute`; OBF's signal is that of each character, and what pads a
+sentence has the weight 0.
+
+Variants: plain, sam, obf, random, asam, asam_obf, gsam, gsam_obf.
+"""
+
+from ml_collections import config_dict
+
+from forgetsam.experiment import apply_variant, base_config
+
+
+def get_config(variant: str = "obf") -> config_dict.ConfigDict:
+  config = base_config()
+  config.data.name = "char_lm_parts:sentences"
+  config.model.name, config.model.width = "char_lm_parts:CharTransformer", 48
+  config.metric.name = "language_model"
+  config.epochs, config.batch_size = 80, 32
+  config.optimizer.learning_rate, config.optimizer.weight_decay = 3e-3, 0.1
+  config.optimizer.clip = 1.0
+  config.schedule.warmup_epochs = 8.0
+  config.ascent.activation = "softmax"
+  config.perturbation.rho = 0.1
+  config.evaluation.every_epochs = 10
+  apply_variant(config, variant)
+  if config.perturbation.name == "asam":
+    config.perturbation.rho = 1.0  # in units of the weights' own scale
+  elif config.perturbation.name == "random":
+    config.perturbation.rho = 1.0  # most of a random direction does not matter
+  return config
