@@ -9,9 +9,9 @@ from forgetsam.experiment.evaluation._evaluate import (
   beside_ema,
   evaluate,
   evaluate_each,
-  format_table,
   rank,
 )
+from forgetsam.experiment.evaluation._table import format_table
 
 __all__ = [
   "ALEXNET_ERRORS",

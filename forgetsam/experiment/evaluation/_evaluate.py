@@ -1,4 +1,4 @@
-"""Mean scores over a split, every example counted once, and their table."""
+"""Mean scores over a split, every example counted once."""
 
 import collections
 from collections.abc import Callable, Iterable, Mapping
@@ -9,10 +9,8 @@ import numpy as np
 from jaxtyping import Array
 
 from forgetsam._typing import NDArray
-from forgetsam.experiment.tables import markdown_table
 from forgetsam.training import EvalStep, calibration_error
 
-_HEADER = ("set", "top-1 (%)", "top-5 (%)", "loss", "ECE", "n")
 _IN_FLIGHT = 2  # dispatched batches: one runs, one waits, on the device
 
 Finish = Callable[[dict[str, float]], dict[str, float]]
@@ -158,42 +156,6 @@ def _with_params(
   )
 
 
-def format_table(results: Mapping[str, Mapping[str, float]]) -> str:
-  """Lays results out as a Markdown table, one set a row.
-
-  Args:
-    results: each set's scores as `evaluate` returns them, by name. Where they
-      are of other metrics, the columns are the first set's scores.
-
-  Returns:
-    Lines of equal length without a last newline. Accuracies are in percent;
-    the loss is in nats and the calibration error a fraction.
-
-  Raises:
-    ValueError: a result lacks one of `evaluate`'s values.
-
-  Example:
-    >>> result = {
-    ...   "accuracy": 0.7613, "top5_accuracy": 0.9286, "loss": 0.9614,
-    ...   "ece": 0.0373, "count": 50000,
-    ... }
-    >>> print(format_table({"imagenet2012": result}))
-    | set          | top-1 (%) | top-5 (%) |   loss |    ECE |     n |
-    | ------------ | --------: | --------: | -----: | -----: | ----: |
-    | imagenet2012 |     76.13 |     92.86 | 0.9614 | 0.0373 | 50000 |
-  """
-  first = next(iter(results.values()), {})
-  if "count" in first and "ece" not in first:
-    header = ("set", *first)
-    rows = [
-      (name, *(f"{result[column]:.6g}" for column in first))
-      for name, result in results.items()
-    ]
-    return markdown_table(header, rows, aligned=True).rstrip("\n")
-  rows = [_row(name, result) for name, result in results.items()]
-  return markdown_table(_HEADER, rows, aligned=True).rstrip("\n")
-
-
 class FinishedStep:
   """An evaluation step whose scores are a function of its means.
 
@@ -250,21 +212,3 @@ def _add(total: _Sums, sums: dict[str, Any]) -> _Sums:
     name: total.get(name, 0.0) + np.asarray(value, np.float64)
     for name, value in jax.device_get(sums).items()
   }
-
-
-def _row(name: str, result: Mapping[str, float]) -> tuple[str, ...]:
-  needed = ("accuracy", "top5_accuracy", "loss", "ece", "count")
-  missing = [key for key in needed if key not in result]
-  if missing:
-    raise ValueError(
-      f"results[{name!r}] lacks {', '.join(missing)}; it must be a result of"
-      " `evaluate`"
-    )
-  return (
-    name,
-    f"{100 * result['accuracy']:.2f}",
-    f"{100 * result['top5_accuracy']:.2f}",
-    f"{result['loss']:.4f}",
-    f"{result['ece']:.4f}",
-    f"{result['count']:.0f}",
-  )

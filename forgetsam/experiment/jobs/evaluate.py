@@ -145,6 +145,10 @@ def _corruption_summary(results: Results) -> dict[str, float]:
 
 def _print(title: str, scores: Results, summary: dict[str, float]) -> None:
   print(f"\n{title}:\n\n{format_table(scores)}")
+  for name, values in scores.items():
+    if "worst_group_accuracy" in values:
+      worst = 100 * values["worst_group_accuracy"]
+      print(f"\n{name}: {worst:.2f} % top-1 in the worst group")
   for name in (f"{x}{end}" for x in CORRUPTED for end in ("", "/ema")):
     if f"{name}/mce" in summary:
       against = (

@@ -123,7 +123,9 @@ def test_only_what_scores_groups_is_given_them(data_dir: Path):
   }  # what measures loss refuses more
 
 
-def test_evaluate_streams_a_splits_groups(run: tuple[Path, dict[str, Any]]):
+def test_evaluate_streams_a_splits_groups(
+  run: tuple[Path, dict[str, Any]], capsys: pytest.CaptureFixture[str]
+):
   workdir, summary = run
   sets = "--config.evaluation.sets=biased_digits@test,biased_digits@test_agree"
   arguments = ["--job=evaluate", f"--workdir={workdir}", sets]
@@ -133,6 +135,7 @@ def test_evaluate_streams_a_splits_groups(run: tuple[Path, dict[str, Any]]):
     assert found[f"last/biased_digits@test/{name}"] == pytest.approx(
       summary[f"test/{name}"]
     )
+  assert "biased_digits@test: " in capsys.readouterr().out
   only = {
     k for k in found if k.startswith("last/biased_digits@test_agree/group")
   }
