@@ -134,8 +134,8 @@ def initialise(
     module: as in `forward`.
     key: a typed key, as `jax.random.key` makes it.
     image_shape: height, width and channels of an image, or any other shape of
-      one example's float32 array; of other inputs, a tree of arrays or
-      `jax.ShapeDtypeStruct`s, again of one example, without the batch axis.
+      one example's float32 array; of other inputs, a tree of arrays or of
+      `jax.ShapeDtypeStruct`, again of one example, without the batch axis.
 
   Returns:
     The parameters, and all other collections, such as

@@ -48,12 +48,13 @@ def test_each_group_counts_its_own_examples(devices: int | None):
   assert not held.groups
 
 
-def test_positions_belong_to_their_examples_group():
-  images, labels = (
-    jnp.zeros((2, 2, 3)).at[..., 0].set(1),
-    np.array([[0, 0], [1, 0]]),
-  )
-  batch = {"image": images, "label": labels, "group/a": np.array([0, 1])}
+def test_positions_belong_to_their_examples_group_where_they_count():
+  batch = {
+    "image": jnp.zeros((3, 2, 3)).at[..., 0].set(1),
+    "label": np.array([[0, 0], [1, 0], [0, 0]]),
+    "group/a": np.array([0, 1, 1]),
+    "mask": np.array([1.0, 1.0, 0.0]),
+  }
   found = evaluate(fs.make_eval_step(forward), {}, {}, [batch])
   assert found["group_accuracy/a"] == found["worst_group_accuracy"] == 0.5
 
