@@ -83,7 +83,7 @@ def with_recorded_place(
       the whole path that the run found, and `as_begun` changes it back.
   """
   full = DataRecord(workdir).full_name(config.data.name)
-  if Path(full).is_absolute():
+  if Path(full).is_absolute() and Path(full).exists():
     config.data.name = full
   return config
 
@@ -133,7 +133,9 @@ class DataRecord:
     try:
       data.check_available(full, data_dir)
     except ValueError as error:
-      found = data.prepared_name(name, data_dir)
+      found = _now(name, data_dir)
+      if found is not None and Path(full).is_absolute():
+        return found  # files that were moved: `check` compares what they hold
       raise ConfigError(
         refusal(
           f"config.{key}",
@@ -161,6 +163,8 @@ class DataRecord:
         *(self._path.parent, found.name),
       )
     before = self._sets.setdefault(name, {"name": found.name, "splits": {}})
+    if Path(found.name).is_absolute():
+      before["name"] = found.name  # they may have been moved
     for split, now in found.splits.items():
       then = before["splits"].setdefault(split, dict(now))
       known = {k: v for k, v in now.items() if v is not None}
@@ -186,6 +190,14 @@ class DataRecord:
     """Writes the file; only if there was one, where nothing `begins`."""
     if begins or not self._unknown:
       on_main(lambda: write_json(self._path, self._sets))
+
+
+def _now(name: str, data_dir: str | None) -> str | None:
+  """What a name stands for now; None where it is not there."""
+  try:
+    return data.prepared_name(name, data_dir)
+  except ValueError:
+    return None
 
 
 def _in_words(fingerprint: Mapping[str, Any]) -> str:

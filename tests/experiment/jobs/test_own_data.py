@@ -87,12 +87,18 @@ def test_a_run_finds_its_file_from_anywhere(
   scores = json.loads((folder / "run" / "evaluation.json").read_text())
   assert scores["last/others.npz@train/count"] == 120
   assert scores["last/mine:images/count"] == 8
-  save(folder / "set.npz", 122)
+  (folder / "moved").mkdir()
+  (folder / "set.npz").rename(folder / "moved" / "set.npz")
+  monkeypatch.chdir(folder / "moved")
+  assert run("--job=evaluate", workdir) == 0
+  record = json.loads((folder / "run" / "data.json").read_text())
+  assert record["set.npz"]["name"] == str(folder / "moved" / "set.npz")
+  save(folder / "moved" / "set.npz", 122)
   assert run("--job=evaluate", workdir) == 2
   assert "other content" in capsys.readouterr().err
-  (folder / "set.npz").unlink()
+  (folder / "moved" / "set.npz").unlink()
   assert run("--job=evaluate", workdir) == 2
-  assert f"no file or folder {folder}/set.npz" in capsys.readouterr().err
+  assert f"no file or folder {folder}/moved/set" in capsys.readouterr().err
 
 
 def config_of(name: str, *overrides: str) -> config_dict.ConfigDict:
