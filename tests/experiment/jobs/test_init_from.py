@@ -173,6 +173,37 @@ def test_fine_tuning_a_pytorch_file(
     )
 
 
+def test_a_folder_as_hugging_face_saves_it(
+  vit_file: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+  timm = safetensors.numpy.load_file(vit_file)
+  for kind in ("weight", "bias"):  # a class token, normalised before pooling
+    timm[f"norm.{kind}"] = timm.pop(f"fc_norm.{kind}")
+  token = timm["cls_token"] = np.ones((1, 1, 4), np.float32)
+  timm["pos_embed"] = np.concatenate([token, timm["pos_embed"]], axis=1)
+  safetensors.numpy.save_file(timm, tmp_path / "model.safetensors")
+  description = tmp_path / "config.json"
+  description.write_text('{"model_type": "vit", "num_attention_heads": 1}')
+  options = {f"model__{key}": value for key, value in VIT.items()}
+  config = _config(
+    init_from=str(tmp_path),
+    model__name="vit_tiny",
+    model__hidden=None,
+    **options,
+  )
+  initial = _initial("vit_tiny", 3, **VIT)
+  with caplog.at_level(logging.WARNING):
+    params, _ = build_start(config)(initial, {})
+  given = fs.interop.from_torch("vit_tiny", vit_file, image_size=8, **VIT)
+  _same(params, {**given["params"], "head": initial["head"]})
+  assert "cls_token: left out" in caplog.text
+  description.write_text('{"model_type": "vit", "num_attention_heads": 2}')
+  with pytest.raises(
+    ConfigError, match=r"init_from(.|\n)*num_attention_heads=2"
+  ):
+    build_start(config)(initial, {})
+
+
 @pytest.mark.parametrize(
   ("init_from", "message"),
   [
