@@ -88,9 +88,9 @@ def read_run(folder: Path) -> Run:
     ConfigError: a file of the folder is not what a run wrote.
   """
   config = leaves(load_config(folder))
-  metrics = read_metrics(folder)
+  metrics = {k: v for k, v in read_metrics(folder).items() if v}
   summary = read_json(folder / SUMMARY) or {}
-  final = {k: list(v.values())[-1] for k, v in metrics.items() if v}
+  final = {k: list(v.values())[-1] for k, v in metrics.items()}
   final |= {k: v for k, v in summary.items() if "/" in k}
   binding = {
     k: v for k, v in config.items() if k not in KEYS or KEYS[k].binding

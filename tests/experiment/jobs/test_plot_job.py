@@ -173,7 +173,8 @@ def test_what_cannot_be_drawn_is_refused(
   capsys: pytest.CaptureFixture[str],
 ):
   make(tmp_path / "runs" / "one")
-  make(tmp_path / "empty", steps=0)
+  empty = make(tmp_path / "empty", steps=0)
+  (empty / "metrics.csv").write_text("step,train/loss\n")
   (tmp_path / "file").touch()
   flags = [flag.format(tmp_path) for flag in flags]
   assert main.run(["--job=plot", *flags], time.monotonic()) == 2
