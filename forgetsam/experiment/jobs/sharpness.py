@@ -13,6 +13,7 @@ from ml_collections import config_dict
 import forgetsam as fs
 from forgetsam import data, models, sharpness
 from forgetsam.experiment.build import build_loss, build_mesh, is_streamed
+from forgetsam.experiment.config import ConfigError, refusal
 from forgetsam.experiment.jobs._measuring import (
   Measured,
   flatten,
@@ -85,6 +86,12 @@ def _measurer(
   progress: Progress,
 ) -> Callable[[str, Variables], dict[str, Any]]:
   options, mesh = config.sharpness, build_mesh()
+  if options.surface_points and run.sources.label_dtype.kind != "i":
+    allowed = (
+      "0 where labels are no classes: OBF's direction is one of its axes"
+    )
+    key = "config.sharpness.surface_points"
+    raise ConfigError(refusal(key, options.surface_points, allowed))
   assert run.sources.train is not None
   batches, small = (
     list(

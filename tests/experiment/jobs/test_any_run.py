@@ -17,6 +17,7 @@ from forgetsam.experiment.run import write_json
 
 RECIPES = [
   "biased_fashion_2k:obf",
+  "char_lm:obf",
   "cheap_fashion_2k:obf",
   "cifar10_resnet18:asam_obf,smoke",
   "digits:gsam_obf",
@@ -29,6 +30,7 @@ RECIPES = [
   "imagenet_vit_s16:sam,smoke",
   "imagenet_vit_s32:gsam_obf,smoke",
   "noisy_digits:obf",
+  "regression:sam",
   "study_fashion:obf",
 ]
 
