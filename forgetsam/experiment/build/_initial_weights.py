@@ -81,8 +81,9 @@ def load_run(
 
   Args:
     workdir: the run's folder.
-    checkpoint: "best" by validation accuracy (the last one where the run has no
-      validation split), or "last".
+    checkpoint: "best" by validation accuracy, or by the loss where the task has
+      no accuracy (the last one where the run has no validation split); or
+      "last".
     ema: whether to take the average of the weights that
       `config.optimizer.ema` keeps, in their place.
 
