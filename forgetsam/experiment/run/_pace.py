@@ -57,11 +57,16 @@ class Pace:
       self._steps.append((done - since, now - start))
       self._mark = done, now
 
+  def resume(self, done: int, now: float) -> None:
+    """Leaves out what has happened since `done` steps had run."""
+    self._mark = done, now
+
   def pause(self, done: int, began: float, ended: float) -> None:
     """Notes a pause after `done` steps."""
     evaluates = done % self._evaluate == 0 or done == self._stop
     self._pauses[0 if evaluates else 1].append(ended - began)
-    self._mark, self._paused = (done, ended), done
+    self._paused = done
+    self.resume(done, ended)
 
   def rate(self) -> float | None:
     """Steps per second, pauses aside; None before the second step."""

@@ -110,6 +110,9 @@ class Reporter:
     if rate is not None and left is not None:
       values |= {"steps_per_second": rate, "seconds_left": left}
     self.scalars(done, values)
+    # The first time, the writers are imported, in seconds.
+    self._pace.resume(done, time.perf_counter())
+    self._pace.resume(done, time.perf_counter())
     columns, pace = _columns(metrics, 3), _pace_columns(rate, left)
     if self._bar.disable:
       self._say("  ".join([self._at(done), *columns, *pace]))

@@ -1,6 +1,7 @@
 """The lines of a run's log."""
 
 import itertools
+from collections.abc import Mapping
 
 import pytest
 
@@ -49,3 +50,31 @@ def test_a_task_of_its_own_shows_its_own_metrics(
   expected = "loss 1.5000  perplexity 4.4817  bits 2.0000"
   assert training == f"step  1/10  {expected}"
   assert evaluation == f"step  5/10  {expected}  on validation"
+
+
+class Slow:
+  """A writer that takes a minute of a clock."""
+
+  def __init__(self) -> None:
+    self.now, self.values = 0.0, dict[str, float]()
+
+  def write(self, done: int, values: Mapping[str, float]) -> None:
+    self.now += 60.0
+    self.values = dict(values)
+
+  def flush(self) -> None: ...
+
+  def close(self, *, failed: bool = False) -> None: ...
+
+
+def test_what_writers_take_is_in_no_step(monkeypatch: pytest.MonkeyPatch):
+  slow = Slow()
+  monkeypatch.setattr("time.perf_counter", lambda: slow.now)
+  with Reporter(0, 100, Intervals(100, None, 10, 1), [slow]) as reporter:
+    for done in range(1, 31):
+      slow.now += 1.0
+      reporter.advance(done)
+      if reporter.due(done):
+        reporter.training(done, {"loss": 1.0})
+  assert slow.values["steps_per_second"] == pytest.approx(1.0)
+  assert slow.values["seconds_left"] == pytest.approx(70.0)
