@@ -31,6 +31,7 @@ from forgetsam.experiment.run import (
   on_main,
   report_failure,
   set_up_logging,
+  with_recorded_modules,
   with_recorded_place,
 )
 
@@ -142,6 +143,8 @@ def _measure(command: Command) -> None:
   if config is None:
     saved = with_recorded_place(workdir, on_main(lambda: load_config(workdir)))
     config = apply_overrides(saved, command.overrides)
+  else:
+    config = with_recorded_modules(workdir, config)
   if command.job == "evaluate":
     from forgetsam.experiment.jobs.evaluate import evaluate_run
 

@@ -42,6 +42,7 @@ from forgetsam.experiment.run import (
   print_summary,
   read_json,
   tree_sha256,
+  with_recorded_modules,
   write_json,
 )
 from forgetsam.training import place
@@ -67,6 +68,7 @@ def train(
     CheckpointError: the folder's checkpoints are all damaged.
   """
   clock = Clock(time.monotonic() if started is None else started)
+  config = with_recorded_modules(workdir, config)
   check_config(config, num_devices())
   config = as_begun(workdir, config)
   on_main(lambda: check_workdir(workdir, config))

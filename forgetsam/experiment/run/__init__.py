@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 from forgetsam.experiment.run._begun import (
   DataRecord,
   as_begun,
+  with_recorded_modules,
   with_recorded_place,
 )
 from forgetsam.experiment.run._checksums import leaf_checksums, tree_sha256
@@ -122,6 +123,7 @@ __all__ = [
   "report_failure",
   "set_up_logging",
   "tree_sha256",
+  "with_recorded_modules",
   "with_recorded_place",
   "write_json",
 ]

@@ -72,6 +72,23 @@ def _with_version(workdir: Path, name: str) -> str | None:
   return None if full == name else full
 
 
+def with_recorded_modules(
+  workdir: Path, config: config_dict.ConfigDict
+) -> config_dict.ConfigDict:
+  """A configuration that also looks where the run's modules were found.
+
+  Args:
+    workdir: the run's folder; it may be new.
+    config: one that is not checked yet; what it names is looked for first.
+  """
+  values, _ = on_main(lambda: read_config(workdir))
+  if known := values.get("modules"):
+    config = typed_config(config).copy_and_resolve_references()
+    folders = (*(config.modules or ()), *known)
+    config.modules = tuple(dict.fromkeys(folders))
+  return config
+
+
 def with_recorded_place(
   workdir: Path, config: config_dict.ConfigDict
 ) -> config_dict.ConfigDict:

@@ -170,6 +170,9 @@ def test_a_run_finds_its_modules_from_anywhere(
   assert summary["validation/chance"] == pytest.approx(0.5)
   monkeypatch.chdir(folders["else"])
   (folders["else"] / "mine.py").write_text("")  # another one of the name
+  assert main.run([*flags, run], time.monotonic()) == 0  # it is complete
+  evaluate = [*flags, run, "--job=evaluate"]
+  assert main.run(evaluate, time.monotonic()) == 0
   assert main.run([run, "--job=evaluate"], time.monotonic()) == 0
   model, variables, config = fs.load_run(tmp_path / "run")
   assert config.model.options.width == 3
