@@ -1,9 +1,12 @@
 """Which Pythons `make test-newest` takes, and what it does with them."""
 
+import re
 import sys
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from scripts import pythons
 
@@ -97,3 +100,34 @@ def test_a_python_that_fails_is_not_locked(
   monkeypatch.setattr(pythons, "run_tests", lambda venv: False)
   assert pythons.main(["--lock"]) == 1
   assert not [done for done in tried if "lock" in done]
+
+
+ROOT = Path(__file__).resolve().parents[2]
+LOCKS = sorted(ROOT.glob("requirements-lock-*.txt"))
+
+
+def test_every_python_that_is_named_has_a_lock():
+  named = re.findall(
+    r"Python :: (3\.\d+)", (ROOT / "pyproject.toml").read_text()
+  )
+  assert [lock.stem.rpartition("-")[2] for lock in LOCKS] == named
+
+
+@pytest.mark.parametrize("lock", LOCKS, ids=lambda lock: lock.stem)
+def test_a_lock_is_complete_and_within_the_ranges(lock: Path):
+  lines = lock.read_text().splitlines()
+  pinned = dict(line.split("==") for line in lines if not line.startswith("#"))
+  versions = {canonicalize_name(name): v for name, v in pinned.items()}
+  environment = {
+    "python_version": lock.stem.rpartition("-")[2],
+    "sys_platform": "linux",
+    "platform_machine": "x86_64",
+  }
+  for part in ("core", "lab", "dev"):
+    for line in (ROOT / f"requirements/{part}.txt").read_text().splitlines():
+      text = line.partition("#")[0].strip()
+      if not text:
+        continue
+      wanted = Requirement(text)
+      if wanted.marker is None or wanted.marker.evaluate(environment):
+        assert versions[canonicalize_name(wanted.name)] in wanted.specifier
