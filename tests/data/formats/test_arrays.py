@@ -25,8 +25,6 @@ def batches(images, **processing):
 @pytest.mark.parametrize(
   ("inputs", "labels", "dtypes", "classes"),
   [
-    (VECTORS, CLASSES, (np.float32, np.int32), 2),
-    (VECTORS, VECTORS[:, :3], (np.float32, np.float32), 3),
     (VECTORS, VECTORS[:, 0], (np.float32, np.float32), 1),
     (TOKENS, TOKENS, (np.int32, np.int32), 7),
     (PIXELS.astype(np.float16), CLASSES, (np.float32, np.int32), 2),
