@@ -112,7 +112,6 @@ class Reporter:
     self.scalars(done, values)
     # The first time, the writers are imported, in seconds.
     self._pace.resume(done, time.perf_counter())
-    self._pace.resume(done, time.perf_counter())
     columns, pace = _columns(metrics, 3), _pace_columns(rate, left)
     if self._bar.disable:
       self._say("  ".join([self._at(done), *columns, *pace]))
