@@ -131,7 +131,7 @@ def _corruption_summary(results: Results) -> dict[str, float]:
     errors = {
       kind: 1 - results[f"{full}{end}"]["accuracy"]
       for kind, full in data.corrupted_sets(name).items()
-      if f"{full}{end}" in results
+      if "accuracy" in results.get(f"{full}{end}", {})
     }
     if len(errors) < len(data.corrupted_sets(name)):
       continue
