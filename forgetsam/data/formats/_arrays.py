@@ -55,6 +55,7 @@ def from_arrays(
       no number.
 
   Example:
+    >>> import numpy as np
     >>> x, y = np.ones((10, 3)), np.arange(10) % 2
     >>> images = from_arrays((x, y), validation=0.25)
     >>> len(images.train), len(images.validation), len(images.test)
