@@ -1,7 +1,8 @@
 # make demo         train on digits with wrong labels, in four ways
 # make test         lint, format, types, layers, doctests and tests
+# make test-slow    the tests that take a minute, and the notebooks
 # make docs         build docs/_build/html; a warning is an error
-# make test-all     the same, with the tests that take too long for every day
+# make test-all     all of these, and the tests that take too long for every day
 # make test-newest  the core alone on newer Pythons, its tests on the newest
 # make lock         requirements-lock-*.txt: what the Pythons at hand passed with
 #
@@ -30,7 +31,7 @@ TEST_SETUP := $(VENV)/.installed-dev
 endif
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test docs test-all test-newest lock lint setup setup-dev
+.PHONY: help demo test test-slow docs test-all test-newest lock lint setup setup-dev
 
 help:
 	@sed -n 's/^# \{0,1\}//p; /^$$/q' Makefile
@@ -40,7 +41,10 @@ demo: setup
 	@$(RUN) -m scripts.demo --workdir=runs/demo
 
 test: lint
-	@$(PYTEST) -m "not long"
+	@$(PYTEST) -m "not slow and not long"
+
+test-slow: setup-dev
+	@$(PYTEST) -m "slow and not long"
 
 # PyTorch is needed to test that its files are read; nothing else uses it.
 test-all: lint

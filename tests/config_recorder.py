@@ -25,6 +25,8 @@ class Recorder(config_dict.ConfigDict):
     return value
 
   def __getitem__(self, name: str):
+    if name not in self._names:
+      raise KeyError(name)
     return getattr(self, name)
 
   def items(self):

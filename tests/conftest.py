@@ -53,7 +53,8 @@ if "PYTEST_XDIST_WORKER" in os.environ:
   runpy.run_path(str(path))["import_tensorflow"]()
   import orbax.checkpoint  # noqa: F401
 
-MOST_MEMORY = 1.25e9  # bytes of a process, between two modules
+MOST_MEMORY = 1.25e9  # bytes of a process, between two files
+WORTH_FREEING = 0.2e9
 
 
 def held_memory() -> int:
@@ -63,23 +64,40 @@ def held_memory() -> int:
   return pages * resource.getpagesize()
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _free_programs() -> Iterator[None]:
-  """Frees what modules compiled: all of them would take 5 GB a process."""
-  yield
-  if held_memory() > MOST_MEMORY:
-    jax.clear_caches()
-    gc.collect()
-    # Only glibc keeps what is freed, half a gigabyte of it, until it is told.
-    getattr(ctypes.CDLL(None), "malloc_trim", bool)(0)
+class BoundedMemory:
+  """Frees what files compiled: all of them would take 5 GB a process.
+
+  A plugin, because doctests and notebooks see no fixtures of this folder.
+  """
+
+  def __init__(self) -> None:
+    self._kept = 0
+
+  @pytest.hookimpl(wrapper=True)
+  def pytest_runtest_teardown(
+    self, item: pytest.Item, nextitem: pytest.Item | None
+  ) -> Iterator[None]:
+    yield
+    if nextitem is None or nextitem.path == item.path:
+      return
+    if held_memory() > max(MOST_MEMORY, self._kept + WORTH_FREEING):
+      jax.clear_caches()
+      gc.collect()
+      # Only glibc keeps what is freed, half a gigabyte of it, until it is told.
+      getattr(ctypes.CDLL(None), "malloc_trim", bool)(0)
+      self._kept = held_memory()
 
 
 # Long files come first, so that both workers end at the same time.
 LONG = ("notebooks", "tests/experiment", "tests/recipes", "tests/training")
 
 
+@pytest.hookimpl(tryfirst=True)  # before -m chooses
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-  """Starts with the folders of the longest files."""
+  """Starts with the folders of the longest files; notebooks are slow."""
+  for item in items:
+    if item.nodeid.startswith("notebooks"):
+      item.add_marker("slow")
   items.sort(key=lambda item: not item.nodeid.startswith(LONG))
 
 
@@ -116,3 +134,4 @@ class PeakMemory:
 
 def pytest_configure(config: pytest.Config) -> None:
   config.pluginmanager.register(PeakMemory())
+  config.pluginmanager.register(BoundedMemory())

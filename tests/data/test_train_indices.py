@@ -8,6 +8,8 @@ import pytest
 
 from forgetsam import data
 
+pytestmark = pytest.mark.slow
+
 N = 23
 
 

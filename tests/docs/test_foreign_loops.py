@@ -1,7 +1,10 @@
 """The loops of other libraries take the step that plain JAX takes."""
 
 import os
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -13,6 +16,7 @@ from flax import nnx
 from markdown_pages import ROOT, python_blocks
 
 PAGE = ROOT / "docs" / "foreign_loops.md"
+PATHS = os.pathsep.join(map(str, (ROOT, *Path(__file__).parents[:2])))
 RHO, RATE = 0.05, 0.1
 
 
@@ -119,8 +123,17 @@ def test_haiku(page: dict[str, Any]):
   assert counters == [1, 1]
 
 
-def test_keras(monkeypatch: pytest.MonkeyPatch):
-  monkeypatch.setitem(os.environ, "KERAS_BACKEND", "jax")
+@pytest.mark.slow
+def test_keras():
+  """In a process of its own: TensorFlow's import settles Keras's backend."""
+  subprocess.run(
+    [sys.executable, "-c", "from test_foreign_loops import keras; keras()"],
+    env=os.environ | {"KERAS_BACKEND": "jax", "PYTHONPATH": PATHS},
+    check=True,
+  )
+
+
+def keras() -> None:
   page = run([b for b in python_blocks(PAGE) if is_keras(b)])
 
   def logits_fn(params: Any) -> jax.Array:

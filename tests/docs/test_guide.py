@@ -40,7 +40,7 @@ def test_links_lead_to_files(page: Path):
 def test_commands_name_files_that_exist():
   for page in [ROOT / "README.md", ROOT / "benchmarks" / "README.md", *PAGES]:
     for path in re.findall(
-      r"\b(?:configs|scripts|benchmarks|docs)/[\w/]+\.(?:py|json)\b",
+      r"(?<!/)\b(?:configs|scripts|benchmarks|docs)/[\w/]+\.(?:py|json)\b",
       page.read_text(),
     ):
       assert (ROOT / path).exists(), (page, path)

@@ -7,6 +7,8 @@ from torch_states import golden, golden_state
 
 from forgetsam import interop, models
 
+pytestmark = pytest.mark.slow
+
 # The golden README asks for 1e-3, and 1e-2 in training mode; in float32 on a
 # CPU, a hundredth of that is reached.
 EVALUATION, TRAINING = 1e-4, 1e-3

@@ -17,6 +17,8 @@ from forgetsam.experiment.evaluation import ALEXNET_ERRORS
 from forgetsam.experiment.jobs.evaluate import _corruption_summary, evaluate_run
 from forgetsam.experiment.jobs.train import train
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 SETS = "imagenet2012,imagenet2012@train[:5],imagenet2012_real,imagenet_r"
 

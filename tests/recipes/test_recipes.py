@@ -17,6 +17,7 @@ from forgetsam import data
 from forgetsam.experiment import build as builders
 from forgetsam.experiment.config import (
   KEYS,
+  base_config,
   check_config,
   leaves,
   load_config_file,
@@ -70,7 +71,8 @@ def test_all_recipes_are_here():
 class OfThisSize:
   """A split with a length and no examples."""
 
-  multi_label, classes, eval_shape = False, None, (8, 8, 3)
+  multi_label, classes = False, None
+  eval_shape, eval_dtype = (8, 8, 3), np.dtype(np.float32)
 
   def __init__(self, num_classes: int, count: int):
     self.num_classes, self._count = num_classes, count
@@ -152,13 +154,17 @@ def test_no_leaf_goes_unread(name: str, monkeypatch: pytest.MonkeyPatch):
     *((all_of_file[0], changes) for changes in choices),
   ]:
     config = load(name, variant)
-    config.model = {"name": "mlp"}
+    config.model = base_config().model
+    config.model.name = "mlp"
     config.update_from_flattened_dict(changes)
     builders.build_experiment(Recorder(config, seen, ""))
     builders.build_sources(Recorder(config, seen, ""), job=True)
   # Refused where sets are streamed, but for their neutral value.
-  checked = {"data.label_noise", "data.crop_padding", "data.split_seed"}
-  of_jobs = ("evaluation.sets", "sharpness.", "forgetting.")
+  checked = {"data.label_noise", "data.crop_padding"}
+  of_jobs = (
+    *("evaluation.sets", "sharpness.", "forgetting.", "log.wandb"),
+    *("modules", "data.memory_limit"),  # of modules and files of one's own
+  )
   unread = {k for k in leaves(config) if k not in seen}
   assert {k for k in unread if not k.startswith(of_jobs)} == checked
 
@@ -214,6 +220,7 @@ def check_smoke_run(summary: dict[str, Any], workdir: Path) -> None:
   assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(variables))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   "name",
   [

@@ -17,6 +17,8 @@ from forgetsam.experiment.build import build_experiment
 from forgetsam.experiment.config import ConfigError, load_config_file
 from forgetsam.experiment.run import Loop
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 LANGUAGE = [
   f"--config={ROOT}/configs/char_lm.py:obf",

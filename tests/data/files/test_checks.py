@@ -9,6 +9,8 @@ import pytest
 from forgetsam import data
 from forgetsam.data import DataError, import_tensorflow
 
+pytestmark = pytest.mark.slow
+
 N = 24
 STEPS = {"batch_size": 6, "seed": 3, "num_steps": 8}
 

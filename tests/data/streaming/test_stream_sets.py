@@ -7,6 +7,8 @@ import pytest
 
 from forgetsam import data
 
+pytestmark = pytest.mark.slow
+
 CROP = data.CenterCrop(size=16, short_side=18)
 OPTIONS = data.StreamOptions(
   mean=0.0,

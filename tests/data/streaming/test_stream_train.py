@@ -20,6 +20,8 @@ from forgetsam.data.streaming import (
 )
 from forgetsam.data.streaming._shuffle import num_lanes
 
+pytestmark = pytest.mark.slow
+
 N = 23
 CROP = data.RandomResizedCrop(size=8)
 

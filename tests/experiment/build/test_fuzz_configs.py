@@ -30,6 +30,8 @@ from forgetsam.experiment.config import (
   load_config_file,
 )
 
+pytestmark = pytest.mark.slow
+
 DRAWS = int(os.environ.get("FUZZ_DRAWS", "0"))
 # Two on an idle core; what they may take on a busy one.
 SECONDS = 30

@@ -32,6 +32,8 @@ from forgetsam.experiment.config import (
 )
 from forgetsam.experiment.run import check_workdir
 
+pytestmark = pytest.mark.slow
+
 DRAWS = int(os.environ.get("FUZZ_DRAWS", "0"))
 
 PLACES = [

@@ -31,6 +31,7 @@ FILES = sorted(
   for path in ROOT.glob("configs/*.py")
   if "apply_variant(config, variant)" in path.read_text()
 )
+DIGITS = ROOT / "configs" / "digits.py"
 VARIANTS = [
   *("plain", "sam", "obf", "random", "asam", "asam_obf", "gsam", "gsam_obf")
 ]
@@ -83,7 +84,7 @@ def test_header_says_command_result_and_cost(file: Path):
 
 def test_variants_choose_what_their_names_say():
   def pieces(variant: str) -> tuple[str, str, str]:
-    config = load(FILES[0], variant)
+    config = load(DIGITS, variant)
     return config.perturbation.name, config.ascent.name, config.combine.name
 
   obf, gap = "output_bias_forgetting", "surrogate_gap"
@@ -102,7 +103,7 @@ def test_variants_choose_what_their_names_say():
 def test_the_share_that_is_climbed_reaches_the_step(
   monkeypatch: pytest.MonkeyPatch,
 ):
-  config = load(FILES[0], "sam")
+  config = load(DIGITS, "sam")
   config.ascent.fraction = 0.25
   config.batch_size, config.micro_batch_size = 64, 8
   seen: dict[str, object] = {}
@@ -120,7 +121,7 @@ def test_the_share_that_is_climbed_reaches_the_step(
 
 def test_a_perturbation_can_be_chosen_on_plain():
   config = apply_overrides(
-    load(FILES[0], "plain"),
+    load(DIGITS, "plain"),
     [
       "--config.perturbation.name=sam",
       "--config.ascent.name=output_bias_forgetting",
@@ -174,7 +175,7 @@ def test_no_key_goes_unread(
 
 
 def test_json_keeps_a_configuration():
-  config = load(FILES[0], "gsam_obf")
+  config = load(DIGITS, "gsam_obf")
   config.model.hidden = (3, 4)
   again = config_from_dict(config_to_dict(config))
   assert leaves(again) == leaves(config)
@@ -184,7 +185,7 @@ def test_json_keeps_a_configuration():
 
 
 def test_hash_covers_what_decides_the_result():
-  base = config_to_dict(load(FILES[0], "obf"))
+  base = config_to_dict(load(DIGITS, "obf"))
   for key, value, free in [
     ("seed", 7, False),
     ("epochs", 7, False),
@@ -195,7 +196,7 @@ def test_hash_covers_what_decides_the_result():
     ("checkpoint.keep", 7, True),
     ("data.dir", "elsewhere", True),
   ]:
-    config = load(FILES[0], "obf")
+    config = load(DIGITS, "obf")
     config.update_from_flattened_dict({key: value})
     values = config_to_dict(config)
     assert (config_hash(values) == config_hash(base)) is free, key

@@ -15,6 +15,8 @@ import main
 from forgetsam.experiment.config import config_to_dict, load_config_file
 from forgetsam.experiment.run import write_json
 
+pytestmark = pytest.mark.slow
+
 RECIPES = [
   "biased_fashion_2k:obf",
   "char_lm:obf",

@@ -11,6 +11,8 @@ from forgetsam import data
 from forgetsam.experiment.run import Loop
 from main import run as run_main
 
+pytestmark = pytest.mark.slow
+
 Arguments = Callable[..., list[str]]
 STREAM = (
   *("--config.data.stream=true", "--config.data.image_size=8"),

@@ -20,6 +20,8 @@ from forgetsam import forgetting
 from forgetsam.experiment.build import build_start
 from forgetsam.experiment.config import ConfigError, load_config_file
 
+pytestmark = pytest.mark.slow
+
 VIT = {"width": 4, "depth": 1, "num_heads": 1}
 VIT_FLAGS = [
   "--config.model.name=vit_tiny",

@@ -17,6 +17,8 @@ from forgetsam import data, forgetting
 from forgetsam.experiment.jobs._progress import Progress
 from main import run as run_main
 
+pytestmark = pytest.mark.slow
+
 SMALL = [
   "--config.micro_batch_size=32",
   "--config.model.hidden=(4,)",
@@ -65,7 +67,6 @@ def left(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, int]]:
   return found
 
 
-@pytest.mark.slow
 def test_sharpness_agrees_with_the_dense_hessian(
   workdir: Path,
   data_dir: Path,
@@ -122,7 +123,6 @@ def test_sharpness_agrees_with_the_dense_hessian(
   assert set(left[-1].values()) == {0}
 
 
-@pytest.mark.slow
 def test_forgetting_reports_its_controls(
   workdir: Path,
   left: list[dict[str, int]],

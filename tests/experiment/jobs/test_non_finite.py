@@ -22,6 +22,8 @@ from forgetsam.experiment.run import (
 )
 from main import run as run_main
 
+pytestmark = pytest.mark.slow
+
 Arguments = Callable[..., list[str]]
 SKIP = "--config.on_nonfinite=skip"
 OFTEN = "--config.checkpoint.every_steps=1"

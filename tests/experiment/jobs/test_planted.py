@@ -17,10 +17,11 @@ import pytest
 
 from main import run as run_main
 
-# Of threads in which orbax read what is damaged; it raises their errors too.
-pytestmark = pytest.mark.filterwarnings(
-  "ignore::pytest.PytestUnraisableExceptionWarning"
-)
+pytestmark = [
+  pytest.mark.slow,
+  # Of threads in which orbax read what is damaged; it raises their errors too.
+  pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
 
 Arguments = Callable[..., list[str]]
 JOBS = ("train", "evaluate")

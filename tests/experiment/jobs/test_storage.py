@@ -18,6 +18,8 @@ from forgetsam.experiment.jobs import forgetting, sharpness, train
 from forgetsam.experiment.run import Reporter, Variables, report_failure
 from main import run as run_main
 
+pytestmark = pytest.mark.slow
+
 Arguments = Callable[..., list[str]]
 # A checkpoint's largest file holds 130 kB or more.
 WIDE = ("--config.model.hidden=(512,)", "--config.checkpoint.every_steps=2")

@@ -103,7 +103,8 @@ def test_options_are_traced_where_their_component_accepts_it(
   config.loss.name, config.perturbation.name = "mine:scaled", "mine:sam_or_not"
   config.loss.options = {"factor": 2.0}
   config.perturbation.options = {"strength": 1.0}
-  found = traced_keys(config, build_sources(config, made_up()))
+  sources = build_sources(config, made_up())
+  found = traced_keys(config, sources)
   options = {key for key in found if "options" in key}
   assert options == {"loss.options.factor"}
   assert set(TRACED) <= set(found)
@@ -114,4 +115,4 @@ def test_options_are_traced_where_their_component_accepts_it(
     shapes = [take_apart(one, found).shape for one in (config, other)]
     assert (shapes[0] == shapes[1]) is shares
   assert take_apart(other, found).numbers["loss.options.factor"] == 0.75
-  assert traced_keys(base_config(), None) == TRACED
+  assert traced_keys(base_config(), sources) == TRACED

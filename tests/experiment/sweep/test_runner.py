@@ -17,6 +17,8 @@ from forgetsam.experiment.jobs.train import train
 from forgetsam.experiment.sweep import Runner
 from forgetsam.experiment.sweep._program import Program, RunBatches, take_apart
 
+pytestmark = pytest.mark.slow
+
 CNN = {"model__name": "cnn", "model__widths": (4,), "model__hidden": None}
 SGD = {"optimizer__name": "sgdw", "optimizer__clip": None}
 

@@ -23,6 +23,8 @@ from forgetsam.forgetting import (
 )
 from forgetsam.studies.correlation import Functions, Measures, _measures
 
+pytestmark = pytest.mark.slow
+
 IMAGES = jax.random.normal(jax.random.key(2), (6, 8, 8, 1))
 LABELS = jnp.arange(6)
 LOSS = fs.softmax_cross_entropy()

@@ -30,6 +30,8 @@ from forgetsam.studies.correlation._names import (
 )
 from forgetsam.studies.correlation._report import number, p_value
 
+pytestmark = pytest.mark.slow
+
 BEST = "obf_probe_conditional_train"
 
 

@@ -22,6 +22,8 @@ from forgetsam.studies.correlation import (
 )
 from forgetsam.studies.correlation import _runs as runs
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def file(tmp_path: Path) -> str:
