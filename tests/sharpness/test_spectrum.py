@@ -23,6 +23,8 @@ from forgetsam.sharpness import (
   xtrace,
 )
 
+pytestmark = pytest.mark.slow
+
 SOFTMAX = fs.softmax_cross_entropy()
 KEY = jax.random.key(0)
 SPECTRUM = np.concatenate([[-2.0, 5.0, 6.0, 9.0], np.linspace(-1, 1, 56)])

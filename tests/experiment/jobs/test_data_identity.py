@@ -20,6 +20,8 @@ from forgetsam.experiment.config import ConfigError, load_config_file
 from forgetsam.experiment.run import DataRecord
 from forgetsam.experiment.sweep import Runner
 
+pytestmark = pytest.mark.slow
+
 
 def run(arguments: list[str]) -> int:
   return main.run(arguments, time.monotonic())

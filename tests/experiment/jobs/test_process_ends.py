@@ -14,6 +14,8 @@ from forgetsam.experiment.config import ConfigError
 from forgetsam.experiment.run import CheckpointError
 from forgetsam.experiment.run._distributed import _report
 
+pytestmark = pytest.mark.slow
+
 LOST = "another process of this run died"
 JAX = jax.errors.JaxRuntimeError
 

@@ -13,6 +13,8 @@ from sweep_runs import ROOT, MadeUpRunner, sweep_arguments
 
 import main
 
+pytestmark = pytest.mark.slow
+
 
 def run(arguments: list[str]) -> int:
   return main.run(arguments, time.monotonic())

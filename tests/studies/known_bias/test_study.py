@@ -15,6 +15,8 @@ from forgetsam.experiment.sweep import Mean
 from forgetsam.studies import known_bias as kb
 from forgetsam.studies.known_bias import __main__ as program
 
+pytestmark = pytest.mark.slow
+
 FILE = str(Path(__file__).parents[3] / "configs" / "biased_fashion_2k.py")
 
 
