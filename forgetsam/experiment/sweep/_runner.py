@@ -112,7 +112,7 @@ class Runner:
       if done % program.steps_per_epoch == 0:
         skipped = np.concatenate([jax.device_get(m["skipped"]) for m in epoch])
         if skipped.any():
-          first = done - len(skipped) + int(skipped.argmax())
+          first = done - len(skipped) + int(np.argmax(skipped))
           return Outcome({}, first, time.perf_counter() - began, state)
         if on_epoch is not None:
           on_epoch(done // program.steps_per_epoch, state)

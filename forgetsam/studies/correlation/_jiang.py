@@ -170,7 +170,7 @@ def permuted_score(
 def _normalized_information(x: Codes, y: Codes, given: Codes) -> float:
   """I(x; y | given) / H(y | given), for codes 0, 1, 2 of x and y."""
   _, cell = np.unique(given, return_inverse=True)
-  shape = int(cell.max()) + 1, 3, 3
+  shape = int(np.max(cell)) + 1, 3, 3
   counts = np.bincount((cell * 3 + x) * 3 + y, minlength=np.prod(shape))
   joint = counts.reshape(shape) / len(x)
   h_y = _entropy(joint.sum(1)) - _entropy(joint.sum((1, 2)))
