@@ -118,7 +118,10 @@ def loss_ascent(loss: Loss) -> AscentSignal:
 
   def signal(outputs: PyTree, labels: PyTree, where: Any = None) -> PyTree:
     check_floats("logits", outputs)
-    value = lambda z: mean_loss(loss, z, labels, where, "signal")  # noqa: E731
+
+    def value(outputs: PyTree) -> Float[Array, ""]:
+      return mean_loss(loss, outputs, labels, where, "signal")
+
     return jax.grad(value)(outputs)
 
   return of_classes(signal) if is_of_classes(loss) else signal

@@ -61,7 +61,7 @@ def choose_parts(
   split_seed: int,
   train_examples: int | None,
 ) -> dict[str, Part]:
-  """What is trained on, held out and tested on, of a set's own splits.
+  """Chooses what is trained on, held out and tested on of a set's splits.
 
   A set's own `validation` split takes the place of what would be held out, or
   of `test` where it has none; a set of `train` alone is split by `test`.

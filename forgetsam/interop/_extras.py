@@ -1,4 +1,4 @@
-"""What other files have and our models lack: a class token, a pooler."""
+"""Arrays of other files that our models lack: a class token, a pooler."""
 
 import math
 

@@ -71,9 +71,7 @@ def reads_clean_gradient(
 
   try:
     return _depends(update, state)
-  except (
-    TypeError
-  ):  # it takes no such argument, or `descend` says what is wrong
+  except TypeError:  # takes no such argument, or `descend` says what is wrong
     return False
 
 

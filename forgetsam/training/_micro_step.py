@@ -31,7 +31,7 @@ from forgetsam.training._train_state import TrainState
 
 
 class Examples(NamedTuple):
-  """What a step reads of a batch, whatever the keys are called there."""
+  """The parts of a batch that a step reads, whatever their keys are."""
 
   inputs: PyTree
   labels: PyTree

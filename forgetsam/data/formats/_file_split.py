@@ -69,7 +69,7 @@ class ImageFiles(NamedTuple):
 
 
 class Pixels(NamedTuple):
-  """What images have in common.
+  """Sizes and channels that images have in common.
 
   Attributes:
     height: in pixels; None where it varies.

@@ -65,7 +65,7 @@ def _choices(config: config_dict.ConfigDict) -> dict[str, Any]:
 
 
 def _made(config: config_dict.ConfigDict) -> data.ImageData | data.Sources:
-  """What the function that `config.data.name` names gives."""
+  """Calls the function that `config.data.name` names."""
   options = config.data
   made = build_component(config, "data")
   if isinstance(made, data.ImageData | data.Sources):
@@ -228,7 +228,7 @@ def _cannot_load(
 def _processing(
   config: config_dict.ConfigDict, images: data.ImageData
 ) -> dict[str, Any]:
-  """What is done to images; nothing to inputs that are none."""
+  """Options of how images are changed; none for other inputs."""
   names = ("mean", "std", "flip", "crop_padding")
   options = {name: config.data[name] for name in names}
   if not images.train.has_pixels:

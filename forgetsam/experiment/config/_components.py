@@ -241,7 +241,7 @@ def _option_problems(
 def _idle_problems(
   config: config_dict.ConfigDict, row: Kind, call: _Call, foreign: bool
 ) -> Iterator[str]:
-  """What is set, and what this component does not read."""
+  """Yields a refusal for each set key that the component does not read."""
   if call.takes_any or call.name in row.ignores:
     return
   if not foreign and row.key not in ("optimizer.name", "schedule.name"):

@@ -13,7 +13,7 @@ from forgetsam.experiment.config._errors import (
 
 
 class PlotFlags(NamedTuple):
-  """What to draw.
+  """The runs and metrics to draw.
 
   Attributes:
     runs: folders of runs, folders that hold such, or patterns of either.

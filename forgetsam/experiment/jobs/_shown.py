@@ -1,4 +1,4 @@
-"""What a measuring job prints and draws of all that it writes."""
+"""The part of a measuring job's results that it prints and draws."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -210,7 +210,7 @@ class DataRecord:
 
 
 def _now(name: str, data_dir: str | None) -> str | None:
-  """What a name stands for now; None where it is not there."""
+  """The set that a name stands for now; None where it is not there."""
   try:
     return data.prepared_name(name, data_dir)
   except ValueError:
