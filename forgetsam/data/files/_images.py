@@ -111,6 +111,8 @@ def _pillow(channels: int, encoded: Any) -> UInt8[np.ndarray, "h w c"]:
 
   if not isinstance(encoded, bytes):  # outside of a graph
     encoded = encoded.item()
+  if not encoded:
+    raise ValueError("it is empty")
   try:
     image = Image.open(io.BytesIO(encoded))
   except UnidentifiedImageError:

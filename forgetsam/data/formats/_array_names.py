@@ -1,5 +1,6 @@
 """The names that arrays go by in files and mappings."""
 
+import re
 from collections.abc import Iterable, Mapping
 
 SPLITS = {
@@ -28,6 +29,16 @@ def split_called(name: str) -> str | None:
     if name.lower() in names:
       return split
   return None
+
+
+def split_in(name: str) -> str | None:
+  """The split that a file's or folder's name begins with, or else tells alone.
+
+  None where it tells none, or several.
+  """
+  first, *more = map(split_called, re.split(r"[^A-Za-z]+", name))
+  told = {split for split in more if split}
+  return first or (told.pop() if len(told) == 1 else None)
 
 
 def place_arrays(names: Iterable[str]) -> Mapping[tuple[str, str], str]:

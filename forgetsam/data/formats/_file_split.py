@@ -98,7 +98,7 @@ def look_at_pixels(found: ImageFiles) -> Pixels:
     DataError: none of them is an image.
   """
   with lab_packages("reading images"):
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
 
   sizes: dict[tuple[int, int], str] = {}
   areas, grey = [], []
@@ -111,7 +111,9 @@ def look_at_pixels(found: ImageFiles) -> Pixels:
         with Image.open(io.BytesIO(split.encoded(int(position)))) as image:
           size, mode = image.size, image.mode
       except Exception as error:  # of every format, its own
-        problem = problem or f"{split.where(int(position))}: {error}"
+        known = not isinstance(error, UnidentifiedImageError)
+        text = error if known else "it is no image file of a known format"
+        problem = problem or f"{split.where(int(position))}: {text}"
         continue
       sizes.setdefault(size, split.where(int(position)))
       areas.append(size[0] * size[1])

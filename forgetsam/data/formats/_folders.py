@@ -12,7 +12,7 @@ from forgetsam.data._errors import DataError
 from forgetsam.data._subsets import Purpose, draws
 from forgetsam.data._tensorflow import tf
 from forgetsam.data.files import Parse, Records, Store, read_positions
-from forgetsam.data.formats._array_names import split_called
+from forgetsam.data.formats._array_names import split_called, split_in
 from forgetsam.data.formats._file_split import FileSplit, ImageFiles
 
 _SUFFIXES = frozenset(
@@ -36,16 +36,14 @@ def find_image_folders(path: Path) -> ImageFiles:
   folders = _folders(path)
   if not folders:
     raise DataError(f"{path} holds no folders\n  allowed: {_LAYOUT}")
-  splits = {
-    folder.name: split
-    for folder in folders
-    if (split := split_called(folder.name)) and _folders(folder)
-  }
+  splits = _split_folders(folders)
   if not splits:
     roots = {"train": path}
   elif strays := [f.name for f in folders if f.name not in splits]:
+    without = "no folders of classes in"
+    held = [f"{without} {n}" if split_called(n) else n for n in strays]
     raise DataError(
-      f"{path} holds {', '.join(strays)} beside {', '.join(splits)}\n  allowed:"
+      f"{path} holds {', '.join(held)} beside {', '.join(splits)}\n  allowed:"
       f" {_LAYOUT}"
     )
   else:
@@ -66,10 +64,23 @@ def find_image_folders(path: Path) -> ImageFiles:
   return ImageFiles(path, found, classes)
 
 
+def _split_folders(folders: list[Path]) -> dict[str, str]:
+  """Splits by their folders: such as `test`, or `test_set` if all are such."""
+  nested = [folder.name for folder in folders if _folders(folder)]
+  alike = {name: split for name in nested if (split := split_in(name))}
+  if len(alike) == len(folders):
+    return alike
+  return {name: split for name in nested if (split := split_called(name))}
+
+
 def _folders(path: Path) -> list[Path]:
   with os.scandir(path) as entries:
-    names = [e.name for e in entries if e.is_dir() and e.name[0] not in "._"]
+    names = [e.name for e in entries if e.is_dir() and not _is_hidden(e.name)]
   return [path / name for name in sorted(names)]
+
+
+def _is_hidden(name: str) -> bool:
+  return name.startswith((".", "__"))  # such as __MACOSX
 
 
 def _images_by_class(root: Path) -> dict[str, list[tuple[str, int]]]:
@@ -77,7 +88,9 @@ def _images_by_class(root: Path) -> dict[str, list[tuple[str, int]]]:
   found = {}
   for folder in _folders(root):
     images = []
-    for base, _, names in os.walk(folder, followlinks=True):
+    for base, folders, names in os.walk(folder, followlinks=True):
+      folders[:] = [f for f in folders if not _is_hidden(f)]
+      folders[:] = [f for f in folders if not _leads_back(base, f)]
       for name in names:
         if os.path.splitext(name)[1].lower() in _SUFFIXES and name[0] != ".":
           file = os.path.join(base, name)
@@ -89,6 +102,14 @@ def _images_by_class(root: Path) -> dict[str, list[tuple[str, int]]]:
       )
     found[folder.name] = sorted(images)
   return found
+
+
+def _leads_back(base: str, name: str) -> bool:
+  """Whether a link in a folder leads to that folder, or to one above it."""
+  link = Path(base, name)
+  return link.is_symlink() and Path(base).resolve().is_relative_to(
+    link.resolve()
+  )
 
 
 def _split(

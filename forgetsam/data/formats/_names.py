@@ -1,11 +1,13 @@
 """Names of sets that are files of one's own."""
 
 import os
+import re
 from pathlib import Path
 from typing import NamedTuple
 
 from forgetsam._paths import local_path
-from forgetsam.data._errors import DatasetNotFoundError
+from forgetsam.data._errors import DataError, DatasetNotFoundError
+from forgetsam.data.formats._array_names import split_in
 
 _SUFFIXES = {".npz": "arrays", ".npy": "arrays", ".parquet": "parquet"}
 _STARTS = ("/", "./", "../", "~", "file:")
@@ -34,7 +36,7 @@ def find_files(name: str) -> Place | None:
     ValueError: the path is none of this machine.
   """
   written = name.startswith(_STARTS) or name in (".", "..")
-  written = written or Path(name).suffix in _SUFFIXES
+  written = written or Path(name).suffix.lower() in _SUFFIXES
   if not written and not ("/" in name and _is_own_folder(Path(name))):
     return None
   path = Path(os.path.abspath(local_path("data.name", name)))
@@ -49,14 +51,14 @@ def find_files(name: str) -> Place | None:
 
 
 def _of_file(path: Path) -> Place:
-  kind = _SUFFIXES.get(path.suffix)
+  kind = _SUFFIXES.get(path.suffix.lower())
   if kind is None:
     raise DatasetNotFoundError(
       f"{path} is no file of a known format\n  allowed: .npz, .parquet, a"
       " folder of .npy or .parquet files, or a folder with a folder of images"
       " for each class"
     )
-  if path.suffix == ".npy":
+  if path.suffix.lower() == ".npy":
     raise DatasetNotFoundError(
       f"{path} is one array\n  allowed: the folder that holds it beside the"
       f" others, such as images.npy and labels.npy: {path.parent}"
@@ -72,11 +74,17 @@ def _kind_of_folder(path: Path) -> str:
 
 def _holds_parquet(path: Path, levels: int) -> bool:
   """Looks into the first folders only: a set may have millions of images."""
-  if any(path.glob("*.parquet")):
+  if any(not _is_hidden(file.name) for file in path.glob("*.parquet")):
     return True
   with os.scandir(path) as entries:
-    first = sorted(e.path for e in entries if levels and e.is_dir())[:4]
+    folders = [e.path for e in entries if e.is_dir() and not _is_hidden(e.name)]
+  first = sorted(folders)[:4] if levels else []
   return any(_holds_parquet(Path(folder), levels - 1) for folder in first)
+
+
+def _is_hidden(name: str) -> bool:
+  """Whether it is a download's cache, or what macOS keeps beside a file."""
+  return name.startswith(".")
 
 
 def _is_own_folder(path: Path) -> bool:
@@ -85,3 +93,31 @@ def _is_own_folder(path: Path) -> bool:
     return False
   written = [*path.glob("dataset_info.json"), *path.glob("*/dataset_info.json")]
   return not written
+
+
+def parquet_by_split(path: Path) -> dict[str, list[Path]]:
+  """The Parquet files of each split; `train` where no name tells one.
+
+  Raises:
+    DataError: some names tell a split, and others do not.
+  """
+  if path.is_file():
+    first, *_ = re.split(r"[^A-Za-z]", path.name)
+    return {split_in(first) or "train": [path]}
+  found: dict[str, list[Path]] = {}
+  for file in sorted(path.rglob("*.parquet")):
+    places = file.relative_to(path)
+    if any(map(_is_hidden, places.parts)):
+      continue
+    names = [file.stem, *(parent.name for parent in places.parents)]
+    split = next(filter(None, map(split_in, names)), "")
+    found.setdefault(split, []).append(file)
+  if strays := found.pop("", []):
+    if found:
+      raise DataError(
+        f"{strays[0]} tells no split beside those of {', '.join(found)}\n"
+        "  allowed: train, validation or test in the name of each file or of"
+        " its folder; or none in all of them"
+      )
+    return {"train": strays}
+  return found

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,13 +14,14 @@ from forgetsam._lab import lab_packages
 from forgetsam.data._errors import DataError
 from forgetsam.data._tensorflow import tf
 from forgetsam.data.files import Parse, Records, Store
-from forgetsam.data.formats._array_names import split_called
 from forgetsam.data.formats._file_split import FileSplit, ImageFiles
+from forgetsam.data.formats._names import parquet_by_split
 
 if TYPE_CHECKING:
   import pyarrow
 
 _LABELS = ("label", "labels", "target", "class", "fine_label")
+_MOST_CLASSES = 1_000_000
 _ALLOWED = (
   "a column of images, bytes or {bytes, path} as Hugging Face writes them, and"
   f" a column of classes, one of {', '.join(_LABELS)}"
@@ -43,10 +43,9 @@ def find_parquet(path: Path) -> ImageFiles:
   Raises:
     DataError: a file is damaged, or has other columns.
   """
-  files = [path] if path.is_file() else sorted(path.rglob("*.parquet"))
   by_split: dict[str, list[_File]] = {}
-  for file in files:
-    by_split.setdefault(_split_of(file, path), []).append(_look_at(file))
+  for split, paths in parquet_by_split(path).items():
+    by_split[split] = [_look_at(file) for file in paths]
   everything = [file for several in by_split.values() for file in several]
   classes = _classes(everything)
   splits: dict[str, FileSplit] = {
@@ -54,13 +53,6 @@ def find_parquet(path: Path) -> ImageFiles:
     for split, several in by_split.items()
   }
   return ImageFiles(path, splits, classes)
-
-
-def _split_of(file: Path, path: Path) -> str:
-  """The split that a file's name begins with, or that its folder has."""
-  words = [re.split(r"[^A-Za-z]", file.name)[0]]
-  words += [parent.name for parent in file.relative_to(path).parents]
-  return next(filter(None, map(split_called, words)), "train")
 
 
 def _look_at(path: Path) -> _File:
@@ -106,6 +98,8 @@ def _class_names(schema: "pyarrow.Schema", label: str) -> list[str] | None:
 
 def _classes(files: list[_File]) -> list[str]:
   """The names of the classes; they must be the same in all files."""
+  labels = [label for file in files for label in file.labels]
+  named = bool(labels) and isinstance(labels[0], str)
   for file in files:
     if file.classes != files[0].classes:
       raise DataError(
@@ -113,17 +107,18 @@ def _classes(files: list[_File]) -> list[str]:
         f" {files[0].path}, {files[0].classes}"
       )
     for row, label in enumerate(file.labels):
-      if not isinstance(label, int | str) or isinstance(label, bool):
+      number = type(label) is int and label < _MOST_CLASSES
+      if not (isinstance(label, str) if named else number):
         raise DataError(
           f"{file.path}, row {row}, has the label {label!r}\n  allowed: the"
-          " number or the name of a class"
+          f" number of a class, below {_MOST_CLASSES:,}, or its name; numbers"
+          " alone or names alone"
         )
-  values = {label for file in files for label in file.labels}
-  if any(isinstance(label, str) for label in values):
-    return sorted(map(str, values))
+  if named:
+    return sorted({name for file in files for name in file.labels})
   if files[0].classes is not None:
     return files[0].classes
-  return [str(i) for i in range(max(values, default=-1) + 1)]
+  return [str(i) for i in range(max(labels, default=-1) + 1)]
 
 
 class ParquetSplit:
@@ -162,7 +157,9 @@ class ParquetSplit:
 
   def encoded(self, position: int) -> bytes:
     """See `FileSplit`."""
-    return self._read(np.array([position]))[0]
+    if image := self._read(np.array([position]))[0]:
+      return image
+    raise ValueError("it has no bytes; Hugging Face may write paths alone")
 
   def digest(self) -> str:
     """See `FileSplit`: names, sizes and labels."""

@@ -134,10 +134,56 @@ def test_splits_in_parquet_names_and_folders(tmp_path):
 
 
 @pytest.mark.parametrize(
+  ("names", "sizes"),
+  [
+    (("shapes_train", "shapes-test"), (4, 3)),
+    (("a/partial-train/0", "a/partial-test/0"), (4, 3)),
+    (("train-of-test", "test"), (4, 3)),
+    (("0000", "0001"), (6, 1)),
+    (("train", ".cache/test"), (3, 1)),
+  ],
+)
+def test_splits_of_parquet_names(tmp_path, names, sizes):
+  for name, count in zip(names, (4, 3), strict=True):
+    numbers = range(COUNT - 2, COUNT - 2 + count)
+    make_parquet(tmp_path / f"{name}.parquet", numbers)
+  images = data.load(str(tmp_path))
+  assert (len(images.train), len(images.test)) == sizes
+
+
+def test_parquet_files_without_a_split_beside_others_are_refused(tmp_path):
+  make_parquet(tmp_path / "train.parquet", range(60))
+  make_parquet(tmp_path / "extra-train-or-test.parquet", range(60))
+  with pytest.raises(data.DataError, match=r"extra.* no split beside.* train"):
+    data.load(str(tmp_path))
+
+
+def test_folders_named_after_splits_are_no_classes(tmp_path):
+  make_folder(tmp_path / "training_set", 3)
+  make_folder(tmp_path / "test_set", 2)
+  images = data.load(str(tmp_path))
+  assert (len(images.train), len(images.test)) == (6, 4)
+
+
+def test_classes_are_all_folders_but_hidden_ones(tmp_path):
+  make_folder(tmp_path, 3)
+  (tmp_path / "b").rename(tmp_path / "_b")
+  make_folder(tmp_path / "a" / ".thumbnails", 1)
+  make_folder(tmp_path / "__MACOSX", 1)
+  (tmp_path / "a" / "loop").symlink_to(tmp_path / "a")
+  (tmp_path / "a" / "above").symlink_to(tmp_path)
+  assert len(data.load(str(tmp_path), test=0.5).train) == 3
+
+
+@pytest.mark.parametrize(
   ("break_it", "words"),
   [
     (lambda r: (r / "c").mkdir(), "c holds no images"),
     (lambda r: make_folder(r / "test", 1, size=(5, 4)), "holds a, b beside"),
+    (
+      lambda r: (make_folder(r / "train"), (r / "test").mkdir()),
+      "holds a, b, no folders of classes in test beside train",
+    ),
     (lambda r: (r / "a" / "000.png").write_bytes(b"?"), r"a/000\.png"),
     (
       lambda r: (r / "a" / "001.png").write_bytes(png(3)[:40]),
@@ -200,7 +246,10 @@ def test_classes_of_test_must_be_known(tmp_path):
     ({"image": [b"x"], "kind": [0]}, "columns image, kind"),
     ({"image": [b"x"], "label": [None]}, "row 0, has the label None"),
     ({"image": [b"x", b"y"], "label": [1, -1]}, r"without a label \(-1\)"),
+    ({"image": [b"x"], "label": [1 << 40]}, "(?s)row 0.* below 1,000,000"),
+    ({"image": [b"x"], "label": [True]}, "row 0, has the label True"),
     ({"image": [b"x"], "label": [0]}, "two or more"),
+    ({"image": [{"bytes": None}] * 2, "label": [0, 1]}, "row 0: it has no byt"),
     ({"image": [b"x", b"y"], "label": [0, 1]}, "train.parquet, row 0"),
   ],
 )
@@ -209,6 +258,16 @@ def test_broken_parquet_is_named(tmp_path, table, words):
   pq.write_table(pa.table(table), path)
   with pytest.raises((data.DataError, ValueError), match=words):
     data.load(str(path))
+
+
+def test_names_beside_numbers_of_classes_are_refused(tmp_path):
+  make_parquet(tmp_path / "test.parquet", range(60))
+  make_parquet(tmp_path / "train.parquet", range(60))
+  table = pq.read_table(tmp_path / "train.parquet")
+  table = table.set_column(1, "label", pa.array(["0", "1"] * 30))
+  pq.write_table(table, tmp_path / "train.parquet")
+  with pytest.raises(data.DataError, match=r"train\.parquet, row 0, .*'0'"):
+    data.load(str(tmp_path))
 
 
 def test_damaged_parquet_is_named(tmp_path):
