@@ -1,9 +1,12 @@
 """`python -m forgetsam`, and the program `forgetsam`: the command line."""
 
+import gc
 import sys
 import time
 
 STARTED = time.monotonic()
+# Imports make a million objects and no garbage: a second is saved.
+gc.set_threshold(200_000, 10, 10)
 
 from forgetsam._lab import MissingPackageError  # noqa: E402
 

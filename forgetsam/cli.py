@@ -117,7 +117,7 @@ def run_job(command: Command, started: float) -> None:
     elif command.job == "train":
       _train(command, started)
     else:
-      _measure(command)
+      _measure(command, started)
 
 
 # Each job imports orbax, TensorFlow or scikit-learn, in seconds.
@@ -137,7 +137,7 @@ def _train(command: Command, started: float) -> None:
     print(f"\n{end}")
 
 
-def _measure(command: Command) -> None:
+def _measure(command: Command, started: float) -> None:
   """Runs a job on a run that has saved a checkpoint."""
   workdir, config = command.workdir, command.config
   if config is None:
@@ -148,15 +148,15 @@ def _measure(command: Command) -> None:
   if command.job == "evaluate":
     from forgetsam.experiment.jobs.evaluate import evaluate_run
 
-    evaluate_run(config, workdir)
+    evaluate_run(config, workdir, started=started)
   elif command.job == "sharpness":
     from forgetsam.experiment.jobs.sharpness import measure_sharpness
 
-    measure_sharpness(config, workdir)
+    measure_sharpness(config, workdir, started=started)
   else:
     from forgetsam.experiment.jobs.forgetting import measure_forgetting
 
-    measure_forgetting(config, workdir)
+    measure_forgetting(config, workdir, started=started)
 
 
 def _sweep(command: Command) -> None:

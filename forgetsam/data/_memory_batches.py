@@ -91,7 +91,8 @@ def train_batches(
     return {**rows, "image": image}
 
   plan = _plan(split, batch_size, seed, start_step, crop_padding, shard)
-  batches = plan.map(batch, num_parallel_calls=_THREADS)
+  as_written = tf.autograph.experimental.do_not_convert
+  batches = plan.map(as_written(batch), num_parallel_calls=_THREADS)
   if num_steps is not None:
     batches = batches.take(num_steps)
   return numpy_batches(batches, threads=_THREADS, ahead=_BATCHES_AHEAD)
@@ -240,7 +241,8 @@ def _plan(
     return tf.data.Dataset.from_tensor_slices((positions, drawn))
 
   epochs = tf.data.Dataset.range(first_epoch, np.iinfo(np.int64).max)
-  return epochs.flat_map(epoch_plan)
+  as_written = tf.autograph.experimental.do_not_convert
+  return epochs.flat_map(as_written(epoch_plan))
 
 
 def _epoch_positions(

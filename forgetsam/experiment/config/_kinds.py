@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -68,9 +69,13 @@ def _is_transform(value: Any) -> bool:
 
 
 def _is_model(value: Any) -> bool:
-  from flax import linen, nnx
+  from flax import linen
 
-  return isinstance(value, linen.Module | nnx.Module)
+  # Whoever made NNX's has imported it: alone, it takes a quarter of a second.
+  nnx = sys.modules.get("flax.nnx")
+  return isinstance(
+    value, linen.Module if nnx is None else linen.Module | nnx.Module
+  )
 
 
 def _make_model(found: Factory, given: dict[str, Any]) -> Any:

@@ -49,15 +49,15 @@ def main_metrics(logged: Iterable[str]) -> list[str]:
 
 
 def metrics_to_draw(groups: Groups) -> list[str]:
-  """The main metrics that some run logged more than once."""
-  several = dict.fromkeys(
-    name
+  """The main metrics that some run logged more than once, or else at all."""
+  counts = {
+    name: len(values)
     for group in groups.values()
     for run in group
     for name, values in run.metrics.items()
-    if len(values) > 1
-  )
-  names = main_metrics(several)
+  }
+  several = [name for name, count in counts.items() if count > 1]
+  names = main_metrics(several) or main_metrics(counts)
   if len(groups) > 1:  # a panel each: what validation shows, training need not
     held_out = {n for n in names if n.startswith("validation/")}
     held_out -= {"validation/loss"}

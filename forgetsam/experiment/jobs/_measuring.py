@@ -19,10 +19,12 @@ from forgetsam.experiment.config import check_config
 from forgetsam.experiment.run import (
   CHECKPOINTS,
   Checkpoints,
+  Clock,
   DataRecord,
   Variables,
   as_begun,
   check_saved,
+  log_stage,
 )
 
 
@@ -38,6 +40,7 @@ def open_run(
   config: config_dict.ConfigDict,
   workdir: Path,
   which: str,
+  clock: Clock,
   change: Callable[
     [config_dict.ConfigDict], config_dict.ConfigDict
   ] = lambda c: c,
@@ -51,9 +54,12 @@ def open_run(
   config = as_begun(workdir, config)
   check_saved(workdir, config)
   record = DataRecord(workdir)
-  sources = build_sources(change(record.pinned(config)))
+  pinned = record.pinned(config)
+  log_stage(f"opening the data set {pinned.data.name}", clock.session())
+  sources = build_sources(change(pinned))
   record.check(config.data.name, sources.identity)
   model = build_model(config, sources.num_classes, input_spec(sources))
+  log_stage(f"reading the checkpoints in {workdir}", clock.session())
   with Checkpoints(workdir / CHECKPOINTS, read_only=True) as checkpoints:
     last = checkpoints.steps()[::-1]
     wanted = {

@@ -32,10 +32,12 @@ from forgetsam.experiment.run import (
   CHECKPOINTS,
   EVALUATION,
   Checkpoints,
+  Clock,
   DataRecord,
   as_begun,
   check_saved,
   is_main,
+  log_stage,
   num_devices,
   on_main,
   write_json,
@@ -45,13 +47,14 @@ Results = dict[str, dict[str, float]]
 
 
 def evaluate_run(
-  config: config_dict.ConfigDict, workdir: Path
+  config: config_dict.ConfigDict, workdir: Path, *, started: float | None = None
 ) -> dict[str, Any]:
   """Scores checkpoints on the sets that `config.evaluation.sets` lists.
 
   Args:
     config: the run's configuration; sets, crop and batch size may differ.
     workdir: the run's folder.
+    started: `time.monotonic()` at the program's start; now, if None.
 
   Returns:
     The content of `evaluation.json`: "last/step", "last/test/accuracy", ...,
@@ -64,16 +67,19 @@ def evaluate_run(
       set is not there.
     CheckpointError: the checkpoints are damaged.
   """
+  clock = Clock(started)
   check_config(config, num_devices(), trains=False)
   config = as_begun(workdir, config)
   on_main(lambda: check_saved(workdir, config))
   results: dict[str, Any] = {}
   with Checkpoints(workdir / CHECKPOINTS, read_only=True) as checkpoints:
+    log_stage(f"reading the checkpoints in {workdir}", clock.session())
     last = checkpoints.variables(checkpoints.steps()[::-1])
     classes = last.record["num_classes"]
     model = build_model(config, classes)
     mesh = build_mesh()
     record = DataRecord(workdir)
+    log_stage("opening the data sets", clock.session())
     sets = build_evaluation_sets(config, model, mesh, record, classes)
     batches = build_eval_batches(config, build_sharding(mesh))
     found = {"last": last}

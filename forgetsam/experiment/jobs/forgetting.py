@@ -30,6 +30,7 @@ from forgetsam.experiment.jobs._panels import forgetting_panels
 from forgetsam.experiment.jobs._progress import Progress
 from forgetsam.experiment.jobs._shown import report
 from forgetsam.experiment.run import (
+  Clock,
   DataRecord,
   Variables,
   tree_sha256,
@@ -42,13 +43,14 @@ Examples = tuple[np.ndarray, np.ndarray]
 
 
 def measure_forgetting(
-  config: config_dict.ConfigDict, workdir: Path
+  config: config_dict.ConfigDict, workdir: Path, *, started: float | None = None
 ) -> dict[str, Any]:
   """Measures forgetting by the run's own and by common perturbations.
 
   Args:
     config: the run's configuration; `config.forgetting` may differ.
     workdir: the run's folder.
+    started: `time.monotonic()` at the program's start; now, if None.
 
   Returns:
     The content of `forgetting.json`. For each checkpoint and perturbation:
@@ -62,7 +64,7 @@ def measure_forgetting(
     ConfigError: the configuration is not the run's, nothing is saved yet, or
       there are too few examples.
   """
-  run = open_run(config, workdir, config.forgetting.checkpoint)
+  run = open_run(config, workdir, config.forgetting.checkpoint, Clock(started))
   check_classes("--job", "forgetting", run.sources)
   pieces = len(run.checkpoints) * len(build_offsets(config))
   plan = dict.fromkeys(_COSTS, pieces)

@@ -29,7 +29,7 @@ from forgetsam.experiment.jobs._sharpness_calls import (
   plan,
 )
 from forgetsam.experiment.jobs._shown import report
-from forgetsam.experiment.run import Variables
+from forgetsam.experiment.run import Clock, Variables
 
 SHARPNESS = "sharpness.json"
 
@@ -37,7 +37,7 @@ _ADAPTIVE = (("", False), ("adaptive_", True))
 
 
 def measure_sharpness(
-  config: config_dict.ConfigDict, workdir: Path
+  config: config_dict.ConfigDict, workdir: Path, *, started: float | None = None
 ) -> dict[str, Any]:
   """Measures curvature and balls of the training loss, without smoothing.
 
@@ -47,6 +47,7 @@ def measure_sharpness(
   Args:
     config: the run's configuration; `config.sharpness` may differ.
     workdir: the run's folder.
+    started: `time.monotonic()` at the program's start; now, if None.
 
   Returns:
     The content of `sharpness.json`: "last/hessian/largest/0", ..., each
@@ -59,7 +60,7 @@ def measure_sharpness(
   """
   config = config.copy_and_resolve_references()
   which = config.sharpness.checkpoint
-  run = open_run(config, workdir, which, change=_as_the_paper)
+  run = open_run(config, workdir, which, Clock(started), change=_as_the_paper)
   results: dict[str, Any] = {}
   with Progress("measuring", plan(config, run), COSTS) as progress:
     measure = _measurer(config, run, workdir, progress)

@@ -1,6 +1,5 @@
 """The job `train`: trains, saves, resumes, and sums up."""
 
-import time
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +66,7 @@ def train(
     PreemptedError: SIGTERM or Ctrl-C came; the state is saved.
     CheckpointError: the folder's checkpoints are all damaged.
   """
-  clock = Clock(time.monotonic() if started is None else started)
+  clock = Clock(started)
   config = with_recorded_modules(workdir, config)
   check_config(config, num_devices())
   config = as_begun(workdir, config)

@@ -30,10 +30,13 @@ class Clock:
   """Wall seconds, summed over a run's sessions.
 
   What a killed session did after its last checkpoint is not in the sum.
+
+  Args:
+    started: `time.monotonic()` at the program's start; now, if None.
   """
 
-  def __init__(self, started: float):
-    self._started = started
+  def __init__(self, started: float | None = None):
+    self._started = time.monotonic() if started is None else started
     self.before = 0.0
     self.startup = 0.0
 

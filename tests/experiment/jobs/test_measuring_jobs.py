@@ -72,7 +72,9 @@ def test_sharpness_agrees_with_the_dense_hessian(
   data_dir: Path,
   left: list[dict[str, int]],
   capsys: pytest.CaptureFixture[str],
+  caplog: pytest.LogCaptureFixture,
 ):
+  caplog.set_level("INFO")
   arguments = [
     "--job=sharpness",
     f"--workdir={workdir}",
@@ -121,6 +123,8 @@ def test_sharpness_agrees_with_the_dense_hessian(
   assert (workdir / "sharpness.png").stat().st_size > 5000
   assert left
   assert set(left[-1].values()) == {0}
+  assert " s  opening the data set digits:1.0.0 ..." in caplog.text
+  assert f" s  reading the checkpoints in {workdir} ..." in caplog.text
 
 
 def test_forgetting_reports_its_controls(

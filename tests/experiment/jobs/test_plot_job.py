@@ -49,10 +49,11 @@ def labels(*folders: Path) -> dict[str, int]:
   return {label: len(runs) for label, runs in groups.items()}
 
 
+@pytest.mark.parametrize("steps", [30, 10])
 def test_a_run_is_drawn_in_its_folder(
-  tmp_path: Path, capsys: pytest.CaptureFixture[str]
+  tmp_path: Path, capsys: pytest.CaptureFixture[str], steps: int
 ):
-  folder = make(tmp_path / "mine")
+  folder = make(tmp_path / "mine", steps=steps)  # 10: a point for a curve
   assert plot(folder) == 0
   said = capsys.readouterr().out
   assert f"are in {folder / 'curves.png'}" in said
