@@ -102,12 +102,21 @@ def ascent_direction(
 
 
 def run_forward(forward: Forward, *arguments: Any, **keywords: Any) -> Any:
-  """Calls a model; names it where the model state is missing."""
+  """Calls a model; names it where the model state is missing or another."""
   result = forward(*arguments, **keywords)
   if not isinstance(result, tuple) or len(result) != 2:
     raise ValueError(
       f"forward returns a {type(result).__name__}: it must return (outputs, "
       "model_state), such as (logits, {})"
+    )
+  before, after = (
+    jax.tree.map(jnp.shape, s) for s in (arguments[1], result[1])
+  )
+  if keywords["train"] and before != after:
+    raise ValueError(
+      f"forward takes the model_state {before} and returns {after}: it must "
+      "return arrays of the same names and shapes, and leave out what a pass "
+      "adds"
     )
   return result
 

@@ -139,7 +139,8 @@ def initialise(
 
   Returns:
     The parameters, and all other collections, such as
-    `{"batch_stats": ...}`, or an empty dictionary.
+    `{"batch_stats": ...}`, or an empty dictionary. A collection to which `sow`
+    adds in each pass is no state, and is left out.
 
   Example:
     >>> tokens = jax.ShapeDtypeStruct((7,), jnp.int32)
@@ -154,7 +155,34 @@ def initialise(
     return dict(module.init(key, zero_inputs(image_shape), **flag))
 
   model_state = init(key)
-  return model_state.pop("params", {}), model_state
+  params = model_state.pop("params", {})
+  for name in _growing(module, key, image_shape, params, model_state):
+    del model_state[name]
+  return params, model_state
+
+
+def _growing(
+  module: nn.Module, key: Any, spec: Any, params: Params, state: ModelState
+) -> list[str]:
+  """Collections that every pass adds to."""
+  tuples = [  # as `sow` makes them
+    name
+    for name, collection in state.items()
+    if any(
+      isinstance(part, jax.tree_util.SequenceKey)
+      for path, _ in jax.tree_util.tree_leaves_with_path(collection)
+      for part in path
+    )
+  ]
+  if not tuples:
+    return []
+  _, after = jax.eval_shape(
+    lambda p, s: forward(module)(p, s, zero_inputs(spec), train=True, key=key),
+    params,
+    state,
+  )
+  structure = jax.tree.structure
+  return [n for n in tuples if structure(state[n]) != structure(after[n])]
 
 
 def zero_inputs(image_shape: Any) -> Any:

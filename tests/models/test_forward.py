@@ -274,3 +274,26 @@ def test_modules_that_cannot_be_called_are_refused(module, error):
 def test_a_spec_without_a_shape_is_refused():
   with pytest.raises(ValueError, match=r"image_shape={'x': 3} must be one"):
     models.initialise(Noisy(), jax.random.key(0), {"x": 3})
+
+
+class Sowing(nn.Module):
+  """Sows into a tuple, which grows, and into a sum, which is a state."""
+
+  @nn.compact
+  def __call__(self, x):
+    self.sow("seen", "x", x)
+    self.sow(
+      "sums", "x", x.sum(), init_fn=lambda: 0.0, reduce_fn=lambda a, b: a + b
+    )
+    pair = self.variable("pairs", "x", lambda: (x.mean(), x.mean()))
+    return nn.Dense(2)(x) + pair.value[0]
+
+
+def test_what_a_pass_sows_is_no_state():
+  module = Sowing()
+  params, model_state = models.initialise(module, jax.random.key(0), (3,))
+  assert set(model_state) == {"sums", "pairs"}
+  x = jnp.ones((4, 3))
+  _, after = models.forward(module)(params, model_state, x, train=True)
+  assert after["sums"]["x"] == 12
+  assert jax.tree.structure(after) == jax.tree.structure(model_state)

@@ -247,6 +247,10 @@ def test_a_batch_that_is_no_dictionary_is_refused():
     ({"loss": fs.softmax_cross_entropy()}, "logits.*not a dict.*several out"),
     ({"ascent": lambda o, y: o["a"]}, r"ascent returns \(8, 2\) for.*\{'a'"),
     ({"forward": lambda *a, **k: a[2]["u"]}, r"forward returns a .*\(logits, "),
+    (
+      {"forward": lambda p, s, x, **_: (x["u"], {"n": jnp.ones(3)})},
+      r"model_state \{\} and returns \{'n': \(3,\)\}.*same names",
+    ),
     ({"metrics": lambda o, y, where: [1]}, "metrics returns a list"),
     ({"metrics": lambda o, y: {"loss": 1.0}}, "metrics returns 'loss'.*other"),
     ({"metrics": lambda o, y: {"a": o}}, r"metrics\['a'\].*not a dict"),

@@ -36,6 +36,7 @@ from forgetsam.experiment.build._perturbation import (
   build_rho,
 )
 from forgetsam.experiment.build._probe import build_probe
+from forgetsam.experiment.build._step_check import check_step
 from forgetsam.experiment.build._task import build_eval_step, check_task
 from forgetsam.experiment.build._trained import freeze_others
 from forgetsam.experiment.config import ConfigError, refusal
@@ -154,7 +155,7 @@ def build_experiment(
     )
 
   forward: Any = models.forward(model)
-  return Experiment(
+  experiment = Experiment(
     sources=sources,
     model=model,
     create_state=create_state,
@@ -190,3 +191,6 @@ def build_experiment(
     probe=build_probe(config, sources, forward),
     profile=config.log.profile,
   )
+  if not isinstance(config.seed, jax.Array):
+    check_step(config, experiment)
+  return experiment

@@ -13,7 +13,7 @@ import forgetsam as fs
 from forgetsam import data, models
 from forgetsam.experiment.build._model import build_metrics, input_spec
 from forgetsam.experiment.build._perturbation import build_loss
-from forgetsam.experiment.config import ConfigError, refusal
+from forgetsam.experiment.config import ConfigError, own_components, refusal
 from forgetsam.experiment.evaluation import FinishedStep
 from forgetsam.training import EvalStep
 
@@ -53,10 +53,10 @@ def check_task(
 ) -> None:
   """Refuses a metric or a loss that the outputs and labels do not fit.
 
-  Class indices, one an example, that a built-in loss and the metric of a
+  Class indices, one an example, that a built-in model, loss and metric of
   classification read are known to fit.
   """
-  known = has_classes(sources) and ":" not in config.loss.name
+  known = has_classes(sources) and not own_components(config)
   if known and config.metric.name == "classification":
     return
   classes, forward = sources.num_classes, models.forward(model)

@@ -9,6 +9,7 @@ from forgetsam.experiment.config._command_line import (
 from forgetsam.experiment.config._components import (
   build_component,
   chosen_options,
+  own_components,
   with_found_modules,
 )
 from forgetsam.experiment.config._config_files import (
@@ -18,6 +19,7 @@ from forgetsam.experiment.config._config_files import (
 )
 from forgetsam.experiment.config._errors import (
   ConfigError,
+  cause,
   closest,
   path_of_flag,
   refusal,
@@ -68,6 +70,7 @@ __all__ = [
   "apply_variant",
   "base_config",
   "build_component",
+  "cause",
   "check_config",
   "chosen_options",
   "closest",
@@ -81,6 +84,7 @@ __all__ = [
   "is_module_attribute",
   "leaves",
   "load_config_file",
+  "own_components",
   "parse_command_line",
   "path_of_flag",
   "refusal",

@@ -8,7 +8,7 @@ itself, where the kind has functions. An instance is taken as it is.
 
 import functools
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -27,6 +27,7 @@ from forgetsam.experiment.config._modules import (
   find_attribute,
   folders_of,
   is_module_attribute,
+  search_folders,
 )
 
 _ANY = inspect.Parameter("options", inspect.Parameter.VAR_KEYWORD)
@@ -73,13 +74,16 @@ def build_component(
   """
   row = KINDS[kind]
   call = _call(config, row, offers)
-  result = call.found if call.is_made else _made(row, call)
-  if result is not None and not row.fits(result):
+  result = call.found if call.is_made else _made(row, call, config.modules)
+  none = result is None and call.name == "none"
+  if not none and not row.fits(result):
     allowed = (
       f"the name of {row.noun}, or of what makes one; this makes "
       f"{type(result).__name__} {str(result)[:60]!r}"
     )
     raise ConfigError(refusal(f"config.{row.key}", call.name, allowed))
+  if kind in ("loss", "ascent") and not isinstance(result, Hashable):
+    return functools.partial(result)  # as a key of compiled programs
   return result
 
 
@@ -98,6 +102,22 @@ def component_problems(config: config_dict.ConfigDict) -> Iterator[str]:
         _check_made(kind, call, build_component(config, kind, **row.offers))
     except ConfigError as error:
       yield str(error)
+
+
+def own_components(config: config_dict.ConfigDict) -> dict[str, str]:
+  """The keys of components of the user's own, or with options, and their names.
+
+  Data sets are not among them: what they give is checked on its own.
+  """
+  return {
+    row.key: _read(config, row.key)
+    for kind, row in KINDS.items()
+    if kind != "data"
+    and (
+      is_module_attribute(_read(config, row.key))
+      or chosen_options(config, row.options)
+    )
+  }
 
 
 def chosen_options(
@@ -195,7 +215,7 @@ def _parameters(found: Any) -> dict[str, inspect.Parameter]:
     return {"options": _ANY}
 
 
-def _made(row: Kind, call: _Call) -> Any:
+def _made(row: Kind, call: _Call, folders: Sequence[str] | None) -> Any:
   """Calls the factory, or binds the arguments of the component itself."""
   key, found = f"config.{row.key}", call.found
   if missing := call.missing():
@@ -213,8 +233,9 @@ def _made(row: Kind, call: _Call) -> Any:
     return row.make(found, call.arguments)
   except ConfigError:
     raise
-  except Exception as error:
-    allowed = f"what can be built; {call.name} {cause(error, None)}"
+  except (Exception, SystemExit) as error:
+    failure = cause(error, *search_folders(folders))
+    allowed = f"what can be built; {call.name} {failure}"
     raise ConfigError(refusal(key, call.name, allowed)) from error
 
 
@@ -266,7 +287,7 @@ def _check_made(kind: str, call: _Call, made: Any) -> None:
     jax.eval_shape(lambda p: made.update(p, made.init(p), p), params)
   except Exception as error:
     allowed = (
-      f"an optimizer that takes gradients alone; this one {cause(error, None)}"
+      f"an optimizer that takes gradients alone; this one {cause(error)}"
     )
     raise ConfigError(
       refusal("config.optimizer.name", call.name, allowed)

@@ -49,7 +49,7 @@ def run_config_file(argument: str, name: str) -> Any:
   try:
     with _imports_beside(path):
       found = runpy.run_path(str(path)).get(name)
-  except Exception as error:
+  except (Exception, SystemExit) as error:
     raise _failed(argument, path, error) from error
   if found is None:
     allowed = f"a file that defines {name}{_beside(path, name)}"
@@ -69,7 +69,7 @@ def load_config_file(argument: str) -> config_dict.ConfigDict:
       config = _choose(get_config, *([] if variant is None else [variant]))
   except (TypeError, ValueError) as error:
     raise ConfigError(refusal("--config", argument, str(error))) from error
-  except Exception as error:
+  except (Exception, SystemExit) as error:
     raise _failed(argument, path, error) from error
   if not isinstance(config, config_dict.ConfigDict):
     found = type(config).__name__
@@ -140,6 +140,6 @@ def _beside(path: Path, name: str) -> str:
   return f"; there are {', '.join(found)}" if found else f"; {folder} has none"
 
 
-def _failed(argument: str, path: Path, error: Exception) -> ConfigError:
+def _failed(argument: str, path: Path, error: BaseException) -> ConfigError:
   allowed = f"a program that runs; this one {cause(error, path)}"
   return ConfigError(refusal("--config", argument, allowed))

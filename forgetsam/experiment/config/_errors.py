@@ -26,10 +26,16 @@ def path_of_flag(flag: str, value: str) -> Path:
     raise ConfigError(str(error)) from error
 
 
-def cause(error: BaseException, place: str | Path | None) -> str:
+def cause(error: BaseException, *places: str | Path | None) -> str:
   """How a program that is not ours fails, and in which line of its file."""
   frames = traceback.extract_tb(error.__traceback__)
-  lines = [f for f in frames if place and f.filename.startswith(str(place))]
+  own = tuple(str(Path(p).resolve()) for p in places if p)
+  files = [(f, Path(f.filename)) for f in frames]
+  lines = [
+    f
+    for f, file in files
+    if file.is_file() and str(file.resolve()).startswith(own)
+  ]
   where = ""
   if lines:
     file = Path(lines[-1].filename).name

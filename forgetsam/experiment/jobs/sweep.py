@@ -81,7 +81,7 @@ def _run_missing(
   runner = Runner()
   runner.record = data_record
   for i in {i for i, _ in missing}:  # refused before the first run, if at all
-    runner.images(trials[i].config)
+    runner.prepare(trials[i].config)
   with Progress(len(found), len(found) - len(missing)) as progress:
     for i, seed in missing:
       trial = trials[i]

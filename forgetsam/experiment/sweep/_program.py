@@ -17,8 +17,8 @@ from forgetsam.experiment.config import (
   KEYS,
   config_from_dict,
   config_to_dict,
-  is_module_attribute,
   leaves,
+  own_components,
   row_of,
 )
 
@@ -81,12 +81,7 @@ def traced_keys(
   This is tried, one after the other where all together fail.
   """
   options = option_numbers(config)
-  foreign = any(
-    isinstance(value, str) and is_module_attribute(value)
-    for key, value in leaves(config).items()
-    if key in KEYS and not key.startswith("data.")
-  )
-  if not (options or foreign):
+  if not own_components(config):
     return TRACED
   assert sources.train is not None
   (batch,) = sources.train.train_batches(

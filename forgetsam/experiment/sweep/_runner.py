@@ -77,6 +77,14 @@ class Runner:
       self._images[key] = images
     return self._images[key]
 
+  def prepare(self, config: config_dict.ConfigDict) -> None:
+    """Loads the data and builds the program; compiles nothing.
+
+    Raises:
+      ConfigError: the configuration fits neither the data nor the model.
+    """
+    self._program(config)
+
   def run(
     self,
     config: config_dict.ConfigDict,

@@ -23,6 +23,8 @@ from forgetsam.experiment.config import (
 )
 
 MINE = """
+import dataclasses
+
 import flax.linen as nn
 import optax
 from flax import nnx
@@ -37,6 +39,13 @@ class Small(nnx.Module):
 
   def __call__(self, x):
     return self.dense(x)
+
+@dataclasses.dataclass
+class Scaled:
+  scale: float = 2.0
+
+  def __call__(self, logits, labels):
+    return self.scale
 
 class Rule:
   @staticmethod
@@ -60,6 +69,12 @@ def shrinking(rho, seed, decay=0.5):
 
 def fails(rho):
   raise RuntimeError("no such luck")
+
+def exits(rho):
+  raise SystemExit(3)
+
+def nothing(rho):
+  return None
 
 def of_another_kind(rho):
   return {"not": "a transform"}
@@ -163,6 +178,8 @@ def test_a_factory_a_component_and_an_instance(config: config_dict.ConfigDict):
   assert built(config, "combine")(0, 0, 4) == 2
   override(config, "optimizer.name=mine:made")
   assert isinstance(built(config, "optimizer"), optax.GradientTransformation)
+  override(config, "loss.name=mine:Scaled")
+  assert hash(built(config, "loss"))  # programs are kept by it
 
 
 def test_what_the_signature_names_is_given(config: config_dict.ConfigDict):
@@ -271,7 +288,9 @@ REFUSED = [
     r"model\.options\.depth=3.*\n.*no option 'depth'",
   ),
   (["model.options.hidden=(0,)"], r"model\.options\.hidden=\(0,\)"),
-  (["perturbation.name=mine:fails"], "RuntimeError: no such luck"),
+  (["perturbation.name=mine:fails"], r"line \d+: RuntimeError: no such luck"),
+  (["perturbation.name=mine:exits"], "SystemExit: 3"),
+  (["perturbation.name=mine:nothing"], "makes NoneType"),
   (["perturbation.name=mine:of_another_kind"], "GradientTransf.*makes dict"),
   (
     ["perturbation.name=mine:shrinking", "perturbation.eta=0.1"],

@@ -17,6 +17,7 @@ import forgetsam as fs
 import main
 from forgetsam.experiment import build as builders
 from forgetsam.experiment.config import (
+  ConfigError,
   check_config,
   parse_command_line,
 )
@@ -101,6 +102,61 @@ def test_an_example_of_the_page_trains(
   _, metrics = step_of(config)
   assert np.isfinite(metrics["loss"])
   assert not metrics["skipped"]
+
+
+BAD = """
+import jax, jax.numpy as jnp
+import forgetsam as fs
+
+def total(logits, labels):
+  return logits.sum()
+
+def stepwise(step):
+  return 0.1 if step < 3 else 0.01
+
+def two(step):
+  return jnp.ones(2) * step
+
+def mixed(ascent_grads, delta, grads, mix=0.5):
+  return jax.tree.map(lambda g: mix * g, grads)
+
+def cropped(images, key):
+  return images[:, :4]
+
+class Pair(Net):
+  def __call__(self, images):
+    return images.mean((1, 2, 3)), images
+"""
+
+
+@pytest.mark.parametrize(
+  ("flags", "said"),
+  [
+    (["ascent.name=mine:total"], r"mine:total' .*\n.*ascent returns \(\)"),
+    (
+      ["schedule.name=mine:stepwise"],
+      r"stepwise'.*\n.*in mine\.py, line .*bool",
+    ),
+    (
+      ["perturbation.rho_schedule=mine:two"],
+      r"rho_schedule='mine:two'.*\n.*one number a step.*\(2,\)",
+    ),
+    (
+      ["combine.name=mine:mixed", "combine.options.mix=(1,)"],
+      r"mixed' are refused\n.*in mine\.py, line .*'tuple'",
+    ),
+    (["augmentation.name=mine:cropped"], "cropped' are refused\n.*shape"),
+    (["model.name=mine:Pair"], r"loss\.name=.*\n.*fits the model's.*a tuple"),
+    (["optimizer.train_only=nothing"], "matches none of Dense_0/bias"),
+  ],
+  ids=str,
+)
+def test_what_no_step_can_call_is_refused(
+  flags: list[str], said: str, folder: Path
+):
+  (folder / "mine.py").write_text(NET + BAD)
+  with pytest.raises(ConfigError, match=said):
+    step_of(config_of(folder, *(f"--config.{flag}" for flag in flags)))
 
 
 ALL = """

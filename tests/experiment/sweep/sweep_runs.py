@@ -67,8 +67,8 @@ class MadeUpRunner:
   stop_at: int | None = None  # the run at which the process is lost
   asked: list[tuple[config_dict.ConfigDict, tuple[str, ...]]] = []  # noqa: RUF012
 
-  def images(self, config: config_dict.ConfigDict) -> None:
-    """Nothing to load."""
+  def prepare(self, config: config_dict.ConfigDict) -> None:
+    """Nothing to load or build."""
 
   def run(
     self, config: config_dict.ConfigDict, splits: tuple[str, ...]

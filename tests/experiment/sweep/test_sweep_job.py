@@ -12,6 +12,7 @@ import pytest
 from sweep_runs import ROOT, MadeUpRunner, sweep_arguments
 
 import main
+from forgetsam.experiment.sweep import Runner
 
 pytestmark = pytest.mark.slow
 
@@ -251,6 +252,21 @@ def test_a_wrong_sweep_is_refused(
   assert named in said
   assert allowed in said
   assert made_up_runs.asked == []
+
+
+def test_what_fits_no_network_is_said_before_the_runs(
+  monkeypatch: pytest.MonkeyPatch,
+  data_dir: Path,
+  tmp_path: Path,
+  capsys: pytest.CaptureFixture[str],
+):
+  monkeypatch.setattr(Runner, "run", lambda *_: pytest.fail("it ran"))
+  grid = "--grid=optimizer.train_only=.*,nothing"
+  arguments = ["--variants=plain", grid]
+  assert run(sweep_arguments(tmp_path / "sweep", data_dir, *arguments)) == 2
+  said = capsys.readouterr().err
+  assert "config.optimizer.train_only='nothing' is refused" in said
+  assert "matches none of" in said
 
 
 def test_a_folder_that_takes_no_records_is_said_before_the_runs(

@@ -1,0 +1,74 @@
+"""Refuses, by a trace alone, components with which no step can be taken."""
+
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import config_dict
+
+from forgetsam.experiment.build._model import input_spec
+from forgetsam.experiment.config import (
+  ConfigError,
+  cause,
+  leaves,
+  own_components,
+  refusal,
+)
+from forgetsam.experiment.run import Experiment
+
+
+def check_step(config: config_dict.ConfigDict, run: Experiment) -> None:
+  """Traces the first state, and a step where its components are the user's.
+
+  Args:
+    config: the checked configuration of the run; its numbers are not traced.
+    run: what is built of it.
+
+  Raises:
+    ConfigError: the state, a schedule or the step cannot be made.
+  """
+  own = own_components(config)
+  if not own and config.optimizer.train_only is None:
+    return
+  try:
+    state = jax.eval_shape(lambda: run.create_state(fresh=False))
+    if own:
+      _check_schedules(config, run)
+      run.train_step.eval_shape(state, _batch(config, run), run.key)  # type: ignore[attr-defined]  # jit's
+  except ConfigError:
+    raise
+  except Exception as error:  # of functions that may not be ours
+    places = config.modules or (".",)
+    names = ", ".join(f"config.{key}={name!r}" for key, name in own.items())
+    raise ConfigError(
+      f"{names} {'are' if len(own) > 1 else 'is'} refused\n  allowed: what a "
+      f"compiled step can call with traced arrays; this {cause(error, *places)}"
+    ) from error
+
+
+def _check_schedules(config: config_dict.ConfigDict, run: Experiment) -> None:
+  for name, schedule in run.schedules.items():
+    key = "perturbation.rho_schedule" if name == "rho" else "schedule.name"
+    count = jax.ShapeDtypeStruct((), np.int32)
+    shapes = jax.eval_shape(schedule, count)
+    if jax.tree.map(lambda x: x.shape, shapes) != ():
+      allowed = f"what gives one number a step; this gives {shapes}"
+      raise ConfigError(refusal(f"config.{key}", leaves(config)[key], allowed))
+
+
+def _batch(config: config_dict.ConfigDict, run: Experiment) -> dict[str, Any]:
+  """The shapes of a batch over all devices."""
+  sources, size = run.sources, config.batch_size
+  inputs = input_spec(sources)
+
+  def spec(shape: tuple[int, ...], dtype: Any) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct((size, *shape), dtype)
+
+  batch = {
+    "image": spec(inputs.shape, inputs.dtype),
+    "label": spec(sources.label_shape, sources.label_dtype),
+  }
+  weights = getattr(getattr(sources.train, "split", None), "weights", None)
+  if weights is not None:
+    batch["mask"] = spec(weights.shape[1:], weights.dtype)
+  return batch
