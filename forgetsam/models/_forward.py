@@ -181,8 +181,11 @@ def _growing(
     params,
     state,
   )
-  structure = jax.tree.structure
-  return [n for n in tuples if structure(state[n]) != structure(after[n])]
+
+  def shapes(name: str, state: ModelState) -> Any:
+    return jax.tree.map(jnp.shape, state[name])
+
+  return [n for n in tuples if shapes(n, state) != shapes(n, after)]
 
 
 def zero_inputs(image_shape: Any) -> Any:
