@@ -117,7 +117,7 @@ def parse_command_line(argv: Sequence[str], jobs: Collection[str]) -> Command:
     arms=tuple(values.arms),
     processes=processes,
     compilation_cache=cache,
-    plot=read_plot_flags(values),
+    plot=read_plot_flags(values, overrides),
   )
 
 

@@ -21,6 +21,7 @@ from forgetsam.experiment.config._json import leaves
 from forgetsam.experiment.config._keys import KEYS
 from forgetsam.experiment.config._options import OPTIONS
 
+_KEY = re.compile(r"^(--)?config\.")  # as a key is printed
 _HELP = re.compile(r"-h|--?help(=(?P<group>.*))?")
 
 
@@ -48,7 +49,8 @@ def help_page(
     return None
   others = [arg for arg in argv if not _HELP.fullmatch(arg)]
   values, overrides, rest = read_flags(others, jobs)
-  group = next(filter(None, [match["group"] for match in asked] + rest), None)
+  groups = [match["group"] for match in asked] + rest
+  group = next((_KEY.sub("", one) for one in groups if one), None)
   if values.config is None and group is None:
     return "\n\n".join([about.strip(), *_overview(values, jobs)])
   settings = {key: row.default for key, row in KEYS.items()}
@@ -91,10 +93,11 @@ def _table(title: str, rows: Mapping[str, str]) -> str:
 
 def _keys(settings: Mapping[str, Any], group: str | None) -> Iterator[str]:
   """A paragraph for each key of the group, or of all, in the table's order."""
-  groups = {key.partition(".")[0] for key in settings}
+  groups = {key.partition(".")[0] for key in settings if "." in key}
   names = {*settings, *groups, *OPTIONS}
   if group is not None and group not in names:
-    raise ConfigError(refusal("--help", group, closest(group, names)))
+    text = f"{closest(group, names)}; groups are {', '.join(sorted(groups))}"
+    raise ConfigError(refusal("--help", group, text))
   for key in dict.fromkeys([*KEYS, *settings]):
     inside = group in (None, key) or key.startswith(f"{group}.")
     if key in settings and inside:

@@ -1,5 +1,6 @@
 """The flags of `--job=plot`."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -34,7 +35,9 @@ def define_plot_flags(values: flags.FlagValues) -> None:
   flags.DEFINE_string("output", None, about, flag_values=values)
 
 
-def read_plot_flags(values: flags.FlagValues) -> PlotFlags | None:
+def read_plot_flags(
+  values: flags.FlagValues, overrides: Sequence[str]
+) -> PlotFlags | None:
   """Reads the flags; None where another job runs."""
   if values.job != "plot":
     for name in ("metrics", "output"):
@@ -42,14 +45,14 @@ def read_plot_flags(values: flags.FlagValues) -> PlotFlags | None:
         value = values[name].value
         raise ConfigError(refusal(f"--{name}", value, "with --job=plot only"))
     return None
-  if values.config:
+  if given := values.config or next(iter(overrides), None):
     text = "without --job=plot, which reads the configurations of its runs"
-    raise ConfigError(refusal("--config", values.config, text))
+    raise ConfigError(refusal("--config", given, text))
   # A comma may stand in a folder's name.
-  given = values.workdir
-  one = Path(given).exists()
+  runs = values.workdir
+  one = Path(runs).exists()
   return PlotFlags(
-    runs=(given,) if one else tuple(filter(None, given.split(","))),
+    runs=(runs,) if one else tuple(filter(None, runs.split(","))),
     metrics=tuple(values.metrics),
     output=values.output and path_of_flag("--output", values.output),
   )

@@ -50,14 +50,12 @@ def main_metrics(logged: Iterable[str]) -> list[str]:
 
 def metrics_to_draw(groups: Groups) -> list[str]:
   """The main metrics that some run logged more than once, or else at all."""
-  counts = {
-    name: len(values)
-    for group in groups.values()
-    for run in group
-    for name, values in run.metrics.items()
-  }
-  several = [name for name, count in counts.items() if count > 1]
-  names = main_metrics(several) or main_metrics(counts)
+  times: dict[str, int] = {}
+  for run in [run for group in groups.values() for run in group]:
+    for name, values in run.metrics.items():
+      times[name] = max(times.get(name, 0), len(values))
+  several = main_metrics([name for name, count in times.items() if count > 1])
+  names = several or main_metrics(times) or list(times)
   if len(groups) > 1:  # a panel each: what validation shows, training need not
     held_out = {n for n in names if n.startswith("validation/")}
     held_out -= {"validation/loss"}
@@ -106,7 +104,7 @@ def draw_curves(
     if alone and len(shown) > 1:
       axis.legend(frameon=False, fontsize=9)
   if not alone:
-    _add_legend(figure, axes[: len(panels)])
+    _add_legend(figure, axes[: len(panels)], most=int(12 * 4.2 * columns))
   return figure
 
 
@@ -163,8 +161,8 @@ def _finish(axis: Any, title: str, drawn: Sequence[np.ndarray]) -> None:
   add_grid(axis)
 
 
-def _add_legend(figure: "Figure", axes: Sequence[Any]) -> None:
-  """One for all panels; those in colour come first."""
+def _add_legend(figure: "Figure", axes: Sequence[Any], most: int) -> None:
+  """One for all panels, `most` letters wide; those in colour come first."""
   lines = {line.get_label(): line for axis in axes for line in axis.lines}
   last = [label for label in lines if lines[label].get_color() == _OTHERS]
   first = sorted(
@@ -172,10 +170,11 @@ def _add_legend(figure: "Figure", axes: Sequence[Any]) -> None:
     key=lambda label: _COLORS.index(lines[label].get_color()),
   )
   labels = [*first, *last]
+  fit = most // (max(map(len, labels)) + 8)  # letters of a line, and a gap
   figure.legend(
     [lines[label] for label in labels],
     labels,
     loc="outside upper center",
-    ncols=min(len(labels), 4),
+    ncols=max(1, min(len(labels), 4, fit)),
     frameon=False,
   )

@@ -151,7 +151,8 @@ def _labels_of_folders(groups: Sequence[Sequence[Run]]) -> list[str]:
   for group in folders:
     names = [str(folder.relative_to(common)) for folder in group]
     shared = _common_start(names).rstrip("/_-. ")
-    labels.append(re.sub(r"[/_-]?seed$", "", shared) or names[0])
+    name = names[0] if len(names) == 1 else common.name
+    labels.append(re.sub(r"[/_-]?seed$", "", shared) or name)
   return labels
 
 

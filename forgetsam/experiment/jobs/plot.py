@@ -65,7 +65,8 @@ def plot_runs(flags: PlotFlags) -> Path:
   colored = list(groups) if few else ranked[: MOST - 2]
   path = output / CURVES
   draw_curves(groups, names, colored).savefig(path)
-  count = f"{len(folders)} runs" if len(folders) > 1 else str(folders[0])
+  drawn = [run.folder for group in groups.values() for run in group]
+  count = f"{len(drawn)} runs" if len(drawn) > 1 else str(drawn[0])
   print(f"The curves of {count} are in {path}")
   return path
 

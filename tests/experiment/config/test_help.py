@@ -43,7 +43,11 @@ def test_the_overview_names_jobs_flags_and_groups(flag: str):
 
 
 def test_a_groups_keys_have_defaults_rules_and_help():
-  for arguments in (("--help=perturbation",), ("--help", "perturbation")):
+  for arguments in (
+    ("--help=perturbation",),
+    ("--help", "perturbation"),
+    ("--help=--config.perturbation",),
+  ):
     text = page(*arguments)
     found = shown(text)
     group = [key for key in KEYS if key.startswith("perturbation.")]
@@ -74,6 +78,7 @@ def test_a_file_has_variants_and_values(colon: str):
   ("arguments", "named"),
   [
     (["--help=perturbaton"], "'perturbaton'.*closest key is perturbation"),
+    (["--help=jobs"], "'jobs'.*groups are ascent, .*probe"),
     (["--help", "--wrkdir=x"], "wrkdir.*--workdir"),
     (["--help", "--config=nowhere.py"], "nowhere.py"),
   ],

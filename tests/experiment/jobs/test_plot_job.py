@@ -90,6 +90,11 @@ def test_seeds_share_a_line_and_repeated_runs_do_not(tmp_path: Path):
   assert labels(of[0.1, 0], plain) == {"sam": 1, "none": 1}
 
 
+def test_seeds_alone_are_named_by_their_folder(tmp_path: Path):
+  folders = [make(tmp_path / "sam" / str(i), seed=i) for i in range(2)]
+  assert labels(*folders) == {"sam": 2}
+
+
 def test_configurations_that_differ_in_much_are_named_by_their_folders(
   tmp_path: Path,
 ):
@@ -133,6 +138,23 @@ def test_one_run_has_its_splits_side_by_side(tmp_path: Path):
   assert axes[1].lines[0].get_color() == colors["validation"]
 
 
+def test_what_some_run_logged_more_than_once_is_drawn(tmp_path: Path):
+  run = read_run(make(tmp_path / "run"))
+  begun = run._replace(metrics={"train/loss": {10: 1.0}, "kept": {10: 1.0}})
+  assert "train/loss" in metrics_to_draw({"both": [run, begun]})
+  kept = begun._replace(metrics={"kept": {10: 1.0}})
+  assert metrics_to_draw({"kept": [kept]}) == ["kept"]
+
+
+def test_long_labels_stay_within_the_picture(tmp_path: Path):
+  run = read_run(make(tmp_path / "run"))
+  groups = {f"{i}_" + "long_" * 10: [run] for i in range(4)}
+  figure = draw_curves(groups, metrics_to_draw(groups), list(groups))
+  figure.canvas.draw()
+  legend = figure.legends[0].get_window_extent()
+  assert 0 < legend.x0 < legend.x1 < figure.bbox.x1
+
+
 def test_of_many_configurations_the_best_are_in_colour(
   tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
@@ -161,6 +183,7 @@ def test_of_many_configurations_the_best_are_in_colour(
     (["--workdir={}/runs", "--metrics=test/f1"], "test/f1'.*train/loss"),
     (["--workdir={}/runs", "--output={}/file"], "--output=.*can be written"),
     (["--workdir={}/runs", "--config=a.py"], "--config='a.py' is refused"),
+    (["--workdir={}/runs", "--config.seed=1"], "--config=.*is refused"),
     (
       ["--workdir={}/runs", "--job=evaluate", "--metrics=a"],
       "--metrics=.*plot",
