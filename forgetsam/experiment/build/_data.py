@@ -1,5 +1,6 @@
 """From `config.data` to splits, and what is done to their images."""
 
+import dataclasses
 from typing import Any
 
 from absl import logging
@@ -69,7 +70,11 @@ def _made(config: config_dict.ConfigDict) -> data.ImageData | data.Sources:
   options = config.data
   made = build_component(config, "data")
   if isinstance(made, data.ImageData | data.Sources):
-    return made
+    if made.identity is None:
+      return made
+    # By the name that leads here again, not that of what it was made of.
+    identity = made.identity._replace(name=options.name)
+    return dataclasses.replace(made, identity=identity)
   if options.stream:
     allowed = (
       f"false where {options.name} gives arrays, or data.Sources from it"

@@ -149,7 +149,7 @@ def _open(
     base, _, split = name.partition("@")
   key = "evaluation.sets"
   if is_module_attribute(base):
-    return _of_function(config, base, split or "test")
+    return _of_function(config, base, split or "test", num_classes, record)
   options = build_stream_options(config, job=True)
   if not _trained_on_crops(config, record):
     as_stored = dataclasses.replace(options.eval_crop, short_side=None)
@@ -174,6 +174,16 @@ def _open(
       f"cannot be scored\n  {error}"
     ) from error
   record.check(base, source.identity, key)
+  _check_classes(config, name, source, num_classes)
+  return source
+
+
+def _check_classes(
+  config: config_dict.ConfigDict,
+  name: str,
+  source: data.BatchSource,
+  num_classes: int,
+) -> None:
   if source.num_classes != num_classes:
     raise ConfigError(
       refusal(
@@ -183,7 +193,6 @@ def _open(
         f"{source.num_classes}",
       )
     )
-  return source
 
 
 def _trained_on_crops(
@@ -199,17 +208,25 @@ def _trained_on_crops(
 
 
 def _of_function(
-  config: config_dict.ConfigDict, name: str, split: str
+  config: config_dict.ConfigDict,
+  name: str,
+  split: str,
+  num_classes: int,
+  record: DataRecord,
 ) -> data.BatchSource:
-  """A split of what `module:attribute` gives."""
-  config = config.copy_and_resolve_references()
-  config.data.name, config.data.options = name, {}
-  source = getattr(build_sources(config, job=True), split, None)
+  """A split of what `module:attribute` gives; options are the run's own."""
+  if name != config.data.name:
+    config = config.copy_and_resolve_references()
+    config.data.name, config.data.options = name, {}
+  sources = build_sources(config, job=True)
+  record.check(name, sources.identity, "evaluation.sets")
+  source = getattr(sources, split, None)
   if not isinstance(source, data.BatchSource):
     allowed = f"{name} with @train, @validation or @test, where it has that"
     raise ConfigError(
       refusal("config.evaluation.sets", config.evaluation.sets, allowed)
     )
+  _check_classes(config, name, source, num_classes)
   return source
 
 

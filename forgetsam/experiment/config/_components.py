@@ -225,9 +225,11 @@ def _made(row: Kind, call: _Call, folders: Sequence[str] | None) -> Any:
         return functools.partial(found, **call.arguments)
       except TypeError:
         pass
+    giver = row.gives.get(missing[0])
+    without = f"config.{giver} is None" if giver else "no key gives it"
     raise ConfigError(
       f"config.{row.options}.{missing[0]} is missing\n  allowed: a value: "
-      f"{call.name} needs it, and no key gives it"
+      f"{call.name} needs it, and {without}"
     )
   try:
     return row.make(found, call.arguments)

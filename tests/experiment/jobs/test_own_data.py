@@ -15,13 +15,20 @@ from ml_collections import config_dict
 from PIL import Image
 
 import main
-from forgetsam.experiment.build import build_data, build_sources, is_streamed
+from forgetsam import models
+from forgetsam.experiment.build import (
+  build_data,
+  build_evaluation_sets,
+  build_sources,
+  is_streamed,
+)
 from forgetsam.experiment.config import (
   ConfigError,
   apply_overrides,
   base_config,
   check_config,
 )
+from forgetsam.experiment.run import DataRecord
 
 CONFIG = """
 from forgetsam.experiment import apply_variant, base_config
@@ -44,6 +51,14 @@ def vectors(count=40, seed=0):
 def images():
   y = np.arange(40) % 2
   return {"image": np.full((40, 4, 3), y[:, None, None], np.uint8), "label": y}
+
+def made():
+  from forgetsam import data
+  return data.from_arrays(images(), name="another")
+
+def sources():
+  from forgetsam import data
+  return data.in_memory(made(), mean=0.0, std=1.0)
 """
 
 
@@ -122,6 +137,33 @@ def test_a_function_gives_the_data(folder: Path):
       config_of("mine:vectors", "--config.data.options.seed=1")
     ).identity
   )
+
+
+@pytest.mark.parametrize("name", ["mine:made", "mine:sources"])
+def test_what_a_function_makes_is_found_again(folder: Path, name: str):
+  config = config_of(name)
+  record = DataRecord(folder / "run")
+  record.check(name, build_sources(config).identity)
+  pinned = record.pinned(config)
+  assert pinned.data.name == name
+  record.check(name, build_sources(pinned).identity)
+
+
+def test_functions_are_scored_with_the_runs_options_and_checked(folder: Path):
+  record = DataRecord(folder / "run")
+
+  def score(count: int, classes: int = 2) -> int:
+    config = config_of("mine:vectors", f"--config.data.options.count={count}")
+    config.evaluation.sets = "mine:vectors@test"
+    model = models.create("mlp", classes, hidden=(4,))
+    [found] = build_evaluation_sets(config, model, None, record, classes)
+    return len(found.source)
+
+  with pytest.raises(ConfigError, match="3 classes; mine:vectors has 2"):
+    score(24, classes=3)
+  assert score(24) == 5
+  with pytest.raises(ConfigError, match=r"(?s)sets=.*other content"):
+    score(50)
 
 
 def make_photos(folder: Path) -> Path:
