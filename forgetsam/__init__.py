@@ -43,6 +43,7 @@ from forgetsam.training import (
   create_train_state,
   make_eval_step,
   make_train_step,
+  param_shardings,
 )
 
 __version__ = "0.1.0"
@@ -74,6 +75,7 @@ __all__ = [
   "norm_layers",
   "only",
   "output_bias_forgetting",
+  "param_shardings",
   "params_ema",
   "perturbed_gradient",
   "pseudo_loss",

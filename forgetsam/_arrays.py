@@ -4,6 +4,7 @@ A complex number counts as the pair of its real and its imaginary part.
 """
 
 import contextlib
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -32,6 +33,16 @@ def usual_promotion() -> Iterator[None]:
 def is_float(x: Any) -> bool:
   """Whether an array holds real or complex floating-point numbers."""
   return jnp.issubdtype(x.dtype, jnp.inexact)
+
+
+def path_name(path: tuple[Any, ...]) -> str:
+  """A leaf's path, such as `block0/attention/query/kernel`."""
+  return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
+def path_matches(expression: str, name: str) -> bool:
+  """Whether an expression matches a path's start, to a slash or its end."""
+  return re.match(rf"(?:{expression})(?:/|$)", name) is not None
 
 
 def at_least_float32(x: NDArray) -> Array:

@@ -15,6 +15,7 @@ from forgetsam.training._metrics import (
   classification_metrics,
   regression_metrics,
 )
+from forgetsam.training._sharding import param_shardings
 from forgetsam.training._train_state import TrainState, create_train_state
 from forgetsam.training._train_step import make_train_step
 
@@ -31,6 +32,7 @@ __all__ = [
   "create_train_state",
   "make_eval_step",
   "make_train_step",
+  "param_shardings",
   "place",
   "regression_metrics",
   "replicated",

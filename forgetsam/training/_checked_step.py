@@ -9,6 +9,7 @@ from jax.sharding import Mesh
 
 from forgetsam._labels import check_width
 from forgetsam._typing import PyTree
+from forgetsam.training._mesh import batch_shards
 
 
 class CheckedStep:
@@ -108,9 +109,9 @@ def check_batch(
         f"{', '.join(map(str, shapes))}: weigh examples, ({size},), or the "
         "labels' positions"
       )
-  if mesh is not None and size % mesh.size:
+  if size % batch_shards(mesh):
     raise ValueError(
-      f"the mesh's {mesh.size} devices must divide the batch of {size}"
+      f"the mesh's {batch_shards(mesh)} devices must divide the batch of {size}"
     )
 
 

@@ -15,8 +15,14 @@ from forgetsam._objectives import mean_loss, run_forward
 from forgetsam._typing import Forward, Loss, PyTree
 from forgetsam.training._calibration import confidence_bins
 from forgetsam.training._checked_step import CheckedStep, is_group
-from forgetsam.training._mesh import check_mesh, replicated, split_batch
+from forgetsam.training._mesh import (
+  check_mesh,
+  has_more_axes,
+  replicated,
+  split_batch,
+)
 from forgetsam.training._metrics import MetricsFn, mean_metrics
+from forgetsam.training._placed_step import PlacedStep, gathering
 
 EvalStep = Callable[[PyTree, PyTree, dict[str, Any]], dict[str, Array]]
 
@@ -52,7 +58,7 @@ def make_eval_step(
       alone enter the sums; labels stay indices among all. `None` keeps all.
     multi_label: whether every class above zero in a label `[B, K]` is right, as
       in ImageNet-ReaL, or only the largest; the rest is smoothing or mixing.
-    mesh: a mesh with the one axis "data"; `None` runs on the default device.
+    mesh: as in `make_train_step`; parameters lie as they are given.
 
   Returns:
     `eval_step(params, model_state, batch) -> sums`, where the batch has
@@ -70,8 +76,8 @@ def make_eval_step(
     batch times "count", the sum of the mask's weights.
 
   Raises:
-    ValueError: the mesh has other axes than "data", or its devices do not
-      divide a batch; `classes` are no distinct classes of the model; labels
+    ValueError: the mesh has no axis "data", or its devices do not divide a
+      batch; `classes` are no distinct classes of the model; labels
       are `[B]` where `multi_label` wants `[B, K]`; `classes` or `multi_label`
       beside `loss` or `metrics`, or a metric named "loss" or "count".
 
@@ -101,10 +107,16 @@ def make_eval_step(
   kept = None if classes is None else _check_classes(classes)
 
   def step(
-    params: PyTree, model_state: PyTree, batch: dict[str, Any]
+    params: PyTree,
+    model_state: PyTree,
+    batch: dict[str, Any],
+    placed: tuple[PyTree, PyTree] | None = None,
   ) -> dict[str, Array]:
+    model = forward
+    if placed is not None:
+      model = gathering(forward, placed[0])
     arguments = params, model_state, batch[inputs]
-    logits, _ = run_forward(forward, *arguments, train=False, key=None)
+    logits, _ = run_forward(model, *arguments, train=False, key=None)
     mask = batch.get("mask")
     if own:
       return _sums_of(loss, metrics, logits, batch[labels], mask)
@@ -136,11 +148,13 @@ def make_eval_step(
   shardings: dict[str, Any] = {}
   if mesh is not None:
     whole = replicated(mesh)
-    at = (whole, whole, split_batch(mesh))
+    at: Any = (whole, whole, split_batch(mesh))
     shardings = {"in_shardings": at, "out_shardings": whole}
-  return CheckedStep(
-    jax.jit(step, **shardings), mesh, 2, inputs, labels, groups=True
-  )
+  jitted: Any = jax.jit(step, **shardings)
+  if has_more_axes(mesh):
+    at = (None, None, split_batch(mesh))
+    jitted = PlacedStep(step, mesh, 2, in_shardings=at, out_shardings=whole)
+  return CheckedStep(jitted, mesh, 2, inputs, labels, groups=True)
 
 
 def _groups(batch: dict[str, Any], size: int) -> dict[str, Bool[Array, " n"]]:

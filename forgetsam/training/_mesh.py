@@ -1,7 +1,7 @@
-"""The data-parallel mesh: its axis, placement on it, averages over it."""
+"""The mesh: its axes, placement on it, averages over "data"."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeGuard
 
 import jax
 import jax.numpy as jnp
@@ -12,10 +12,12 @@ from forgetsam._arrays import is_float
 from forgetsam._typing import PyTree
 
 DATA_AXIS = "data"
+# Its devices divide parameters, and the examples of each micro-batch.
+FSDP_AXIS = "fsdp"
 
 
 def check_mesh(mesh: Mesh | None, *, shard: bool = False) -> None:
-  """Refuses axes other than "data", of Auto, and sharding over no mesh."""
+  """Refuses meshes without "data", axes not of Auto, sharding over no mesh."""
   if mesh is None:
     if shard:
       raise ValueError(
@@ -24,14 +26,29 @@ def check_mesh(mesh: Mesh | None, *, shard: bool = False) -> None:
       )
     return
   right = (
-    f"it must have the one axis {DATA_AXIS!r}, of type Auto, as in "
+    f"it must have the axis {DATA_AXIS!r}, of type Auto as all others, as in "
     "jax.make_mesh((jax.device_count(),), ('data',), "
     "axis_types=(jax.sharding.AxisType.Auto,))"
   )
-  if mesh.axis_names != (DATA_AXIS,):
+  if DATA_AXIS not in mesh.axis_names:
     raise ValueError(f"mesh has the axes {mesh.axis_names}: {right}")
   if any(kind != AxisType.Auto for kind in mesh.axis_types):
     raise ValueError(f"mesh has axes of type {mesh.axis_types}: {right}")
+
+
+def has_more_axes(mesh: Mesh | None) -> TypeGuard[Mesh]:
+  """Whether the compiler, too, divides arrays, over axes besides "data"."""
+  return mesh is not None and mesh.axis_names != (DATA_AXIS,)
+
+
+def group_size(mesh: Mesh | None) -> int:
+  """The devices that share each micro-batch's examples."""
+  return 1 if mesh is None else mesh.shape.get(FSDP_AXIS, 1)
+
+
+def batch_shards(mesh: Mesh | None) -> int:
+  """The parts that a batch is split into."""
+  return 1 if mesh is None else mesh.shape[DATA_AXIS] * group_size(mesh)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -40,19 +57,43 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 
 def split_batch(mesh: Mesh) -> NamedSharding:
-  """Every device holds its consecutive share of the leading axis."""
-  return NamedSharding(mesh, PartitionSpec(DATA_AXIS))
+  """Every device holds its consecutive share of the leading axis.
+
+  Devices along other axes than "data" and "fsdp" hold the same.
+  """
+  both = (DATA_AXIS, FSDP_AXIS) if FSDP_AXIS in mesh.axis_names else DATA_AXIS
+  return NamedSharding(mesh, PartitionSpec(both))
+
+
+def axes_of(part: Any) -> tuple[str, ...]:
+  """The mesh's axes that one entry of a `PartitionSpec` names."""
+  if part is None:
+    return ()
+  return part if isinstance(part, tuple) else (part,)
+
+
+def divided(
+  x: Any, mesh: Mesh, spec: PartitionSpec, axis: str
+) -> PartitionSpec:
+  """Lets one more axis divide an array's longest that is free and divisible."""
+  parts = [*spec, *[None] * (len(x.shape) - len(spec))]
+  count = mesh.shape.get(axis)
+  fits = [i for i, n in enumerate(x.shape) if not parts[i] and n]
+  fits = [i for i in fits if count and x.shape[i] % count == 0]
+  is_key = jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
+  if is_key or not fits or axis in [a for p in parts for a in axes_of(p)]:
+    return spec
+  longest = max(fits, key=lambda i: x.shape[i])
+  last = max([longest + 1, len(spec)])
+  parts[longest] = axis
+  return PartitionSpec(*parts[:last])
 
 
 def spread(mesh: Mesh, tree: PyTree) -> PyTree:
   """Cuts each array along its longest axis that the devices divide, if any."""
 
   def cut(x: Any) -> NamedSharding:
-    fits = [i for i, n in enumerate(x.shape) if n and n % mesh.size == 0]
-    if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) or not fits:
-      return replicated(mesh)
-    axis = max(fits, key=lambda i: x.shape[i])
-    return NamedSharding(mesh, PartitionSpec(*[None] * axis, DATA_AXIS))
+    return NamedSharding(mesh, divided(x, mesh, PartitionSpec(), DATA_AXIS))
 
   return jax.tree.map(cut, tree)
 

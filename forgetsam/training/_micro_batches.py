@@ -16,7 +16,10 @@ from forgetsam._arrays import at_least_float32, is_float
 from forgetsam._typing import PyTree
 from forgetsam.training._mesh import (
   DATA_AXIS,
+  FSDP_AXIS,
   average_over_devices,
+  group_size,
+  has_more_axes,
   varying,
   varying_floats,
 )
@@ -26,6 +29,7 @@ from forgetsam.training._micro_step import (
   MicroStep,
   num_examples,
 )
+from forgetsam.training._placed_step import constrained, over_group
 from forgetsam.training._train_state import TrainState
 from forgetsam.training._weighted_mean import (
   add_weighted,
@@ -48,6 +52,7 @@ def average_over_micro_batches(
   *,
   size: int | None,
   mesh: Mesh | None,
+  shardings: PyTree = None,
 ) -> MicroBatchResult:
   """Runs `micro_step` on all micro-batches, on a mesh or on one device.
 
@@ -56,11 +61,15 @@ def average_over_micro_batches(
   micro-batch's. `model_state` passes from one micro-batch to the next. With a
   mask, all count by their weight; where there is none at all, metrics are nan.
   """
-  if mesh is None:
-    platform = jax.default_backend()
-    result = _on_one_device(micro_step, state, batch, key, size, platform)
+  platform = jax.default_backend()
+  if mesh is not None:
+    platform = mesh.devices.flat[0].platform
+  # Of one group alone the compiler divides all; XLA refuses a program apart.
+  if mesh is None or (has_more_axes(mesh) and mesh.shape[DATA_AXIS] == 1):
+    result = _on_one_device(
+      micro_step, state, batch, key, size, platform, None, mesh, shardings
+    )
     return nan_without_weight(result)
-  platform = mesh.devices.flat[0].platform
 
   def on_each_device(
     state: TrainState, batch: Examples, key: jax.Array
@@ -75,7 +84,7 @@ def average_over_micro_batches(
     )
     device = jax.lax.axis_index(DATA_AXIS)
     result = _on_one_device(
-      micro_step, state, batch, key, size, platform, device
+      micro_step, state, batch, key, size, platform, device, mesh, shardings
     )
     if result.weights is None:
       return average_over_devices(result)
@@ -86,6 +95,7 @@ def average_over_micro_batches(
     mesh=mesh,
     in_specs=(PartitionSpec(), PartitionSpec(DATA_AXIS), PartitionSpec()),
     out_specs=PartitionSpec(),
+    axis_names={DATA_AXIS},
   )(state, batch, key)
   return nan_without_weight(result)
 
@@ -98,12 +108,19 @@ def _on_one_device(
   size: int | None,
   platform: str,
   device: Array | None = None,
+  mesh: Mesh | None = None,
+  shardings: PyTree = None,
 ) -> MicroBatchResult:
   share = num_examples(batch)
   size = share if size is None else size
   if share % size:
     raise ValueError(
       f"micro_batch_size={size} must divide the per-device batch of {share}"
+    )
+  if size % group_size(mesh):
+    raise ValueError(
+      f"micro_batch_size={size} must be a multiple of {group_size(mesh)}, the "
+      f'devices along the mesh\'s axis "{FSDP_AXIS}" that share a micro-batch'
     )
   count = share // size
   first_index = 0 if device is None else device * count
@@ -120,11 +137,15 @@ def _on_one_device(
       jax.random.fold_in(step_key, index),
     )
     # Sums over micro-batches would exhaust a lower precision.
-    return result._replace(grads=jax.tree.map(at_least_float32, result.grads))
+    grads = jax.tree.map(at_least_float32, result.grads)
+    if shardings is not None:
+      grads = constrained(grads, shardings)
+    return result._replace(grads=grads)
 
   micro_batches = jax.tree.map(
     lambda x: x.reshape(count, size, *x.shape[1:]), batch
   )
+  micro_batches = over_group(micro_batches, mesh, axis=1)
   if count == 1 or (platform == "cpu" and count <= MOST_UNROLLED):
     total = _unrolled(step, state.model_state, micro_batches, count)
   else:

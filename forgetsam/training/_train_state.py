@@ -13,7 +13,20 @@ from jaxtyping import Array
 from forgetsam._optimizers import averaged_params
 from forgetsam._typing import PyTree
 from forgetsam.perturbations import PerturbedGradientState
-from forgetsam.training._mesh import check_mesh, place, replicated, spread
+from forgetsam.training._mesh import (
+  check_mesh,
+  has_more_axes,
+  place,
+  replicated,
+  spread,
+)
+from forgetsam.training._sharding import (
+  as_shardings,
+  divide_over_data,
+  param_shardings,
+  shardings_like,
+  unboxed,
+)
 
 
 class TrainState(struct.PyTreeNode):
@@ -46,6 +59,7 @@ def create_train_state(
   perturb: optax.GradientTransformation | None = None,
   mesh: Mesh | None = None,
   *,
+  shardings: PyTree | None = None,
   shard_opt_state: bool = False,
 ) -> TrainState:
   """Makes the first state of a run, in buffers of its own.
@@ -57,15 +71,21 @@ def create_train_state(
     model_state: what else the model carries, `{}` if nothing.
     optimizer: any optax optimizer.
     perturb: a `perturbed_gradient`, or `None` for plain training.
-    mesh: where to place the state, replicated; `None` for the default device.
+    mesh: where to place the state, as in `make_train_step`; `None` for the
+      default device. On one with the axis "data" alone it is replicated.
+    shardings: on a mesh with more axes, where each parameter lies: a tree of
+      `NamedSharding` or `PartitionSpec`, such as those that `param_shardings`
+      makes, and `None` its default. The optimizer's and the perturbation's
+      arrays lie as the parameters they belong to, and Linen's boxes are left
+      out of the state.
     shard_opt_state: whether each device of the mesh holds a part of the
       optimizer's state instead of all of it; as in `make_train_step`.
 
   Raises:
     ValueError: `optimizer` is no optax transform, or contains a
       `perturbed_gradient`, optax's own SAM or a line search; params hold
-      shapes without values, or integers; the mesh has other axes than "data",
-      or there is no mesh to shard over.
+      shapes without values, or integers; the mesh has no axis "data", or
+      there is none to shard over; shardings do not fit.
 
   Example:
     >>> state = create_train_state({"w": jnp.ones(2)}, {}, optax.sgd(0.1))
@@ -75,6 +95,17 @@ def create_train_state(
   check_mesh(mesh, shard=shard_opt_state)
   check_transforms(optimizer, perturb)
   _check_arrays(params)
+  where = None
+  if has_more_axes(mesh):
+    where = param_shardings(params, mesh)
+    params = unboxed(params)
+    if shardings is not None:
+      where = as_shardings(shardings, params, mesh)
+  elif shardings is not None:
+    raise ValueError(
+      'shardings are given, and no mesh that has more axes than "data" to '
+      "divide parameters over: pass the mesh that they are of"
+    )
   state = TrainState(
     step=jnp.zeros((), jnp.int32),
     params=params,
@@ -88,10 +119,21 @@ def create_train_state(
   state = jax.tree.map(_own, state)
   if mesh is None:
     return state
-  shardings = jax.tree.map(lambda _: replicated(mesh), state)
+  whole = jax.tree.map(lambda _: replicated(mesh), state)
+  if where is not None:
+    opt_state = shardings_like(state.opt_state, params, where, mesh)
+    if shard_opt_state:
+      opt_state = divide_over_data(state.opt_state, opt_state, mesh)
+    perturb_state = shardings_like(state.perturb_state, params, where, mesh)
+    return place(
+      state,
+      whole.replace(
+        params=where, opt_state=opt_state, perturb_state=perturb_state
+      ),
+    )
   if shard_opt_state:
-    shardings = shardings.replace(opt_state=spread(mesh, state.opt_state))
-  return place(state, shardings)
+    whole = whole.replace(opt_state=spread(mesh, state.opt_state))
+  return place(state, whole)
 
 
 _LINE_SEARCH = (

@@ -15,7 +15,13 @@ from forgetsam.training._hooks import (
   reads_ascent_gradient,
   reads_clean_gradient,
 )
-from forgetsam.training._mesh import check_mesh, replicated, split_batch, spread
+from forgetsam.training._mesh import (
+  check_mesh,
+  has_more_axes,
+  replicated,
+  split_batch,
+  spread,
+)
 from forgetsam.training._metrics import MetricsFn, default_metrics
 from forgetsam.training._micro_batches import average_over_micro_batches
 from forgetsam.training._micro_step import (
@@ -23,6 +29,7 @@ from forgetsam.training._micro_step import (
   micro_batch_step,
   num_examples,
 )
+from forgetsam.training._placed_step import PlacedStep, constrained, gathering
 from forgetsam.training._train_state import (
   TrainState,
   check_opt_state,
@@ -88,7 +95,11 @@ def make_train_step(
     ascent_fraction: the share of each micro-batch, its first examples (rounded
       up), that the clean pass takes, in (0, 1]: ascent gradient, loss, metrics
       and model state are theirs, and SAM costs 1 + ascent_fraction gradients.
-    mesh: a mesh with the one axis "data"; `None` runs on the default device.
+    mesh: a mesh with the axis "data", over which micro-batches are divided;
+      `None` runs on the default device. The devices along an axis "fsdp" share
+      the examples of a micro-batch, of which they must divide m, and gather
+      parameters for each pass; all further axes are the compiler's, as "model"
+      for tensor parallelism. Arrays stay where the state has them.
     shard_opt_state: whether each device holds and updates a part of the
       optimizer's state (ZeRO-1: Rajbhandari et al., 2020), for one collective
       more (two where the perturbation reads that state); as in
@@ -116,7 +127,7 @@ def make_train_step(
       besides these, sizes that do not divide, labels or a mask that do not fit
       the outputs, keys of the batch that nothing reads, a mask for a mean loss
       or a signal without `where`, metrics with a name of the step's own, a mesh
-      with other axes, or `shard_opt_state` without a mesh.
+      without an axis "data", or `shard_opt_state` without a mesh.
 
   Example:
     >>> import jax.numpy as jnp
@@ -149,14 +160,22 @@ def make_train_step(
     perturb = optax.with_extra_args_support(perturb)
 
   def step(
-    state: TrainState, batch: dict[str, Any], key: jax.Array
+    state: TrainState,
+    batch: dict[str, Any],
+    key: jax.Array,
+    placed: tuple[TrainState] | None = None,
   ) -> tuple[TrainState, Metrics]:
     _check_state(perturb, state)
     examples = Examples(batch[inputs], batch[labels], batch.get("mask"))
-    share = num_examples(examples) // (1 if mesh is None else mesh.size)
+    share = num_examples(examples) // (
+      1 if mesh is None else mesh.shape["data"]
+    )
     reads_clean = reads_clean_gradient(optimizer, state)
+    model = forward
+    if placed is not None:
+      model = gathering(forward, placed[0].params)
     micro_step = micro_batch_step(
-      forward,
+      model,
       loss=loss,
       ascent=ascent,
       perturb=perturb,
@@ -173,11 +192,14 @@ def make_train_step(
       key,
       size=micro_batch_size,
       mesh=mesh,
+      shardings=placed and placed[0].params,
     )
     new_state, found = descend(
       optimizer, state, result, reads_clean=reads_clean
     )
-    if shard_opt_state and mesh is not None:
+    if placed is not None:
+      new_state = constrained(new_state, placed[0])
+    elif shard_opt_state and mesh is not None and not has_more_axes(mesh):
       # XLA chooses the same where it follows the old state; this is certain.
       parts = spread(mesh, new_state.opt_state)
       new_state = new_state.replace(
@@ -188,6 +210,12 @@ def make_train_step(
   shardings: dict[str, Any] = {}
   if mesh is not None:
     whole = replicated(mesh)
+    if has_more_axes(mesh):
+      batch_at = (None, split_batch(mesh), whole)
+      placed_step = PlacedStep(
+        step, mesh, 1, donate_argnums=0, in_shardings=batch_at
+      )
+      return CheckedStep(placed_step, mesh, 1, inputs, labels)
     # What is None keeps the placement that it has.
     opt_state = None if shard_opt_state else whole
     state_at = TrainState(whole, whole, whole, opt_state, whole)

@@ -1,12 +1,12 @@
 """From `config.optimizer.train_only` to the parameters that train."""
 
-import re
 from collections.abc import Callable
 from typing import Any
 
 import jax
 from ml_collections import config_dict
 
+from forgetsam._arrays import path_matches, path_name
 from forgetsam._typing import Forward, PyTree
 from forgetsam.experiment.config import ConfigError, refusal
 
@@ -30,11 +30,10 @@ def build_trained(config: config_dict.ConfigDict) -> Callable[[PyTree], PyTree]:
     if wanted is None:
       return jax.tree.map(lambda _: True, params)
     leaves, structure = jax.tree_util.tree_flatten_with_path(params)
-    keystr = jax.tree_util.keystr
-    paths = [keystr(path, simple=True, separator="/") for path, _ in leaves]
+    paths = [path_name(path) for path, _ in leaves]
     marks = [False] * len(paths)
     for expression in wanted.split(","):
-      matches = [_matches(expression, path) for path in paths]
+      matches = [path_matches(expression, path) for path in paths]
       if not any(matches):
         allowed = (
           f"expressions that match a parameter each; {expression!r} matches "
@@ -67,7 +66,3 @@ def freeze_others(forward: Forward, config: config_dict.ConfigDict) -> Forward:
     return forward(params, *args, **kwargs)
 
   return frozen
-
-
-def _matches(expression: str, path: str) -> bool:
-  return re.match(rf"(?:{expression})(?:/|$)", path) is not None
