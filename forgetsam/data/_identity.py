@@ -1,6 +1,6 @@
 """Identifies a set: its name and version, and a fingerprint of each split."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -17,10 +17,12 @@ class SetIdentity(NamedTuple):
   Attributes:
     name: the TFDS name, with configuration and version.
     splits: fingerprints of the splits that are read, by their names.
+    classes: their names, where files of one's own name them.
   """
 
   name: str
   splits: Mapping[str, Fingerprint]
+  classes: Sequence[str] = ()
 
 
 def identify(

@@ -67,6 +67,12 @@ class ImageFiles(NamedTuple):
   splits: dict[str, FileSplit]
   classes: Sequence[str]
 
+  @property
+  def named_classes(self) -> Sequence[str]:
+    """Names of the classes; none where they are numbers in their order."""
+    numbers = map(str, range(len(self.classes)))
+    return () if list(self.classes) == list(numbers) else self.classes
+
 
 class Pixels(NamedTuple):
   """Sizes and channels that images have in common.

@@ -42,7 +42,7 @@ def decode_files(
     if only in (None, name)
   }
   prints = {name: pixels_fingerprint(one) for name, one in splits.items()}
-  return splits, SetIdentity(str(found.path), prints)
+  return splits, SetIdentity(str(found.path), prints, found.named_classes)
 
 
 def _decode(found: ImageFiles, split: FileSplit, pixels: Pixels) -> Split:

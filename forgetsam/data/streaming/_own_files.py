@@ -110,7 +110,7 @@ def _identify(found: ImageFiles, names: set[str], agree: Agree) -> SetIdentity:
   prints = {
     name: agree(functools.partial(_print, found.splits[name])) for name in names
   }
-  return SetIdentity(str(found.path), prints)
+  return SetIdentity(str(found.path), prints, found.named_classes)
 
 
 def _print(split: FileSplit) -> dict[str, Any]:

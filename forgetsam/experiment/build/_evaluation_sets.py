@@ -51,9 +51,10 @@ def build_evaluation_sets(
   """Opens the sets that `config.evaluation.sets` lists, or the run's own.
 
   A name is TFDS's, and may go on with `@` and a split, as in
-  `imagenet2012@train[:8192]`. A corrupted set's name stands for all of its
-  corruptions and severities. Sets that show a part of the classes are scored
-  over these, and over all under the name with `_all_classes`.
+  `imagenet2012@train[:8192]`. The run's own files without a split are what it
+  was tested on. A corrupted set's name stands for all of its corruptions and
+  severities. Sets that show a part of the classes are scored over these, and
+  over all under the name with `_all_classes`.
 
   Args:
     config: a checked configuration.
@@ -119,11 +120,18 @@ def _own_sources(
 ) -> dict[str, data.BatchSource]:
   if config.evaluation.sets:
     return {}
-  sources = build_sources(record.pinned(config), job=True)
-  record.check(config.data.name, sources.identity)
+  sources = _run_sources(config, record)
   held_out = sources.validation
   own = {} if held_out is None else {"validation": held_out}
   return {**own, "test": sources.test}
+
+
+def _run_sources(
+  config: config_dict.ConfigDict, record: DataRecord
+) -> data.Sources:
+  sources = build_sources(record.pinned(config), job=True)
+  record.check(config.data.name, sources.identity)
+  return sources
 
 
 def _names(config: config_dict.ConfigDict) -> list[str]:
@@ -145,8 +153,8 @@ def _open(
 ) -> data.BatchSource:
   """A set's split, with its images as the run's evaluation sees them."""
   base, split = name, ""
-  if not os.path.exists(name):
-    base, _, split = name.partition("@")
+  if "@" in name and not os.path.exists(name):
+    base, _, split = name.rpartition("@")
   key = "evaluation.sets"
   if is_module_attribute(base):
     return _of_function(config, base, split or "test", num_classes, record)
@@ -155,6 +163,8 @@ def _open(
     as_stored = dataclasses.replace(options.eval_crop, short_side=None)
     options = dataclasses.replace(options, eval_crop=as_stored)
   full = record.available(base, config.data.dir, key)
+  if not split and os.path.abspath(full) == record.full_name(config.data.name):
+    return _run_sources(config, record).test
   source: data.StreamedSplit | data.MemorySource | None
   try:
     source = data.array_split(
@@ -175,6 +185,7 @@ def _open(
     ) from error
   record.check(base, source.identity, key)
   _check_classes(config, name, source, num_classes)
+  record.check_classes(base, config.data.name)
   return source
 
 

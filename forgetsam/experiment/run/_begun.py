@@ -182,6 +182,8 @@ class DataRecord:
     before = self._sets.setdefault(name, {"name": found.name, "splits": {}})
     if Path(found.name).is_absolute():
       before["name"] = found.name  # they may have been moved
+    if found.classes:
+      before.setdefault("classes", list(found.classes))
     for split, now in found.splits.items():
       then = before["splits"].setdefault(split, dict(now))
       known = {k: v for k, v in now.items() if v is not None}
@@ -197,6 +199,23 @@ class DataRecord:
           )
         )
       then.update(known)
+
+  def check_classes(self, name: str, trained_on: str) -> None:
+    """Refuses a set to score whose classes have other names than the run's.
+
+    Raises:
+      ConfigError: both sets name their classes, and they differ.
+    """
+    ours, theirs = (
+      self._sets.get(one, {}).get("classes") or () for one in (trained_on, name)
+    )
+    for i, (our, their) in enumerate(zip(ours, theirs, strict=False)):
+      if our != their:
+        text = (
+          f"sets whose classes go by the names of {trained_on}'s: class {i} is"
+          f" {our!r} there, and {their!r} here"
+        )
+        raise ConfigError(refusal("config.evaluation.sets", name, text))
 
   def check_start(self, init_from: str, sha256: str) -> None:
     """Does the same with the weights that a run starts from."""

@@ -166,13 +166,36 @@ def test_functions_are_scored_with_the_runs_options_and_checked(folder: Path):
     score(50)
 
 
-def make_photos(folder: Path) -> Path:
-  for name in "ab":
-    (folder / "photos" / name).mkdir(parents=True)
+def make_photos(folder: Path, root: str = "photos", names: str = "ab") -> Path:
+  for name in names:
+    (folder / root / name).mkdir(parents=True)
     for number in range(10):
       image = Image.new("L", (8, 8), number)
-      image.save(folder / "photos" / name / f"{number}.png")
-  return folder / "photos"
+      image.save(folder / root / name / f"{number}.png")
+  return folder / root
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_other_photos_are_scored_where_classes_have_the_same_names(
+  folder: Path, stream: bool
+):
+  make_photos(folder)
+  make_photos(folder, "more")
+  make_photos(folder, "others", "ac")
+  config = config_of("./photos", f"--config.data.stream={stream}")
+  record = DataRecord(folder / "run")
+  record.check("./photos", build_sources(config).identity)
+  model = models.create("mlp", 2, hidden=(4,))
+
+  def count(name: str) -> int:
+    config.evaluation.sets = name
+    [found] = build_evaluation_sets(config, model, None, record, 2)
+    return len(found.source)
+
+  assert count("./photos") == count(str(folder / "photos")) == 4  # its test
+  assert count("./photos@train") == count("./more") == 20
+  with pytest.raises(ConfigError, match="1 is 'b' there, and 'c' here"):
+    count("./others")
 
 
 def test_files_stream_beyond_the_limit_and_say_so(
