@@ -117,12 +117,18 @@ def loss_ascent(loss: Loss) -> AscentSignal:
   """
 
   def signal(outputs: PyTree, labels: PyTree, where: Any = None) -> PyTree:
-    check_floats("logits", outputs)
+    counts = (jnp.bool_, jnp.integer)  # beside the logits, such as tokens
+    rest = [
+      z
+      for z in jax.tree.leaves(outputs)
+      if not any(jnp.issubdtype(jnp.result_type(z), kind) for kind in counts)
+    ]
+    check_floats("logits", rest or outputs)
 
     def value(outputs: PyTree) -> Float[Array, ""]:
       return mean_loss(loss, outputs, labels, where, "signal")
 
-    return jax.grad(value)(outputs)
+    return jax.grad(value, allow_int=True)(outputs)
 
   return of_classes(signal) if is_of_classes(loss) else signal
 

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from forgetsam._arrays import at_least_float32
 from forgetsam._labels import as_array, as_weights, mean
 from forgetsam._typing import AscentSignal, Forward, Loss, PyTree
 
@@ -96,9 +97,13 @@ def ascent_direction(
       f"{name} returns {shape} for outputs of {right}: it must return the "
       "gradient, a number for each of theirs"
     )
-  return jax.tree.map(
-    lambda x, z: jnp.asarray(x).astype(z.dtype), found, outputs
-  )
+
+  def cotangent(x: Any, z: Array) -> Any:
+    if not jnp.issubdtype(z.dtype, jnp.inexact):  # it has no gradient
+      return np.zeros(z.shape, jax.dtypes.float0)
+    return jnp.asarray(x).astype(z.dtype)
+
+  return jax.tree.map(cotangent, found, outputs)
 
 
 def run_forward(forward: Forward, *arguments: Any, **keywords: Any) -> Any:
@@ -142,6 +147,7 @@ def mean_value(
     return value.mean()
   weights = as_weights(where, np.shape(where))
   axes = min(value.ndim, weights.ndim)
+  value = at_least_float32(value)
   if value.shape[:axes] != weights.shape[:axes]:
     raise ValueError(
       f"{name} has the shape {value.shape} and the mask {weights.shape}: their "

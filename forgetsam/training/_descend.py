@@ -27,8 +27,9 @@ def descend(
   # Plain training's gradient is the clean one.
   clean_grads = metrics.pop("clean_grads", result.grads)
   for name in ("perturbed_loss", "perturbation_norm"):
-    if (value := optax.tree.get(result.perturb_state, name)) is not None:
-      metrics[name] = value
+    found = optax.tree.get_all_with_path(result.perturb_state, name)
+    if found:  # a perturbation's own state may have the name, further in
+      metrics[name] = min(found, key=lambda entry: len(entry[0]))[1]
   checked = ("loss", "perturbed_loss", "grad_norm")
   finite = jnp.all(
     jnp.stack([jnp.isfinite(metrics[k]) for k in checked if k in metrics])
@@ -64,7 +65,9 @@ def _update(
     with usual_promotion():
       return optimizer.update(grads, state.opt_state, state.params, **extra)
   except TypeError as error:
-    if "argument" not in str(error):
+    if "argument" not in str(error) or isinstance(
+      error, jax.errors.JAXTypeError
+    ):
       raise
     raise ValueError(
       "optimizer takes other extra arguments than a step passes, which are "

@@ -1,5 +1,7 @@
 """Steps of any task: batches of trees, losses and metrics of one's own."""
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -22,9 +24,10 @@ SAM = fs.perturbed_gradient(fs.sam(0.3))
 
 
 def forward(params, model_state, inputs, *, train, key):
-  """Two heads."""
+  """Two heads, and counts that have no gradient."""
   u = inputs["u"]
-  return {"a": u @ params["w"], "b": u**2 @ params["w"]}, model_state
+  heads = {"a": u @ params["w"], "b": u**2 @ params["w"]}
+  return heads | {"n": jnp.arange(len(u))}, model_state
 
 
 def losses(outputs, labels):
@@ -94,6 +97,21 @@ def test_trees_of_several_heads_on_any_mesh(devices, mask):
   np.testing.assert_allclose(metrics["mae"], error, rtol=1e-5)
   np.testing.assert_allclose(metrics["also"], error, rtol=1e-5)
   assert "accuracy" not in metrics
+
+
+def test_a_perturbations_own_state_may_have_a_metrics_name():
+  class Named(NamedTuple):
+    perturbation_norm: jax.Array
+
+  perturbation = optax.GradientTransformation(
+    lambda params: Named(jnp.zeros(())),
+    lambda grads, state, params=None: (
+      jax.tree.map(jnp.ones_like, grads),
+      state,
+    ),
+  )
+  _, metrics = run(perturb=fs.perturbed_gradient(perturbation))
+  assert float(metrics["perturbation_norm"]) == pytest.approx(6**0.5)
 
 
 def test_a_signal_may_compute_in_another_precision():

@@ -16,7 +16,7 @@ Offset = tuple[AscentSignal, optax.GradientTransformation]
 
 
 def build_common_offsets(
-  config: config_dict.ConfigDict, num_classes: int | None = None
+  config: config_dict.ConfigDict, num_classes: int
 ) -> dict[str, Offset]:
   """SAM, OBF and a random direction of fixed radii, to compare networks by."""
   loss = fs.loss_ascent(build_loss(config, num_classes))
@@ -34,7 +34,7 @@ def build_common_offsets(
 
 
 def build_offsets(
-  config: config_dict.ConfigDict, num_classes: int | None = None
+  config: config_dict.ConfigDict, num_classes: int
 ) -> dict[str, Offset]:
   """The common offsets, and the run's own at its largest radius, as "own".
 

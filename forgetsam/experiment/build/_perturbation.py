@@ -16,16 +16,14 @@ from forgetsam.experiment.config import ConfigError, build_component, refusal
 Seed = int | Array
 
 
-def build_loss(
-  config: config_dict.ConfigDict, num_classes: int | None = None
-) -> Loss:
+def build_loss(config: config_dict.ConfigDict, num_classes: int) -> Loss:
   """The training loss of logits and labels."""
   loss: Loss = build_component(config, "loss", num_classes=num_classes)
   return loss
 
 
 def build_ascent(
-  config: config_dict.ConfigDict, num_classes: int | None = None
+  config: config_dict.ConfigDict, num_classes: int
 ) -> AscentSignal:
   """The ascent signal of logits and labels."""
   signal: AscentSignal = build_component(

@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from absl import logging
 from ml_collections import config_dict
 
 from forgetsam import data, forgetting, models
@@ -20,7 +21,12 @@ from forgetsam.experiment.build import (
   draw_probe,
   input_spec,
 )
-from forgetsam.experiment.config import ConfigError, refusal
+from forgetsam.experiment.config import (
+  ConfigError,
+  cause,
+  own_components,
+  refusal,
+)
 from forgetsam.experiment.jobs._measuring import (
   Measured,
   flatten,
@@ -66,11 +72,12 @@ def measure_forgetting(
   """
   run = open_run(config, workdir, config.forgetting.checkpoint, Clock(started))
   check_classes("--job", "forgetting", run.sources)
-  pieces = len(run.checkpoints) * len(build_offsets(config))
+  offsets = _offsets(config, run)
+  pieces = len(run.checkpoints) * len(offsets)
   plan = dict.fromkeys(_COSTS, pieces)
   results: dict[str, Any] = {}
   with Progress("measuring", plan, _COSTS) as progress:
-    measure = _measurer(config, run, DataRecord(workdir), progress)
+    measure = _measurer(config, run, offsets, DataRecord(workdir), progress)
     try:
       for name, checkpoint in run.checkpoints.items():
         found = {"step": checkpoint.step, **measure(checkpoint)}
@@ -85,9 +92,48 @@ def measure_forgetting(
   return results
 
 
+def _offsets(
+  config: config_dict.ConfigDict, run: Measured
+) -> dict[str, Offset]:
+  """Leaves out the run's own where a micro-batch alone does not give it."""
+  offsets = build_offsets(config, run.sources.num_classes)
+  if "perturbation.name" not in own_components(config):
+    return offsets
+  checkpoint, spec = next(iter(run.checkpoints.values())), run.sources
+  batch = (
+    jax.ShapeDtypeStruct((2, *spec.image_shape), spec.image_dtype),
+    jax.ShapeDtypeStruct((2,), spec.label_dtype),
+  )
+  delta_fn = forgetting.offset_fn(_logits_fn(run, checkpoint), *offsets["own"])
+  try:
+    jax.eval_shape(delta_fn, checkpoint.params, *batch)
+  except Exception as error:  # of a perturbation that may not be ours
+    logging.warning(
+      "config.perturbation.name=%r is not among what is measured: it needs more"
+      " than a micro-batch, such as the optimizer's state (%s).",
+      config.perturbation.name,
+      cause(error, *(config.modules or (".",))),
+    )
+    del offsets["own"]
+  return offsets
+
+
+def _logits_fn(
+  run: Measured, checkpoint: Variables
+) -> Callable[..., jax.Array]:
+  forward: Any = models.forward(run.model)
+
+  def logits_fn(params: Any, images: Any) -> jax.Array:
+    state = checkpoint.model_state
+    return forward(params, state, images, train=False, key=None)[0]
+
+  return logits_fn
+
+
 def _measurer(
   config: config_dict.ConfigDict,
   run: Measured,
+  offsets: dict[str, Offset],
   record: DataRecord,
   progress: Progress,
 ) -> Callable[[Variables], dict[str, Any]]:
@@ -111,7 +157,6 @@ def _measurer(
   )
   if config.init_from is not None:  # the control is what training began with
     record.check_start(config.init_from, tree_sha256(untrained))
-  offsets = build_offsets(config, run.sources.num_classes)
 
   def measure(checkpoint: Variables) -> dict[str, Any]:
     return {
@@ -185,11 +230,7 @@ def _of_offset(
 ) -> dict[str, Any]:
   options, key = config.forgetting, draw_key(config)
   state = checkpoint.model_state
-  forward: Any = models.forward(run.model)
-
-  def logits_fn(params: Any, images: Any) -> jax.Array:
-    return forward(params, state, images, train=False, key=None)[0]
-
+  logits_fn = _logits_fn(run, checkpoint)
   delta_fn = forgetting.offset_fn(logits_fn, *offset)
   draws: dict[str, Any] = {
     "m": options.micro_batch_size,

@@ -142,7 +142,7 @@ def step_effects(
       jnp.asarray(x[:STEP_EXAMPLES].reshape(-1, m, *x.shape[1:]))
       for x in (train.images, train.labels)
     )
-    effect = effect_of(condition, scorer, overrides)
+    effect = effect_of(condition, scorer, train.num_classes, overrides)
     for seed, epoch, params in networks:
       found = effect(params, images, labels, scorer.pairs)
       yield {
@@ -158,17 +158,21 @@ def step_effects(
 
 
 def effect_of(
-  condition: Condition, scorer: Scorer, overrides: Sequence[str]
+  condition: Condition,
+  scorer: Scorer,
+  num_classes: int,
+  overrides: Sequence[str],
 ) -> Any:
   """The method's step, as `step_effect` takes it apart."""
   config = condition.config(FILE, 0, overrides)
-  logits_fn, loss = scorer.logits_fn, build_loss(config)
+  logits_fn, loss = scorer.logits_fn, build_loss(config, num_classes)
   if condition.method == "plain":
     return step_effect(logits_fn, loss, None)
   perturbation = fs.sam(condition.rho)
   if condition.method == "random":
     perturbation = fs.random_perturbation(condition.rho, seed=0)
-  delta_fn = forgetting.offset_fn(logits_fn, build_ascent(config), perturbation)
+  signal = build_ascent(config, num_classes)
+  delta_fn = forgetting.offset_fn(logits_fn, signal, perturbation)
   return step_effect(logits_fn, loss, delta_fn)
 
 

@@ -171,21 +171,21 @@ def test_loss(name: str):
   )
   factory = getattr(fs, f"{name}_cross_entropy")
   expected = factory(label_smoothing=0.1)(LOGITS, LABELS)
-  assert builders.build_loss(config)(LOGITS, LABELS) == expected
+  assert builders.build_loss(config, 3)(LOGITS, LABELS) == expected
 
 
 def test_ascent():
   config = make_config("sam", loss__label_smoothing=0.1)
   smooth = fs.sigmoid_cross_entropy(label_smoothing=0.1)
   np.testing.assert_array_equal(
-    builders.build_ascent(config)(LOGITS, LABELS),
+    builders.build_ascent(config, 3)(LOGITS, LABELS),
     fs.loss_ascent(smooth)(LOGITS, LABELS),
   )
   config = make_config(
     "obf", ascent__lam=0.2, ascent__gamma=0.5, ascent__activation="softmax"
   )
   np.testing.assert_array_equal(
-    builders.build_ascent(config)(LOGITS, LABELS),
+    builders.build_ascent(config, 3)(LOGITS, LABELS),
     fs.output_bias_forgetting(0.2, 0.5, "softmax")(LOGITS, LABELS),
   )
 

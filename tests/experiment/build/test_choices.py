@@ -42,7 +42,7 @@ def test_every_loss_is_built(name: str):
   config = base_config()
   config.loss.name = name
   # Of two classes at zero logits: log 2 for softmax, and one more for sigmoid.
-  loss = build.build_loss(config)(jnp.zeros((1, 2)), jnp.array([1]))
+  loss = build.build_loss(config, 2)(jnp.zeros((1, 2)), jnp.array([1]))
   classes = 2 if name.startswith("sigmoid") else 1
   assert float(loss) == pytest.approx(classes * np.log(2))
 
@@ -51,7 +51,7 @@ def test_every_loss_is_built(name: str):
 def test_every_ascent_is_built(name: str):
   config = base_config()
   config.ascent.name = name
-  signal = build.build_ascent(config)(jnp.zeros((1, 2)), jnp.array([1]))
+  signal = build.build_ascent(config, 2)(jnp.zeros((1, 2)), jnp.array([1]))
   assert signal.shape == (1, 2)
 
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from tiny_runs import tiny
 import forgetsam as fs
 from forgetsam import data, forgetting
 from forgetsam.experiment.jobs._progress import Progress
+from forgetsam.experiment.jobs.forgetting import measure_forgetting
+from forgetsam.experiment.run import load_config
 from main import run as run_main
 
 pytestmark = pytest.mark.slow
@@ -162,6 +165,35 @@ def test_forgetting_reports_its_controls(
   assert (workdir / "forgetting.png").stat().st_size > 5000
   assert left
   assert set(left[-1].values()) == {0}
+
+
+def test_an_offset_that_no_micro_batch_gives_is_left_out(
+  workdir: Path,
+  tmp_path: Path,
+  monkeypatch: pytest.MonkeyPatch,
+  caplog: pytest.LogCaptureFixture,
+):
+  copy = shutil.copytree(workdir, tmp_path / "run")
+  config = read(copy / "config.json")
+  config["perturbation"]["name"] = "needy:from_momentum"
+  (copy / "config.json").write_text(json.dumps(config))
+  (tmp_path / "needy.py").write_text(
+    "import optax\n"
+    "def from_momentum(rho):\n"
+    "  return optax.GradientTransformationExtraArgs(\n"
+    "    lambda params: optax.EmptyState(),\n"
+    "    lambda g, state, params, *, opt_state, **_: (opt_state.mu, state),\n"
+    "  )\n"
+  )
+  monkeypatch.chdir(tmp_path)
+  job = "forgetsam.experiment.jobs.forgetting"
+  monkeypatch.setattr(f"{job}._of_offset", lambda *_: 1.0)
+  monkeypatch.setattr(f"{job}.report", lambda *_: None)
+  with caplog.at_level("WARNING"):
+    found = measure_forgetting(load_config(copy), copy)
+  assert found.keys() == {"last/step", "last/sam", "last/obf", "last/random"}
+  assert "'needy:from_momentum' is not among" in caplog.text
+  assert "in needy.py, line 5" in caplog.text
 
 
 @pytest.mark.parametrize(
