@@ -103,6 +103,8 @@ def _measurer(
   forward: Any = models.forward(run.model)
   clean = config.copy_and_resolve_references()
   clean.loss.label_smoothing = 0.0
+  if "label_smoothing" in clean.loss.options:
+    clean.loss.options.label_smoothing = 0.0
   loss = build_loss(clean, run.sources.num_classes)
   signal = fs.pseudo_loss(fs.output_bias_forgetting())
 

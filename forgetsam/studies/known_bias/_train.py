@@ -130,7 +130,7 @@ def step_effects(
   """Stage 4: every method's step, from the same plain networks."""
   config = plain.config(FILE, 0, overrides)
   scorer = Scorer(config, num_pairs=500)
-  train = build_data(config).train
+  biased = build_data(config)
   networks = [
     (seed, epoch, params)
     for seed in CURVE_SEEDS
@@ -140,9 +140,9 @@ def step_effects(
     m = condition.micro_batch_size
     images, labels = (
       jnp.asarray(x[:STEP_EXAMPLES].reshape(-1, m, *x.shape[1:]))
-      for x in (train.images, train.labels)
+      for x in (biased.train.images, biased.train.labels)
     )
-    effect = effect_of(condition, scorer, train.num_classes, overrides)
+    effect = effect_of(condition, scorer, biased.num_classes, overrides)
     for seed, epoch, params in networks:
       found = effect(params, images, labels, scorer.pairs)
       yield {
