@@ -55,6 +55,8 @@ def place_arrays(names: Iterable[str]) -> Mapping[tuple[str, str], str]:
       text = f"means {' '.join(place)}{other}" if place else "has no meaning"
       raise ValueError(f"the array {name!r} {text}\n  allowed: {FORMS}")
     found[place] = name
+  if not found:
+    raise ValueError(f"there are no arrays\n  allowed: {FORMS}")
   return found
 
 

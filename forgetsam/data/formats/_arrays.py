@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from forgetsam.data._choices import choose_parts
 from forgetsam.data._identity import SetIdentity
 from forgetsam.data._split import ImageData, Split, mislabel
@@ -82,11 +84,18 @@ def read_splits(
   """The splits that arrays make, the number of classes, and what they were."""
   columns = dict(_by_name(arrays, name))
   if "num_classes" in columns:
-    num_classes = int(columns.pop("num_classes"))
+    num_classes = _whole(columns.pop("num_classes"), f"{name}: num_classes")
   splits, found = make_splits(columns, name)
   num_classes = check_labels(splits, name, num_classes or found)
   prints = {split: pixels_fingerprint(one) for split, one in splits.items()}
   return splits, num_classes, SetIdentity(name, prints)
+
+
+def _whole(number: Any, name: str) -> int:
+  array = np.asarray(number)
+  if array.ndim or array.dtype.kind not in "iu":
+    raise ValueError(f"{name} is {number!r}\n  allowed: a whole number")
+  return int(array)
 
 
 def assemble(
@@ -134,7 +143,7 @@ def assemble(
 def _by_name(arrays: Any, name: str) -> Mapping[str, Any]:
   """The arrays by name, of any form that is taken."""
   if isinstance(arrays, Mapping):
-    return arrays
+    return {str(key): array for key, array in arrays.items()}
   pairs = arrays
   if isinstance(arrays, tuple | list) and len(arrays) in (2, 3):
     if not isinstance(arrays[0], tuple):

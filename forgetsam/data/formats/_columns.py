@@ -99,7 +99,7 @@ def _checked(
     array = np.asarray(array)
   except ValueError as error:  # rows of different lengths
     raise ValueError(f"{name} is no array: {error}") from error
-  if array.dtype.kind not in "iuf" or not array.ndim:
+  if array.dtype.kind not in ("iuf" if image else "iufb") or not array.ndim:
     raise ValueError(
       f"{name} is {array.dtype} {list(array.shape)}\n  allowed: integers or"
       " floats, with a row for each example"

@@ -1,7 +1,7 @@
 """A split in files of one's own: what reads it, and what it holds."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol, runtime_checkable
 
@@ -83,6 +83,7 @@ class Pixels(NamedTuple):
     channels: 1 where all are grey, or 3.
     total_bytes: about what they take in memory, decoded.
     differ: in words, where sizes do.
+    broken: the first of these that is no image, by its split.
   """
 
   height: int | None
@@ -90,6 +91,7 @@ class Pixels(NamedTuple):
   channels: int
   total_bytes: int
   differ: str
+  broken: Mapping[str, str]
 
   @property
   def shape(self) -> tuple[int | None, int | None, int]:
@@ -109,7 +111,8 @@ def look_at_pixels(found: ImageFiles) -> Pixels:
   sizes: dict[tuple[int, int], str] = {}
   areas, grey = [], []
   count, problem = 0, ""
-  for split in found.splits.values():
+  broken: dict[str, str] = {}
+  for name, split in found.splits.items():
     number = len(split.labels)
     count += number
     for position in np.unique(np.linspace(0, number - 1, _SAMPLE).astype(int)):
@@ -117,9 +120,12 @@ def look_at_pixels(found: ImageFiles) -> Pixels:
         with Image.open(io.BytesIO(split.encoded(int(position)))) as image:
           size, mode = image.size, image.mode
       except Exception as error:  # of every format, its own
-        known = not isinstance(error, UnidentifiedImageError)
-        text = error if known else "it is no image file of a known format"
-        problem = problem or f"{split.where(int(position))}: {text}"
+        unknown = isinstance(error, UnidentifiedImageError)
+        text = "it is no image file of a known format" if unknown else error
+        place = f"{split.where(int(position))}: {text}"
+        problem = problem or place
+        if unknown:
+          broken.setdefault(name, place)
         continue
       sizes.setdefault(size, split.where(int(position)))
       areas.append(size[0] * size[1])
@@ -134,7 +140,7 @@ def look_at_pixels(found: ImageFiles) -> Pixels:
   total = int(count * np.mean(areas)) * channels
   if len(sizes) == 1:
     [(width, height)] = sizes
-    return Pixels(height, width, channels, total, "")
+    return Pixels(height, width, channels, total, "", broken)
   two = list(sizes.items())[:2]
   words = ", ".join(f"{place} is {w}x{h}" for (w, h), place in two)
-  return Pixels(None, None, channels, total, words)
+  return Pixels(None, None, channels, total, words, broken)

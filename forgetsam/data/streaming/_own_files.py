@@ -8,6 +8,7 @@ import numpy as np
 
 from forgetsam.data._batches import Sources, channel_statistics
 from forgetsam.data._choices import Part, choose_parts
+from forgetsam.data._errors import DataError
 from forgetsam.data._identity import SetIdentity
 from forgetsam.data.files import Agree, files_fingerprint
 from forgetsam.data.formats import (
@@ -88,6 +89,11 @@ def _streamed(
     raise ValueError(
       f"the images of {found.path} differ in size, {pixels.differ}: say what to"
       " resize the shorter side to (short_side)"
+    )
+  if part.split in pixels.broken and not options.skip_corrupt:
+    raise DataError(
+      f"{pixels.broken[part.split]}\n  allowed: an image that can be opened; or"
+      " config.data.skip_corrupt=true, which leaves such examples out"
     )
   split = found.splits[part.split]
   positions = split.shuffled(part.positions) if trains else part.positions

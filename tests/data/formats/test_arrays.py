@@ -118,6 +118,15 @@ def test_one_hot_labels_are_classes(kind):
   np.testing.assert_array_equal(images.train.labels, CLASSES[images.train.ids])
 
 
+def test_truths_are_labels_and_weights():
+  arrays = {"x": VECTORS, "y": CLASSES == 1, "mask": np.arange(20) > 1}
+  train = data.from_arrays(arrays).train
+  np.testing.assert_array_equal(train.weights, train.ids > 1)
+  np.testing.assert_array_equal(
+    train.labels, np.where(train.ids > 1, CLASSES[train.ids], 0)
+  )
+
+
 def test_labels_that_count_from_one_are_noticed(caplog):
   assert data.from_arrays((VECTORS, CLASSES + 1)).num_classes == 3
   assert "no example of class 0" in caplog.text
@@ -151,6 +160,13 @@ def test_a_validation_split_of_its_own_is_used():
     ((VECTORS, CLASSES, -CLASSES), {}, "negative weights"),
     ((VECTORS, CLASSES, VECTORS), {}, r"weights \[20, 5\]"),
     (3, {}, "gives int"),
+    ({}, {}, "there are no arrays"),
+    ({0: VECTORS, 1: CLASSES}, {}, "'0' has no meaning"),
+    (
+      {"x": VECTORS, "y": CLASSES, "num_classes": "two"},
+      {},
+      "num_classes is 'two'",
+    ),
   ],
 )
 def test_what_does_not_fit_is_named(arrays, options, words):

@@ -205,7 +205,7 @@ def test_broken_folders_are_named(tmp_path, break_it, words):
 def test_streams_crop_all_sizes_and_leave_out_broken_images(tmp_path):
   make_folder(tmp_path, 6)
   (tmp_path / "a" / "001.png").write_bytes(png(3, (9, 4)))
-  (tmp_path / "a" / "002.png").write_bytes(png(6)[:40])
+  (tmp_path / "a" / "002.png").write_bytes(png(6)[:-20])
   with pytest.raises(ValueError, match=r"differ in size.*short_side"):
     data.stream(str(tmp_path), STREAM)
   options = data.StreamOptions(
@@ -217,6 +217,9 @@ def test_streams_crop_all_sizes_and_leave_out_broken_images(tmp_path):
   train = data.stream(str(tmp_path), options).train
   with pytest.raises(data.DataError, match=r"example 2 .*/a/002\.png"):
     list(train.eval_batches(batch_size=8))
+  (tmp_path / "a" / "002.png").write_text("no image")
+  with pytest.raises(data.DataError, match=r"a/002\.png: it is no image"):
+    data.stream(str(tmp_path), options)
   skipping = data.StreamOptions(**{**vars(options), "skip_corrupt": True})
   sources = data.stream(str(tmp_path), skipping)
   assert sources.left_out == 1
