@@ -165,6 +165,14 @@ def pillow_seconds(
   return time.perf_counter() - started, cpu
 
 
+def train_split(directory: Path, threads: int) -> data.BatchSource:
+  """The set that `prepare` wrote, as the recipes of ImageNet read it."""
+  options = data.StreamOptions(
+    mean=MEAN, std=STD, threads=threads, shuffle_buffer=1024
+  )
+  return data.stream_split("photos", "train", options, data_dir=directory)
+
+
 def our_seconds(
   train: data.BatchSource, batches: int, seed: int
 ) -> tuple[float, float]:
@@ -237,10 +245,7 @@ def main() -> None:
     ):
       mean, largest = evaluation_difference(photos, directory, *crop)
       print(f"evaluation {crop}: mean {mean:.4f}, largest {largest:.0f} levels")
-    options = data.StreamOptions(
-      mean=MEAN, std=STD, threads=workers, shuffle_buffer=1024
-    )
-    train = data.stream_split("photos", "train", options, data_dir=directory)
+    train = train_split(directory, workers)
     ours, pillow = [], []
     with pillow_pool(photos, workers) as pool:
       for i in range(arguments.rounds):

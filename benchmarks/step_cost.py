@@ -24,7 +24,6 @@ import optax
 from optax import contrib
 
 import forgetsam as fs
-from forgetsam.experiment.tables import markdown_table
 
 RHO, LEARNING_RATE = 0.05, 0.05
 LOSS = fs.softmax_cross_entropy()
@@ -77,9 +76,9 @@ def perturbs() -> dict[str, tuple[Any, Any]]:
 
 
 def our_step(
-  setup: Setup, signal: Any, perturb: Any, micro_batches: int
+  setup: Setup, signal: Any, perturb: Any, micro_batches: int, **options: Any
 ) -> Step:
-  """`make_train_step` as a user calls it."""
+  """`make_train_step` as a user calls it, with further options."""
   module = fs.models.create(setup.model, num_classes=10, **setup.options)
   optimizer = fs.sgdw(LEARNING_RATE)
   key = jax.random.key(1)
@@ -96,6 +95,7 @@ def our_step(
       ascent=signal,
       perturb=perturb,
       micro_batch_size=setup.batch // micro_batches,
+      **options,
     )
     program = step.lower(start(), batch_of(setup), key).compile()
     return _Program(program, lambda state, batch: (state, batch, key))
@@ -214,6 +214,8 @@ def _cost(compiled: Any, seconds: list[float], compiling: list[float]) -> Cost:
 
 def table(costs: dict[str, Cost], parameter_bytes: int) -> str:
   """All as multiples of the plain step, times also of optax's."""
+  from forgetsam.experiment.tables import markdown_table
+
   plain, theirs = costs["plain, 1"], costs["optax, 1"]
   header = ["step, micro-batches", "time, of plain's", "time, of optax's"]
   header += ["operations", "memory, beyond plain's, in copies of parameters"]
