@@ -21,6 +21,7 @@ if TYPE_CHECKING:
   from forgetsam.experiment.run._experiment import Intervals
 
 _LOGGER = logging.getLogger("forgetsam")
+_PACKAGE = str(Path(__file__).parents[2])
 
 
 def set_up_logging() -> None:
@@ -30,13 +31,14 @@ def set_up_logging() -> None:
   absl_logging.use_absl_handler()
   handler = absl_logging.get_absl_handler()
   handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
-  handler.addFilter(
-    lambda record: (
-      (record.levelno >= logging.WARNING or record.name == _LOGGER.name)
-      # What orbax logs with a traceback is raised as well.
-      and not (record.exc_info and "orbax" in record.pathname)
-    )
-  )
+  handler.addFilter(_is_shown)
+
+
+def _is_shown(record: logging.LogRecord) -> bool:
+  if record.exc_info and "orbax" in record.pathname:
+    return False  # it is raised as well
+  own = record.pathname.startswith(_PACKAGE)
+  return own or record.levelno >= logging.WARNING
 
 
 def log_stage(text: str, seconds: float) -> None:

@@ -1,11 +1,29 @@
 """The lines of a run's log."""
 
 import itertools
+import logging
 from collections.abc import Mapping
 
 import pytest
 
+from forgetsam import data
 from forgetsam.experiment.run import Intervals, Reporter
+from forgetsam.experiment.run._reporting import _is_shown
+
+
+@pytest.mark.parametrize(
+  ("path", "level", "shown"),
+  [
+    (data.__file__, logging.INFO, True),
+    (pytest.__file__, logging.INFO, False),
+    (pytest.__file__, logging.WARNING, True),
+  ],
+)
+def test_lines_of_every_module_of_the_project_are_shown(
+  path: str, level: int, shown: bool
+):
+  record = logging.LogRecord("absl", level, path, 1, "text", None, None)
+  assert _is_shown(record) is shown
 
 
 @pytest.mark.parametrize("loss", [2.3026, 12.3456, 1.25e7, float("nan")])
