@@ -1,5 +1,6 @@
 """Names of sets that are files of one's own."""
 
+import json
 import os
 import re
 from pathlib import Path
@@ -47,6 +48,8 @@ def find_files(name: str) -> Place | None:
     )
   if path.is_file():
     return _of_file(path)
+  if infos := _written_by_tfds(path):
+    _refuse_prepared(path, infos[0])
   return Place(path, _kind_of_folder(path))
 
 
@@ -89,10 +92,22 @@ def _is_hidden(name: str) -> bool:
 
 def _is_own_folder(path: Path) -> bool:
   """Whether there is a folder that TFDS did not write."""
-  if not path.is_dir():
-    return False
-  written = [*path.glob("dataset_info.json"), *path.glob("*/dataset_info.json")]
-  return not written
+  return path.is_dir() and not _written_by_tfds(path)
+
+
+def _written_by_tfds(path: Path) -> list[Path]:
+  return [*path.glob("dataset_info.json"), *path.glob("*/dataset_info.json")]
+
+
+def _refuse_prepared(path: Path, written: Path) -> None:
+  info = json.loads(written.read_text())
+  name = info.get("name", path.name)
+  places = [p.parent for p in written.parents if p.name == name]
+  full = "/".join(filter(None, (name, info.get("configName"))))
+  raise DatasetNotFoundError(
+    f"{path} was prepared by TFDS\n  allowed: config.data.name={full}"
+    f" config.data.dir={places[0] if places else path.parent}"
+  )
 
 
 def parquet_by_split(path: Path) -> dict[str, list[Path]]:

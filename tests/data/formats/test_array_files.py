@@ -60,6 +60,16 @@ def test_damaged_files_are_named(npz, npy):
     data.load(str(npy))
 
 
+@pytest.mark.parametrize("given", ["", "3.0.1"])
+def test_a_folder_of_tfds_is_named_by_name_and_place(given, tmp_path):
+  version = tmp_path / "mnist" / "3.0.1"
+  version.mkdir(parents=True)
+  (version / "dataset_info.json").write_text('{"name": "mnist"}')
+  words = rf"prepared by TFDS.*\n.*name=mnist config.data.dir={tmp_path}$"
+  with pytest.raises(data.DatasetNotFoundError, match=words):
+    data.load(str(tmp_path / "mnist" / given))
+
+
 def test_what_is_not_there_is_named(npy, monkeypatch):
   monkeypatch.chdir(npy.parent)
   for name, words in {
