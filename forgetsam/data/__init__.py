@@ -14,7 +14,7 @@ from forgetsam.data._batches import (
 )
 from forgetsam.data._errors import DataError, DatasetNotFoundError
 from forgetsam.data._identity import SetIdentity
-from forgetsam.data._load import array_split, load, load_split, size_in_memory
+from forgetsam.data._load import array_split, load, load_split
 from forgetsam.data._memory_batches import (
   eval_batches,
   train_batches,
@@ -26,7 +26,7 @@ from forgetsam.data._prepared import check_available, prepared_name
 from forgetsam.data._search import source_directory
 from forgetsam.data._split import ImageData, Split, mislabel
 from forgetsam.data._tensorflow import import_tensorflow
-from forgetsam.data.formats import from_arrays
+from forgetsam.data.formats import OwnSet, from_arrays, open_own
 from forgetsam.data.streaming import (
   CenterCrop,
   RandomResizedCrop,
@@ -44,6 +44,7 @@ __all__ = [
   "DatasetNotFoundError",
   "ImageData",
   "MemorySource",
+  "OwnSet",
   "RandomResizedCrop",
   "SetIdentity",
   "Sources",
@@ -62,9 +63,9 @@ __all__ = [
   "load",
   "load_split",
   "mislabel",
+  "open_own",
   "prefetch_to_device",
   "prepared_name",
-  "size_in_memory",
   "source_directory",
   "steps_per_epoch",
   "stream",

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Int64, Shaped
 
+from forgetsam.data._rows import Rows
 from forgetsam.data._subsets import (
   Purpose,
   check_fraction,
@@ -54,7 +55,7 @@ def choose(
 
 
 def choose_parts(
-  labels: Mapping[str, Shaped[np.ndarray, "n ..."]],
+  labels: Mapping[str, Shaped[np.ndarray | Rows, "n ..."]],
   *,
   validation: float,
   test: float,
@@ -87,7 +88,7 @@ def choose_parts(
     parts["test"] = Part("train", chosen)
     positions = complement(len(positions), chosen)
   kept, held_out = choose(
-    labels["train"][positions],
+    strata[positions],
     validation=0.0 if "validation" in parts else validation,
     split_seed=split_seed,
     train_examples=train_examples,
@@ -98,8 +99,8 @@ def choose_parts(
   return parts
 
 
-def _strata(labels: Shaped[np.ndarray, "n ..."]) -> Positions:
+def _strata(labels: Shaped[np.ndarray | Rows, "n ..."]) -> Positions:
   """Each example's class; one for all where they have none, or several."""
   if labels.ndim == 1 and np.issubdtype(labels.dtype, np.integer):
-    return labels.astype(np.int64)
+    return labels[:].astype(np.int64)
   return np.zeros(len(labels), np.int64)

@@ -14,10 +14,10 @@ from forgetsam.data._split import ImageData, Split, mislabel
 from forgetsam.data._subsets import check_fraction
 from forgetsam.data.files import decode_split, pixels_fingerprint
 from forgetsam.data.formats import (
-  decoded_bytes,
-  find_files,
-  load_place,
-  load_place_split,
+  OwnSet,
+  load_own,
+  load_own_split,
+  open_own,
 )
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def load(
-  name: str,
+  name: str | OwnSet,
   *,
   data_dir: PathLike | None = None,
   validation: float = 0.0,
@@ -33,6 +33,7 @@ def load(
   label_noise: float = 0.0,
   train_examples: int | None = None,
   test: float = 0.2,
+  memory_limit: float | None = None,
 ) -> ImageData:
   """Reads a data set into memory.
 
@@ -50,7 +51,8 @@ def load(
 
   Args:
     name: a TFDS name, such as `digits` (built on first use, offline) or
-      `fashion_mnist`; or a path, such as `./photos` or `measured.npz`.
+      `fashion_mnist`; a path, such as `./photos` or `measured.npz`; or what
+      `data.open_own` gives.
     data_dir: the directory that holds prepared sets. None: TFDS's own rules.
     validation: fraction of the `train` split held out, classes in proportion;
       0 holds out nothing.
@@ -60,6 +62,8 @@ def load(
     train_examples: number of training examples, classes in proportion; None
       takes all that are not held out.
     test: as in `data.from_arrays`, of sets of one's own.
+    memory_limit: as in `data.from_arrays`, of .npy files; an .npz file beyond
+      it is refused.
 
   Returns:
     The splits, each in the order of TFDS.
@@ -72,15 +76,17 @@ def load(
   if split_seed < 0:
     raise ValueError(f"split_seed={split_seed} must not be negative")
   check_fraction(validation)
-  if (place := find_files(name)) is not None:
-    return load_place(
-      place,
+  if (own := open_own(name)) is not None:
+    return load_own(
+      own,
+      memory_limit,
       validation=validation,
       test=test,
       split_seed=split_seed,
       label_noise=label_noise,
       train_examples=train_examples,
     )
+  assert isinstance(name, str)  # an OwnSet is returned by now
   builder = prepared_builder(name, data_dir)
   num_classes, image_shape = _check_features(name, builder.info)
   full = decode_split(builder, "train")
@@ -90,7 +96,7 @@ def load(
     {"train": pixels_fingerprint(full), "test": pixels_fingerprint(scored)},
   )
   chosen, held_out = choose(
-    full.labels,
+    full.labels[:],
     validation=validation,
     split_seed=split_seed,
     train_examples=train_examples,
@@ -128,8 +134,8 @@ def load_split(
     DatasetNotFoundError: where the set is not on this machine.
     ValueError: where the set or the split does not fit.
   """
-  if (place := find_files(name)) is not None:
-    return load_place_split(place, split)[0]
+  if (own := open_own(name)) is not None:
+    return load_own_split(own, split)[0]
   builder = prepared_builder(name, data_dir)
   _check_features(name, builder.info)
   if split not in builder.info.splits:
@@ -141,47 +147,33 @@ def load_split(
 
 
 def array_split(
-  name: str, split: str, *, mean: PerChannel, std: PerChannel
+  own: OwnSet | None,
+  split: str,
+  *,
+  mean: PerChannel,
+  std: PerChannel,
+  memory_limit: float | None = None,
 ) -> MemorySource | None:
   """A split of arrays in files, to be scored; None for other sets.
 
   Args:
-    name: as in `load`.
+    own: what `data.open_own` gives.
     split: "train", "validation" or "test", of the file's own splits.
     mean: as in `data.train_batches`, where the arrays are images.
     std: as in `data.train_batches`, where the arrays are images.
+    memory_limit: as in `data.load`.
 
   Raises:
     DatasetNotFoundError: where the set is not on this machine.
     DataError: a file is damaged.
     ValueError: where the set or the split does not fit.
   """
-  place = find_files(name)
-  if place is None or place.kind != "arrays":
+  if own is None or own.images is not None:
     return None
-  found, classes, identity = load_place_split(place, split)
+  found, classes, identity = load_own_split(own, split, memory_limit)
   if found.has_pixels:
     return MemorySource(found, classes, mean, std, identity=identity)
   return MemorySource(found, classes, identity=identity)
-
-
-def size_in_memory(name: str) -> int:
-  """About how many bytes the images of a set of one's own take, decoded.
-
-  Args:
-    name: as in `load`.
-
-  Returns:
-    The number of bytes; 0 for arrays and for TFDS sets, which are held in
-    memory unless they are to be streamed.
-
-  Raises:
-    DatasetNotFoundError: where the set is not on this machine.
-    DataError: a file is damaged.
-    ValueError: where the set does not fit.
-  """
-  place = find_files(name)
-  return 0 if place is None else decoded_bytes(place)
 
 
 def _check_features(

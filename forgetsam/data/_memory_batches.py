@@ -1,6 +1,6 @@
 """Batches of a split in memory, functions of (split, seed, step) alone."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from forgetsam.data._batches import (
   pad_batch,
   steps_per_epoch,
 )
+from forgetsam.data._rows import Column, Rows
 from forgetsam.data._split import Split
 from forgetsam.data._tensorflow import numpy_batches, tf
 
@@ -76,10 +77,10 @@ def train_batches(
   _check_processing(split, mean, std, flip, crop_padding)
   channels = split.images.shape[-1] if split.has_pixels else 1
   mean_, std_ = channel_statistics(mean, std, channels)
-  columns = {n: tf.constant(array) for n, array in _columns(split).items()}
+  columns = {n: _reader(column) for n, column in _columns(split).items()}
 
   def batch(positions: "tf.Tensor", draws: Any) -> dict[str, "tf.Tensor"]:
-    rows = {n: tf.gather(column, positions) for n, column in columns.items()}
+    rows = {n: read(positions) for n, read in columns.items()}
     if not split.has_pixels:
       return rows
     image = rows["image"]
@@ -181,7 +182,21 @@ def eval_batches(
   return batches()
 
 
-def _columns(split: Split) -> dict[str, np.ndarray]:
+def _reader(column: Column) -> "Callable[[tf.Tensor], tf.Tensor]":
+  """Gives rows at positions, of a copy in memory or from where they lie."""
+  if not isinstance(column, Rows):
+    held = tf.constant(column)
+    return lambda positions: tf.gather(held, positions)
+  read, dtype, shape = column.read, column.dtype, column.shape[1:]
+
+  def read_rows(positions: "tf.Tensor") -> "tf.Tensor":
+    rows = tf.numpy_function(read, [positions], dtype, stateful=False)
+    return tf.ensure_shape(rows, [positions.shape[0], *shape])
+
+  return read_rows
+
+
+def _columns(split: Split) -> dict[str, Column]:
   """The arrays that batches are made of, by their names there."""
   columns = {"image": split.images, "label": split.labels}
   if split.weights is not None:

@@ -8,6 +8,7 @@ from jaxtyping import Bool, Float32, Int64, Shaped
 
 from forgetsam.data import _subsets
 from forgetsam.data._identity import SetIdentity
+from forgetsam.data._rows import Rows, choose_rows
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -17,7 +18,9 @@ class Split:
   Attributes:
     images: images `[n, height, width, channels]` of uint8, grey levels or
       colours, which batches hold normalised; or any other inputs, float32 or
-      int32 with a row for each example, which batches hold as they are.
+      int32 with a row for each example, which batches hold as they are. Of
+      arrays beyond `memory_limit`, `images[i:j]` and `images[positions]` read
+      rows; so it is with labels and weights of more than one axis.
     labels: class numbers from 0, int32 `[n]`, or of each position `[n, ...]`;
       or float32 targets `[n, ...]`.
     ids: each example's position in the original split, ascending.
@@ -27,16 +30,22 @@ class Split:
       set has any.
   """
 
-  images: Shaped[np.ndarray, "n ..."]
-  labels: Shaped[np.ndarray, "n ..."]
+  images: Shaped[np.ndarray | Rows, "n ..."]
+  labels: Shaped[np.ndarray | Rows, "n ..."]
   ids: Int64[np.ndarray, " n"]
-  weights: Float32[np.ndarray, "n ..."] | None = None
+  weights: Float32[np.ndarray | Rows, "n ..."] | None = None
   groups: Mapping[str, Bool[np.ndarray, " n"]] = dataclasses.field(
     default_factory=dict
   )
 
   def __len__(self) -> int:
     return len(self.labels)
+
+  @property
+  def in_memory(self) -> bool:
+    """Whether the arrays are held in memory, rather than read as needed."""
+    columns = (self.images, self.labels, self.weights)
+    return not any(isinstance(column, Rows) for column in columns)
 
   @property
   def has_pixels(self) -> bool:
@@ -49,10 +58,10 @@ class Split:
       return self
     weights = self.weights
     return Split(
-      self.images[positions],
-      self.labels[positions],
+      choose_rows(self.images, positions),
+      choose_rows(self.labels, positions),
       self.ids[positions],
-      None if weights is None else weights[positions],
+      None if weights is None else choose_rows(weights, positions),
       {name: mask[positions] for name, mask in self.groups.items()},
     )
 
@@ -121,6 +130,6 @@ def mislabel(
     for purpose in purposes
   )
   labels = _subsets.flip_labels(
-    split.labels, fraction, num_classes, example_keys, label_keys
+    split.labels[:], fraction, num_classes, example_keys, label_keys
   )
   return dataclasses.replace(split, labels=labels)

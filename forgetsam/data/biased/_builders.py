@@ -96,10 +96,10 @@ class _Biased(
     self, split: Split, agree: float, seed: int
   ) -> Iterator[tuple[int, dict[str, Any]]]:
     places = draw_places(
-      split.labels, agree=agree, num_places=_NUM_CLASSES, seed=seed
+      split.labels[:], agree=agree, num_places=_NUM_CLASSES, seed=seed
     )
     images = paste(
-      split.images,
+      split.images[:],
       places,
       size=PATCH_SIZE[self.name],
       num_places=_NUM_CLASSES,

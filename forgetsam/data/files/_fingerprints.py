@@ -5,6 +5,7 @@ import hashlib
 import numpy as np
 
 from forgetsam.data._identity import Fingerprint
+from forgetsam.data._rows import blocks
 from forgetsam.data._split import Split
 from forgetsam.data._tensorflow import tf
 from forgetsam.data.files._images import Parse
@@ -17,10 +18,10 @@ _FILES, _EXAMPLES = 16, 512
 
 def pixels_fingerprint(split: Split) -> Fingerprint:
   """Covers every pixel, or other number, and label; not how they are stored."""
-  digest = hashlib.sha256(np.ascontiguousarray(split.images).data)
-  digest.update(np.ascontiguousarray(split.labels).data)
-  if split.weights is not None:
-    digest.update(np.ascontiguousarray(split.weights).data)
+  digest = hashlib.sha256()
+  for column in (split.images, split.labels, split.weights):
+    for _, block in () if column is None else blocks(column):
+      digest.update(np.ascontiguousarray(block).data)
   if split.has_pixels:
     return {"examples": len(split), "pixels_sha256": digest.hexdigest()}
   columns = (split.images, split.labels)

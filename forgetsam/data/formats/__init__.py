@@ -5,26 +5,25 @@ from forgetsam.data.formats._file_split import (
   FileSplit,
   ImageFiles,
   Pixels,
-  look_at_pixels,
 )
-from forgetsam.data.formats._names import Place, find_files
+from forgetsam.data.formats._names import find_files
 from forgetsam.data.formats._open import (
-  decoded_bytes,
-  load_place,
-  load_place_split,
-  open_files,
+  OwnSet,
+  image_files,
+  load_own,
+  load_own_split,
+  open_own,
 )
 
 __all__ = [
   "FileSplit",
   "ImageFiles",
+  "OwnSet",
   "Pixels",
-  "Place",
-  "decoded_bytes",
   "find_files",
   "from_arrays",
-  "load_place",
-  "load_place_split",
-  "look_at_pixels",
-  "open_files",
+  "image_files",
+  "load_own",
+  "load_own_split",
+  "open_own",
 ]

@@ -4,11 +4,13 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from absl import logging
 
 from forgetsam.data._choices import choose_parts
 from forgetsam.data._identity import SetIdentity
 from forgetsam.data._split import ImageData, Split, mislabel
 from forgetsam.data.files import pixels_fingerprint
+from forgetsam.data.formats._array_files import beyond
 from forgetsam.data.formats._array_names import FORMS
 from forgetsam.data.formats._columns import check_labels, make_splits
 
@@ -23,6 +25,7 @@ def from_arrays(
   split_seed: int = 0,
   label_noise: float = 0.0,
   train_examples: int | None = None,
+  memory_limit: float | None = None,
 ) -> ImageData:
   """A set of arrays: images, vectors, token sequences, with any labels.
 
@@ -48,9 +51,11 @@ def from_arrays(
     split_seed: as in `data.load`.
     label_noise: as in `data.load`.
     train_examples: as in `data.load`.
+    memory_limit: GiB beyond which arrays, such as mapped files, stay where they
+      lie and are read as batches need them; None holds all in memory.
 
   Returns:
-    The splits, for `data.in_memory`.
+    The splits, for `data.in_memory`. Batches do not depend on where arrays lie.
 
   Raises:
     ValueError: an array is missing, does not fit the others, or holds what is
@@ -65,7 +70,9 @@ def from_arrays(
     >>> images.image_shape, images.num_classes
     ((3,), 2)
   """
-  splits, num_classes, identity = read_splits(arrays, name, num_classes)
+  splits, num_classes, identity = read_splits(
+    arrays, name, num_classes, memory_limit
+  )
   return assemble(
     splits,
     identity,
@@ -79,13 +86,29 @@ def from_arrays(
 
 
 def read_splits(
-  arrays: Any, name: str, num_classes: int | None = None
+  arrays: Any,
+  name: str,
+  num_classes: int | None = None,
+  memory_limit: float | None = None,
 ) -> tuple[dict[str, Split], int, SetIdentity]:
   """The splits that arrays make, the number of classes, and what they were."""
   columns = dict(_by_name(arrays, name))
   if "num_classes" in columns:
     num_classes = _whole(columns.pop("num_classes"), f"{name}: num_classes")
-  splits, found = make_splits(columns, name)
+  columns = {
+    key: _as_array(one, f"{name}: {key}") for key, one in columns.items()
+  }
+  size = sum(array.nbytes for array in columns.values())
+  streamed = beyond(size, memory_limit)
+  if memory_limit is not None:
+    logging.info(
+      "%s is %s: its arrays take about %.3g MiB (config.data.memory_limit=%g)",
+      name,
+      "streamed" if streamed else "held in memory",
+      size / 2**20,
+      memory_limit,
+    )
+  splits, found = make_splits(columns, name, streamed=streamed)
   num_classes = check_labels(splits, name, num_classes or found)
   prints = {split: pixels_fingerprint(one) for split, one in splits.items()}
   return splits, num_classes, SetIdentity(name, prints)
@@ -138,6 +161,15 @@ def assemble(
     found["test"],
     identity,
   )
+
+
+def _as_array(array: Any, name: str) -> np.ndarray:
+  if isinstance(array, np.memmap):  # of which np.asarray forgets the file
+    return array
+  try:
+    return np.asarray(array)
+  except ValueError as error:  # rows of different lengths
+    raise ValueError(f"{name} is no array: {error}") from error
 
 
 def _by_name(arrays: Any, name: str) -> Mapping[str, Any]:

@@ -1,13 +1,13 @@
 """Checks arrays, and makes splits of them."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 from absl import logging
-from jaxtyping import Shaped
 
+from forgetsam.data._rows import Column, Rows, blocks, row_wise
 from forgetsam.data._split import Split
 from forgetsam.data.files import impossible_labels, in_words
 from forgetsam.data.formats._array_names import FORMS, place_arrays
@@ -17,9 +17,12 @@ _LIMIT = 2**31  # JAX's integers hold less
 
 
 def make_splits(
-  columns: Mapping[str, Any], name: str
+  columns: Mapping[str, np.ndarray], name: str, *, streamed: bool
 ) -> tuple[dict[str, Split], int | None]:
-  """The splits, and the number of classes where labels are one-hot."""
+  """The splits, and the number of classes where labels are one-hot.
+
+  Those that are `streamed` are read as needed, but for what has one axis.
+  """
   try:
     places = place_arrays(columns)
   except ValueError as error:
@@ -34,7 +37,10 @@ def make_splits(
         )
     found = {
       column: _checked(
-        columns[array], f"{name}: {array}", image=column == "images"
+        columns[array],
+        f"{name}: {array}",
+        image=column == "images",
+        streamed=streamed,
       )
       for (one, column), array in places.items()
       if one == split
@@ -46,11 +52,11 @@ def make_splits(
   return splits, None
 
 
-def _split(found: dict[str, np.ndarray], name: str) -> Split:
+def _split(found: dict[str, Column], name: str) -> Split:
   images, labels = found["images"], found["labels"]
   column = labels.dtype == np.int32 and labels.shape[1:] == (1,)
   if column and images.shape[1:2] != (1,):  # classes as Keras stores them
-    labels = labels[:, 0]
+    labels = labels[:][:, 0]
   if len(images) != len(labels) or not len(images):
     raise ValueError(
       f"{name} has {len(images)} inputs and {len(labels)} labels\n  allowed: as"
@@ -63,23 +69,22 @@ def _split(found: dict[str, np.ndarray], name: str) -> Split:
         f"{name} has weights {list(weights.shape)}\n  allowed: one for each"
         f" example or label, {list(labels.shape)}"
       )
-    weights = weights.astype(np.float32)
-    if np.any(weights < 0):
-      raise ValueError(f"{name} has negative weights\n  allowed: at least 0")
+    weights = row_wise(_float32, np.float32, weights)
+    _check_each(weights, name, _negative, "negative weights", "at least 0")
     if labels.dtype == np.int32:  # what counts for nothing need be no class
-      more = [1] * (labels.ndim - weights.ndim)
-      labels = np.where(weights.reshape(*weights.shape, *more) > 0, labels, 0)
+      labels = row_wise(_excused, np.int32, labels, weights)
   groups = _groups(found.get("groups"), len(labels), name)
   return Split(images, labels, np.arange(len(labels)), weights, groups)
 
 
 def _groups(
-  numbers: np.ndarray | None, count: int, name: str
+  numbers: Column | None, count: int, name: str
 ) -> dict[str, np.ndarray]:
   if numbers is None:
     return {}
   if (
-    numbers.shape != (count,)
+    isinstance(numbers, Rows)
+    or numbers.shape != (count,)
     or numbers.dtype != np.int32
     or not 0 <= numbers.min() <= numbers.max() < _MOST_GROUPS
   ):
@@ -92,33 +97,81 @@ def _groups(
 
 
 def _checked(
-  array: Any, name: str, *, image: bool = False
-) -> Shaped[np.ndarray, "n ..."]:
+  array: np.ndarray, name: str, *, image: bool, streamed: bool
+) -> Column:
   """An array of a type that batches can hold: uint8 images, float32, int32."""
-  try:
-    array = np.asarray(array)
-  except ValueError as error:  # rows of different lengths
-    raise ValueError(f"{name} is no array: {error}") from error
   if array.dtype.kind not in ("iuf" if image else "iufb") or not array.ndim:
     raise ValueError(
       f"{name} is {array.dtype} {list(array.shape)}\n  allowed: integers or"
       " floats, with a row for each example"
     )
+  mapped = isinstance(array, np.memmap)
+  name = str(getattr(array, "filename", None) or name)
+  dtype: Any = np.int32
   if array.dtype.kind == "f":
-    with np.errstate(over="ignore"):  # beyond float32 is not finite either
-      array = array.astype(np.float32, copy=False)
-    bad = ~np.isfinite(array)
-    if bad.any():
+    dtype, finite = np.float32, "values that are not finite"
+    _check_each(array, name, _not_finite, finite, "finite numbers")
+  elif image and array.dtype == np.uint8 and array.ndim in (3, 4):
+    dtype = np.uint8
+    array = array[..., None] if array.ndim == 3 else array
+  elif not np.can_cast(array.dtype, np.int32):
+    large = "integers beyond 32 bits"
+    _check_each(array, name, _large, large, "integers that int32 holds")
+  if streamed and array.ndim > 1:
+    if mapped and not array.flags.c_contiguous and array.flags.f_contiguous:
       raise ValueError(
-        f"{name} has {int(bad.sum())} values that are not finite, the first in"
-        f" row {int(np.argwhere(bad)[0][0])}\n  allowed: finite numbers"
+        f"{name} is stored column by column (Fortran order): each batch would"
+        " read all of it\n  allowed: rows in C order, as"
+        " numpy.save(..., numpy.ascontiguousarray(array)) writes them"
       )
-    return array
-  if image and array.dtype == np.uint8 and array.ndim in (3, 4):
-    return array[..., None] if array.ndim == 3 else array
-  if array.size and (array.max() >= _LIMIT or array.min() < -_LIMIT):
-    raise ValueError(f"{name} has integers beyond 32 bits")
-  return array.astype(np.int32, copy=False)
+    return Rows(
+      array.shape, np.dtype(dtype), lambda rows: np.asarray(array[rows], dtype)
+    )
+  return np.array(array, dtype, copy=mapped or None)
+
+
+def _check_each(
+  column: Column,
+  name: str,
+  wrong: Callable[[np.ndarray], np.ndarray],
+  found: str,
+  allowed: str,
+) -> None:
+  """Counts the values that are wrong, and names the first one's row."""
+  count, first = 0, 0
+  for start, block in blocks(column):
+    bad = wrong(block)
+    if bad.any():
+      first = first if count else start + int(np.argwhere(bad)[0][0])
+      count += int(bad.sum())
+  if count:
+    raise ValueError(
+      f"{name} has {count} {found}, the first in row {first}\n  allowed:"
+      f" {allowed}"
+    )
+
+
+def _float32(block: np.ndarray) -> np.ndarray:
+  with np.errstate(over="ignore"):  # beyond float32 is not finite either
+    return block.astype(np.float32, copy=False)
+
+
+def _not_finite(block: np.ndarray) -> np.ndarray:
+  return ~np.isfinite(_float32(block))
+
+
+def _large(block: np.ndarray) -> np.ndarray:
+  return (block >= _LIMIT) | (block < -_LIMIT)
+
+
+def _negative(block: np.ndarray) -> np.ndarray:
+  return block < 0
+
+
+def _excused(labels: np.ndarray, weights: np.ndarray) -> np.ndarray:
+  """The labels, but 0 where the weight is."""
+  more = [1] * (labels.ndim - weights.ndim)
+  return np.where(weights.reshape(*weights.shape, *more) > 0, labels, 0)
 
 
 def _is_one_hot(split: Split) -> bool:
@@ -126,18 +179,22 @@ def _is_one_hot(split: Split) -> bool:
   tokens = split.images.dtype == np.int32  # whose labels are one a position
   if tokens or labels.ndim != 2 or labels.shape[1] < 2:
     return False
-  binary = ((labels == 0) | (labels == 1)).all()
-  return bool(binary and (labels.sum(axis=1) == 1).all())
+  return all(
+    ((block == 0) | (block == 1)).all() and (block.sum(axis=1) == 1).all()
+    for _, block in blocks(labels)
+  )
 
 
 def _as_classes(splits: Mapping[str, Split]) -> tuple[dict[str, Split], int]:
-  classes = {
-    split: dataclasses.replace(
-      one, labels=one.labels.argmax(axis=1).astype(np.int32)
-    )
+  def classes(one_hot: Column) -> np.ndarray:
+    found = [block.argmax(axis=1) for _, block in blocks(one_hot)]
+    return np.concatenate(found).astype(np.int32)
+
+  found = {
+    split: dataclasses.replace(one, labels=classes(one.labels))
     for split, one in splits.items()
   }
-  return classes, next(iter(splits.values())).labels.shape[1]
+  return found, next(iter(splits.values())).labels.shape[1]
 
 
 def _check_alike(splits: Mapping[str, Split], name: str) -> None:
@@ -162,15 +219,18 @@ def check_labels(
   if labels[0].dtype != np.int32:
     return labels[0].shape[-1] if labels[0].ndim > 1 else 1
   if num_classes is None:
-    num_classes = int(max(array.max() for array in labels)) + 1
+    largest = max(b.max() for column in labels for _, b in blocks(column))
+    num_classes = int(largest) + 1
   if num_classes < 2:
     raise ValueError(
       f"{name} has num_classes={num_classes}\n  allowed: at least 2, or there"
       " is nothing to tell apart"
     )
   for split, one in splits.items():
-    if found := impossible_labels(one.labels, one.ids, num_classes):
-      raise ValueError(in_words(f"{name}, {split!r}", found, num_classes))
-  if labels[0].ndim == 1 and not any((array == 0).any() for array in labels):
+    for start, block in blocks(one.labels):
+      ids = one.ids[start : start + len(block)]
+      if found := impossible_labels(block, ids, num_classes):
+        raise ValueError(in_words(f"{name}, {split!r}", found, num_classes))
+  if labels[0].ndim == 1 and not any((array[:] == 0).any() for array in labels):
     logging.warning("%s has no example of class 0; classes count from 0", name)
   return num_classes

@@ -40,6 +40,9 @@ class FileSplit(Protocol):
   ) -> tuple[Records, Store, Parse]:
     """Records of chosen examples, in that order, and what reads them."""
 
+  def check_stream(self) -> None:
+    """Raises a DataError where too much of a file is read at once."""
+
   def encoded(self, position: int) -> bytes:
     """An image's file."""
 

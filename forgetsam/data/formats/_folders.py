@@ -155,6 +155,9 @@ class FolderSplit:
     """See `FileSplit`."""
     return str(self._root / self._files[position][0])
 
+  def check_stream(self) -> None:
+    """See `FileSplit`: a file is an image."""
+
   def encoded(self, position: int) -> bytes:
     """See `FileSplit`."""
     return Path(self.where(position)).read_bytes()

@@ -20,12 +20,11 @@ from forgetsam.data.formats._file_split import (
   FileSplit,
   ImageFiles,
   Pixels,
-  look_at_pixels,
 )
 
 
 def decode_files(
-  found: ImageFiles, only: str | None = None
+  found: ImageFiles, pixels: Pixels, only: str | None = None
 ) -> tuple[dict[str, Split], SetIdentity]:
   """Decodes all splits of a set, or one, and identifies it.
 
@@ -33,7 +32,6 @@ def decode_files(
     DataError: an image is damaged; it is named.
     ValueError: images differ in size.
   """
-  pixels = look_at_pixels(found)
   if pixels.differ:
     raise ValueError(_too_different(found, pixels.differ))
   splits = {

@@ -1,21 +1,18 @@
 """Parquet files of images and labels, as Hugging Face writes them."""
 
-import hashlib
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
-
-import numpy as np
-from jaxtyping import Int32, Int64
+from typing import TYPE_CHECKING, Any
 
 from forgetsam._lab import lab_packages
 from forgetsam.data._errors import DataError
-from forgetsam.data._tensorflow import tf
-from forgetsam.data.files import Parse, Records, Store
 from forgetsam.data.formats._file_split import FileSplit, ImageFiles
 from forgetsam.data.formats._names import parquet_by_split
+from forgetsam.data.formats._parquet_split import (
+  ParquetFile,
+  ParquetSplit,
+  naming,
+)
 
 if TYPE_CHECKING:
   import pyarrow
@@ -28,22 +25,13 @@ _ALLOWED = (
 )
 
 
-class _File(NamedTuple):
-  path: Path
-  image: str  # the column, as it is to be read
-  labels: list[Any]
-  classes: list[str] | None
-  groups: list[int]  # rows of each row group
-  num_bytes: int
-
-
 def find_parquet(path: Path) -> ImageFiles:
   """The images of one Parquet file, or of all in a folder.
 
   Raises:
     DataError: a file is damaged, or has other columns.
   """
-  by_split: dict[str, list[_File]] = {}
+  by_split: dict[str, list[ParquetFile]] = {}
   for split, paths in parquet_by_split(path).items():
     by_split[split] = [_look_at(file) for file in paths]
   everything = [file for several in by_split.values() for file in several]
@@ -55,11 +43,11 @@ def find_parquet(path: Path) -> ImageFiles:
   return ImageFiles(path, splits, classes)
 
 
-def _look_at(path: Path) -> _File:
+def _look_at(path: Path) -> ParquetFile:
   with lab_packages(f"reading {path}"):
     import pyarrow.parquet
 
-  with _named(path), pyarrow.parquet.ParquetFile(path) as file:
+  with naming(path), pyarrow.parquet.ParquetFile(path) as file:
     schema = file.schema_arrow
     images = [n for n in schema.names if _is_image(schema.field(n).type)]
     labels = [n for n in _LABELS if n in schema.names]
@@ -72,10 +60,22 @@ def _look_at(path: Path) -> _File:
     if pyarrow.types.is_struct(schema.field(column).type):
       column += ".bytes"
     meta = file.metadata
-    groups = [meta.row_group(i).num_rows for i in range(meta.num_row_groups)]
+    groups = [meta.row_group(i) for i in range(meta.num_row_groups)]
+    rows = [group.num_rows for group in groups]
+    sizes = [_column_bytes(group, column) for group in groups]
     classes = file.read([labels[0]]).column(0).to_pylist()
     names = _class_names(schema, labels[0])
-  return _File(path, column, classes, names, groups, path.stat().st_size)
+  size = path.stat().st_size
+  return ParquetFile(path, column, classes, names, rows, sizes, size)
+
+
+def _column_bytes(group: Any, column: str) -> int:
+  chunks = [group.column(i) for i in range(group.num_columns)]
+  return sum(
+    chunk.total_uncompressed_size
+    for chunk in chunks
+    if chunk.path_in_schema == column
+  )
 
 
 def _is_image(kind: Any) -> bool:
@@ -96,7 +96,7 @@ def _class_names(schema: "pyarrow.Schema", label: str) -> list[str] | None:
     return None
 
 
-def _classes(files: list[_File]) -> list[str]:
+def _classes(files: list[ParquetFile]) -> list[str]:
   """The names of the classes; they must be the same in all files."""
   labels = [label for file in files for label in file.labels]
   named = bool(labels) and isinstance(labels[0], str)
@@ -119,125 +119,3 @@ def _classes(files: list[_File]) -> list[str]:
   if files[0].classes is not None:
     return files[0].classes
   return [str(i) for i in range(max(labels, default=-1) + 1)]
-
-
-class ParquetSplit:
-  """A split whose examples are rows of Parquet files, in their order."""
-
-  def __init__(self, name: str, files: list[_File], classes: list[str]):
-    self.name, self._files = name, files
-    numbers = {name: i for i, name in enumerate(classes)}
-    labels = [label for file in files for label in file.labels]
-    self.labels: Int32[np.ndarray, " n"] = np.array(
-      [numbers[x] if isinstance(x, str) else x for x in labels], np.int32
-    )
-    groups = [
-      (i, j, rows)
-      for i, f in enumerate(files)
-      for j, rows in enumerate(f.groups)
-    ]
-    self._groups = [(i, j) for i, j, _ in groups]
-    self._starts = np.cumsum([0] + [rows for *_, rows in groups])
-
-  @property
-  def num_bytes(self) -> int:
-    """See `FileSplit`."""
-    return sum(file.num_bytes for file in self._files)
-
-  def where(self, position: int) -> str:
-    """See `FileSplit`."""
-    group = self._group_of(np.array([position]))[0]
-    file = self._groups[group][0]
-    first = next(
-      s
-      for (i, _), s in zip(self._groups, self._starts, strict=False)
-      if i == file
-    )
-    return f"{self._files[file].path}, row {position - first}"
-
-  def encoded(self, position: int) -> bytes:
-    """See `FileSplit`."""
-    if image := self._read(np.array([position]))[0]:
-      return image
-    raise ValueError("it has no bytes; Hugging Face may write paths alone")
-
-  def digest(self) -> str:
-    """See `FileSplit`: names, sizes and labels."""
-    names = [(file.path.name, file.num_bytes) for file in self._files]
-    digest = hashlib.sha256(repr(names).encode())
-    digest.update(self.labels.tobytes())
-    return digest.hexdigest()
-
-  def shuffled(
-    self, positions: Int64[np.ndarray, " m"]
-  ) -> Int64[np.ndarray, " m"]:
-    """See `FileSplit`: rows are read in groups."""
-    return positions
-
-  def open(
-    self, positions: Int64[np.ndarray, " m"]
-  ) -> tuple[Records, Store, Parse]:
-    """See `FileSplit`."""
-    group = self._group_of(positions)
-    first = np.flatnonzero(np.diff(group, prepend=-1))
-    take = np.diff(first, append=len(positions))
-    files = [self._files[self._groups[g][0]].path for g in group[first]]
-    records = Records(
-      path=np.array([str(path) for path in files]),
-      skip=positions[first] - self._starts[group[first]],
-      take=take,
-      first=first,
-      origin=first,
-    )
-
-    def contents(origin: Any, take: Any) -> Any:
-      rows = positions[int(origin) : int(origin) + int(take)]
-      labels = self.labels[rows].astype("<i4")
-      images = self._read(rows)
-      packed = [x.tobytes() + i for x, i in zip(labels, images, strict=True)]
-      return np.array(packed, object)
-
-    def read(run: Records) -> "tf.data.Dataset":
-      rows = tf.numpy_function(contents, [run.origin, run.take], tf.string)
-      return tf.data.Dataset.from_tensor_slices(tf.ensure_shape(rows, [None]))
-
-    return records, Store(read, positions, self.where), _unpack
-
-  def _group_of(
-    self, positions: Int64[np.ndarray, " m"]
-  ) -> Int64[np.ndarray, " m"]:
-    return np.searchsorted(self._starts, positions, side="right") - 1
-
-  def _read(self, positions: Int64[np.ndarray, " m"]) -> list[bytes]:
-    """Image files of rows of one group."""
-    import pyarrow.compute
-    import pyarrow.parquet
-
-    group = int(self._group_of(positions[:1])[0])
-    number, within = self._groups[group]
-    source = self._files[number]
-    with _named(source.path), pyarrow.parquet.ParquetFile(source.path) as file:
-      column = file.read_row_group(within, [source.image]).column(0)
-    column = column.take(pyarrow.array(positions - self._starts[group]))
-    if pyarrow.types.is_struct(column.type):
-      column = pyarrow.compute.struct_field(column, "bytes")
-    return [image or b"" for image in column.to_pylist()]
-
-
-def _unpack(contents: "tf.Tensor") -> "tuple[tf.Tensor, tf.Tensor]":
-  label = tf.io.decode_raw(tf.strings.substr(contents, 0, 4), tf.int32)[0]
-  return tf.strings.substr(contents, 4, -1), label
-
-
-@contextmanager
-def _named(path: Path) -> Iterator[None]:
-  """Says which file an error is about."""
-  import pyarrow
-
-  try:
-    yield
-  except (OSError, pyarrow.ArrowException) as error:
-    raise DataError(
-      f"{path} cannot be read: {error}\n  allowed: the file as it was written;"
-      " copy it again"
-    ) from error

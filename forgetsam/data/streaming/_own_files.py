@@ -14,21 +14,19 @@ from forgetsam.data.files import Agree, files_fingerprint
 from forgetsam.data.formats import (
   FileSplit,
   ImageFiles,
+  OwnSet,
   Pixels,
-  Place,
-  look_at_pixels,
-  open_files,
+  image_files,
 )
 from forgetsam.data.streaming._options import StreamOptions
 from forgetsam.data.streaming._streamed_split import StreamedSplit
 
 
 def stream_files(
-  place: Place, options: StreamOptions, *, agree: Agree, **choices: Any
+  own: OwnSet, options: StreamOptions, *, agree: Agree, **choices: Any
 ) -> Sources:
   """The splits of a set of one's own, chosen as in memory."""
-  found = open_files(place)
-  pixels = look_at_pixels(found)
+  found, pixels = image_files(own)
   labels = {name: split.labels for name, split in found.splits.items()}
   if "train" in labels:
     parts = choose_parts(labels, **choices)
@@ -42,7 +40,7 @@ def stream_files(
   side = options.train_crop.size
   identity = _identify(found, {part.split for part in parts.values()}, agree)
   return Sources(
-    str(place.path),
+    str(own.path),
     len(found.classes),
     (side, side, pixels.channels),
     splits.get("train"),
@@ -54,23 +52,23 @@ def stream_files(
 
 
 def stream_files_split(
-  place: Place, split: str | None, options: StreamOptions, agree: Agree
+  own: OwnSet, split: str | None, options: StreamOptions, agree: Agree
 ) -> StreamedSplit:
   """One split of a set of one's own, to be scored; None takes its test split.
 
   Sets without one are scored on their validation split, or as a whole.
   """
-  found = open_files(place)
+  found, pixels = image_files(own)
   if split is None:
     names = ("test", "validation", "train")
     split = next(name for name in names if name in found.splits)
   if split not in found.splits:
     raise ValueError(
-      f"{place.path} has no split {split!r}; its splits are"
+      f"{own.path} has no split {split!r}; its splits are"
       f" {', '.join(found.splits)}"
     )
   part = Part(split, np.arange(len(found.splits[split].labels)))
-  streamed = _streamed(found, look_at_pixels(found), part, options, agree)
+  streamed = _streamed(found, pixels, part, options, agree)
   return dataclasses.replace(
     streamed, identity=_identify(found, {split}, agree)
   )
@@ -96,6 +94,7 @@ def _streamed(
       " config.data.skip_corrupt=true, which leaves such examples out"
     )
   split = found.splits[part.split]
+  split.check_stream()
   positions = split.shuffled(part.positions) if trains else part.positions
   records, store, parse = split.open(positions)
   streamed = StreamedSplit(

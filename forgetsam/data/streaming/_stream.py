@@ -27,7 +27,7 @@ from forgetsam.data.files import (
   parser,
   read_impossible_labels,
 )
-from forgetsam.data.formats import find_files
+from forgetsam.data.formats import OwnSet, open_own
 from forgetsam.data.streaming._adapters import (
   IMAGENET_R,
   Adapter,
@@ -49,7 +49,7 @@ def _in_this_process(function: Any) -> Any:
 
 
 def stream(
-  name: str,
+  name: str | OwnSet,
   options: StreamOptions,
   *,
   data_dir: PathLike | None = None,
@@ -66,7 +66,8 @@ def stream(
   whole, Parquet's rows as far as `options.shuffle_buffer` reaches.
 
   Args:
-    name: a TFDS name, or a path, as in `data.load`, but for arrays.
+    name: a TFDS name; a path, as in `data.load`, but for arrays; or what
+      `data.open_own` gives.
     options: what is done to the images.
     data_dir: the directory that holds prepared sets. None: TFDS's own rules.
     validation: fraction of the `train` split held out, 0 to below 1: the last
@@ -84,9 +85,9 @@ def stream(
     ValueError: where the set, one of its labels or an argument does not fit.
   """
   check_fraction(validation)
-  if (place := find_files(name)) is not None:
+  if (own := open_own(name)) is not None:
     return stream_files(
-      place,
+      own,
       options,
       agree=agree,
       validation=validation,
@@ -94,6 +95,7 @@ def stream(
       split_seed=split_seed,
       train_examples=train_examples,
     )
+  assert isinstance(name, str)  # an OwnSet is returned by now
   _, adapter = find_adapter(name)
   scored = stream_split(name, None, options, data_dir=data_dir, agree=agree)
   side = options.train_crop.size
@@ -127,7 +129,7 @@ def stream(
 
 
 def stream_split(
-  name: str,
+  name: str | OwnSet,
   split: str | None,
   options: StreamOptions,
   *,
@@ -152,8 +154,9 @@ def stream_split(
     DataError: a file is missing or empty.
     ValueError: where the set, one of its labels or an argument does not fit.
   """
-  if (place := find_files(name)) is not None:
-    return stream_files_split(place, split, options, agree)
+  if (own := open_own(name)) is not None:
+    return stream_files_split(own, split, options, agree)
+  assert isinstance(name, str)  # as above
   full_name, adapter = find_adapter(name)
   builder = prepared_builder(full_name, data_dir)
   image, label = _find_features(builder.info, adapter)

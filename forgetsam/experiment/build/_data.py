@@ -30,30 +30,33 @@ def build_data(config: config_dict.ConfigDict) -> data.ImageData:
     ConfigError: the configuration does not fit what was loaded.
   """
   options = config.data
-  if is_streamed(config):
+  if options.stream:
     held = "false where sets are held in memory"
-    if options.stream:
-      raise ConfigError(refusal("config.data.stream", True, held))
-    allowed = f"what the images of {options.name} take: they must be in memory"
-    raise ConfigError(
-      refusal("config.data.memory_limit", options.memory_limit, allowed)
-    )
-  return _load(config)
-
-
-def _load(config: config_dict.ConfigDict) -> data.ImageData:
-  options = config.data
-  if is_module_attribute(options.name):
-    made = _made(config)
-    if not isinstance(made, data.ImageData):
+    raise ConfigError(refusal("config.data.stream", True, held))
+  own = _open(config)
+  if own is None or not _is_large(config, own.num_bytes):
+    found = _find(config, own)
+    if not isinstance(found, data.ImageData):
       allowed = "a function that gives arrays, where sets are held in memory"
       raise ConfigError(refusal("config.data.name", options.name, allowed))
-    return made
+    if found.train.in_memory:
+      return found
+  allowed = f"what {options.name} takes: it must be in memory"
+  raise ConfigError(
+    refusal("config.data.memory_limit", options.memory_limit, allowed)
+  )
+
+
+def _load(
+  config: config_dict.ConfigDict, own: data.OwnSet | None
+) -> data.ImageData:
+  options = config.data
   try:
     return data.load(
-      options.name,
+      own or options.name,
       data_dir=options.dir,
       label_noise=options.label_noise,
+      memory_limit=options.memory_limit,
       **_choices(config),
     )
   except (OSError, ValueError) as error:
@@ -85,6 +88,7 @@ def _made(config: config_dict.ConfigDict) -> data.ImageData | data.Sources:
       made,
       name=options.name,
       label_noise=options.label_noise,
+      memory_limit=options.memory_limit,
       **_choices(config),
     )
   except ValueError as error:
@@ -92,10 +96,10 @@ def _made(config: config_dict.ConfigDict) -> data.ImageData | data.Sources:
 
 
 def is_streamed(config: config_dict.ConfigDict) -> bool:
-  """Whether the set is read from files as needed.
+  """Whether images are read from files as needed, with crops.
 
   Either `config.data.stream` asks for it, or images in files of one's own
-  exceed `config.data.memory_limit`.
+  exceed `config.data.memory_limit`. Arrays are read without crops.
 
   Args:
     config: a checked configuration.
@@ -103,18 +107,29 @@ def is_streamed(config: config_dict.ConfigDict) -> bool:
   Raises:
     ConfigError: the set is not there, or keys need it in memory.
   """
-  options = config.data
-  if options.stream or is_module_attribute(options.name):
-    return bool(options.stream)
+  return bool(config.data.stream) or _streams(config, _open(config))
+
+
+def _open(config: config_dict.ConfigDict) -> data.OwnSet | None:
+  """The files that `config.data.name` means; None where it is no path."""
+  if is_module_attribute(config.data.name):
+    return None
   try:
-    size = data.size_in_memory(options.name)
+    return data.open_own(config.data.name)
   except (OSError, ValueError) as error:
     raise _cannot_load(config, error) from error
+
+
+def _is_large(config: config_dict.ConfigDict, num_bytes: int) -> bool:
+  return bool(num_bytes > config.data.memory_limit * 2**30)
+
+
+def _streams(config: config_dict.ConfigDict, own: data.OwnSet | None) -> bool:
+  options = config.data
+  if options.stream or own is None or own.images is None:
+    return bool(options.stream)
   limit = f"config.data.memory_limit={options.memory_limit:g}"
-  taken = f"decoded, its images take about {size / 2**20:.3g} MiB ({limit})"
-  if size <= options.memory_limit * 2**30:
-    if size:
-      logging.info("%s is held in memory: %s", options.name, taken)
+  if not _is_large(config, own.num_bytes):
     return False
   for key in ("label_noise", "crop_padding"):
     if options[key]:
@@ -122,7 +137,6 @@ def is_streamed(config: config_dict.ConfigDict) -> bool:
       raise ConfigError(
         refusal(f"config.data.{key}", options[key], f"{allowed} {limit}")
       )
-  logging.info("%s is streamed: %s", options.name, taken)
   return True
 
 
@@ -149,7 +163,7 @@ def build_sources(
   options = config.data
   found: data.ImageData | data.Sources | None = images
   if found is None:
-    found = _find(config, job)
+    found = _find(config, _open(config), job)
   sources = (
     data.in_memory(found, **_processing(config, found))
     if isinstance(found, data.ImageData)
@@ -172,15 +186,25 @@ def build_sources(
 
 
 def _find(
-  config: config_dict.ConfigDict, job: bool
+  config: config_dict.ConfigDict, own: data.OwnSet | None, job: bool = False
 ) -> data.ImageData | data.Sources:
   if is_module_attribute(config.data.name):
     return _made(config)
-  if not is_streamed(config):
-    return _load(config)
+  streamed = _streams(config, own)
+  if own is not None and own.images is not None:
+    logging.info(
+      "%s is %s: decoded, its images take about %.3g MiB (%s=%g)",
+      config.data.name,
+      "streamed" if streamed else "held in memory",
+      own.num_bytes / 2**20,
+      "config.data.memory_limit",
+      config.data.memory_limit,
+    )
+  if not streamed:
+    return _load(config, own)
   try:
     return data.stream(
-      config.data.name,
+      own or config.data.name,
       build_stream_options(config, job=job),
       data_dir=config.data.dir,
       agree=on_main,

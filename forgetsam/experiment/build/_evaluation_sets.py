@@ -74,9 +74,10 @@ def build_evaluation_sets(
   forward: Any = models.forward(model)
   sources = _own_sources(config, record)
   if config.evaluation.sets:
-    wanted = _names(config)
+    options = _stream_options(config, record)
     sources = {
-      name: _open(config, name, num_classes, record) for name in wanted
+      name: _open(config, name, num_classes, record, options)
+      for name in _names(config)
     }
   return [
     EvaluationSet(
@@ -150,6 +151,7 @@ def _open(
   name: str,
   num_classes: int,
   record: DataRecord,
+  options: data.StreamOptions,
 ) -> data.BatchSource:
   """A set's split, with its images as the run's evaluation sees them."""
   base, split = name, ""
@@ -158,21 +160,22 @@ def _open(
   key = "evaluation.sets"
   if is_module_attribute(base):
     return _of_function(config, base, split or "test", num_classes, record)
-  options = build_stream_options(config, job=True)
-  if not _trained_on_crops(config, record):
-    as_stored = dataclasses.replace(options.eval_crop, short_side=None)
-    options = dataclasses.replace(options, eval_crop=as_stored)
   full = record.available(base, config.data.dir, key)
   if not split and os.path.abspath(full) == record.full_name(config.data.name):
     return _run_sources(config, record).test
   source: data.StreamedSplit | data.MemorySource | None
   try:
+    own = data.open_own(full)
     source = data.array_split(
-      full, split or "test", mean=options.mean, std=options.std
+      own,
+      split or "test",
+      mean=options.mean,
+      std=options.std,
+      memory_limit=config.data.memory_limit,
     )
     if source is None:
       source = data.stream_split(
-        full,
+        own or full,
         split or None,
         options,
         data_dir=config.data.dir,
@@ -206,16 +209,19 @@ def _check_classes(
     )
 
 
-def _trained_on_crops(
+def _stream_options(
   config: config_dict.ConfigDict, record: DataRecord
-) -> bool:
-  """Whether the run's images were cropped; else it took them as stored."""
-  if config.data.stream:
-    return True
+) -> data.StreamOptions:
+  """Images as stored, where those that the run took were not cropped."""
+  options = build_stream_options(config, job=True)
   try:
-    return is_streamed(record.pinned(config))
+    cropped = config.data.stream or is_streamed(record.pinned(config))
   except ConfigError:  # other sets may be there alone
-    return False
+    cropped = False
+  if cropped:
+    return options
+  as_stored = dataclasses.replace(options.eval_crop, short_side=None)
+  return dataclasses.replace(options, eval_crop=as_stored)
 
 
 def _of_function(

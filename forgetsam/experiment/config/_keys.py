@@ -137,7 +137,7 @@ _TABLE: dict[str, Any] = {
     ),
     stream=Key(False, FLAG, "Read files as needed, with random resized crops"),
     memory_limit=Key(
-      2.0, POSITIVE, "GiB beyond which files of one's own stream", absent=2.0
+      2.0, POSITIVE, "GiB beyond which sets of one's own stream", absent=2.0
     ),
     image_size=Key(224, COUNT, "Side of streamed crops, in pixels"),
     crop_area=Key(

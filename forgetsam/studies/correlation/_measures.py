@@ -81,7 +81,7 @@ class Measures:
     for index, (name, split) in enumerate(splits.items()):
       (batch,) = data.eval_batches(split, batch_size=len(split), **normal)
       key = jax.random.fold_in(self._key, index)
-      chosen = probe_indices(split.labels, config.forgetting.per_class, key)
+      chosen = probe_indices(split.labels[:], config.forgetting.per_class, key)
       self._probes[name] = _examples(batch, chosen)
       count = len(split)
       if name != "test":  # micro-batches come from the others

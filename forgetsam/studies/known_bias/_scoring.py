@@ -73,7 +73,7 @@ class Scorer:
     """
     results = {
       f"{name}/accuracy": accuracy(
-        batched(self._logits, params, split.images, 2500), split.labels
+        batched(self._logits, params, split.images, 2500), split.labels[:]
       )
       for name, split in self._splits.items()
     }

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from forgetsam import data
+from forgetsam.data.formats import _parquet_split
 
 COUNT = 30  # of each of two classes
 STREAM = data.StreamOptions(
@@ -107,6 +108,26 @@ def test_identity_changes_with_the_files(photos):
     make_parquet(photos / "train-0.parquet", [1, *range(1, 40)])
   for one, other in zip(before, identities(), strict=True):
     assert one != other
+
+
+def test_large_row_groups_are_sampled_once_and_not_streamed(
+  tmp_path, monkeypatch
+):
+  path = make_parquet(tmp_path / "train.parquet", range(2 * COUNT))
+  reads, read = [], pq.ParquetFile.read_row_group
+
+  def counted(self, group, columns):
+    reads.append(group)
+    return read(self, group, columns)
+
+  monkeypatch.setattr(pq.ParquetFile, "read_row_group", counted)
+  own = data.open_own(str(path))
+  assert reads == [*range(9)]
+  assert len(data.load(own).train) == 48
+  monkeypatch.setattr(_parquet_split, "_MOST_GROUP_BYTES", 100)
+  words = r"train\.parquet has a row group .*\n.*row_group_size=1000"
+  with pytest.raises(data.DataError, match=words):
+    data.stream(own, STREAM)
 
 
 def test_splits_in_folders(tmp_path):

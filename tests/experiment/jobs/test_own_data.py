@@ -3,8 +3,11 @@
 import json
 import logging
 import re
+import shutil
 import time
+import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow
@@ -116,6 +119,41 @@ def test_a_run_finds_its_file_from_anywhere(
   assert f"no file or folder {folder}/moved/set" in capsys.readouterr().err
 
 
+def read(path: Path) -> dict[str, Any]:
+  return json.loads(path.read_text())
+
+
+def test_streamed_arrays_train_and_are_scored_as_in_memory(folder: Path):
+  zipfile.main(["-e", "set.npz", "arrays"])
+  flags = [
+    *("--config=config.py", "--config.epochs=2"),
+    *("--config.data.name=./arrays", "--config.checkpoint.every_steps=7"),
+    *("--config.checkpoint.keep=3", "--config.data.flip=true"),
+  ]
+  limit = "--config.data.memory_limit=1e-7"
+  assert run(*flags, "--workdir=held") == 0
+  assert run(*flags, limit, "--workdir=run") == 0
+  held, streamed = (
+    {
+      key: value
+      for key, value in read(folder / name / "summary.json").items()
+      if "seconds" not in key and key != "config_hash"
+    }
+    for name in ("held", "run")
+  )
+  assert held == streamed
+  assert read(folder / "held/data.json") == read(folder / "run/data.json")
+  (folder / "run" / "summary.json").unlink()
+  shutil.rmtree(folder / "run" / "checkpoints" / "12")
+  assert run(*flags, limit, "--workdir=run") == 0  # from the middle of an epoch
+  resumed = read(folder / "run" / "summary.json")
+  assert resumed["params_sha256"] == held["params_sha256"]
+  sets = "--config.evaluation.sets=./arrays@train"
+  assert run("--job=evaluate", "--workdir=run", sets) == 0
+  scores = read(folder / "run" / "evaluation.json")
+  assert scores["last/./arrays@train/count"] == 120
+
+
 def config_of(name: str, *overrides: str) -> config_dict.ConfigDict:
   config = base_config()
   config.batch_size = 4
@@ -222,6 +260,19 @@ def test_files_stream_beyond_the_limit_and_say_so(
   with pytest.raises(ConfigError, match=r"label_noise=0.5 .*\n.*photos is str"):
     build_sources(config)
   assert config_of(str(photos)).data.memory_limit == 2.0
+
+
+@pytest.mark.parametrize("name", ["mine:vectors", "./arrays", "set.npz"])
+def test_what_needs_a_set_in_memory_refuses_arrays_beyond_the_limit(
+  folder: Path, name: str
+):
+  zipfile.main(["-e", "set.npz", "arrays"])
+  config = config_of(name, "--config.data.memory_limit=1e-7")
+  check_config(config, 1)
+  with pytest.raises(ConfigError, match=rf"memory_limit=1e-07.*\n.*{name} tak"):
+    build_data(config)
+  if name != "set.npz":
+    assert len(build_sources(config).train) > 20
 
 
 @pytest.mark.parametrize(
