@@ -11,8 +11,9 @@ from ml_collections import config_dict
 
 import forgetsam as fs
 from forgetsam import data, models
+from forgetsam._objectives import ascent_direction
 from forgetsam.experiment.build._model import build_metrics, input_spec
-from forgetsam.experiment.build._perturbation import build_loss
+from forgetsam.experiment.build._perturbation import build_ascent, build_loss
 from forgetsam.experiment.config import ConfigError, own_components, refusal
 from forgetsam.experiment.evaluation import FinishedStep
 from forgetsam.training import EvalStep
@@ -51,7 +52,7 @@ def build_eval_step(
 def check_task(
   config: config_dict.ConfigDict, model: nn.Module, sources: data.Sources
 ) -> None:
-  """Refuses a metric or a loss that the outputs and labels do not fit.
+  """Refuses a metric, loss or signal that outputs and labels do not fit.
 
   Class indices, one an example, that a built-in model, loss and metric of
   classification read are known to fit.
@@ -65,6 +66,14 @@ def check_task(
     "loss": fs.make_eval_step(forward, loss=loss),
     "metric": build_eval_step(config, forward, classes, None),
   }
+  if config.perturbation.name != "none":
+    signal = build_ascent(config, classes)
+
+    def ascend(params: Any, state: Any, batch: dict[str, Any]) -> Any:
+      outputs, _ = forward(params, state, batch["image"], train=False)
+      return ascent_direction(signal, "ascent", outputs, batch["label"])
+
+    steps["ascent"] = ascend
   labels = jax.ShapeDtypeStruct((2, *sources.label_shape), sources.label_dtype)
   spec = input_spec(sources)
   for kind, step in steps.items():

@@ -132,7 +132,10 @@ class Pair(Net):
 @pytest.mark.parametrize(
   ("flags", "said"),
   [
-    (["ascent.name=mine:total"], r"mine:total' .*\n.*ascent returns \(\)"),
+    (
+      ["ascent.name=mine:total"],
+      r"ascent\.name='mine:total'.*\n.*ascent returns \(\)",
+    ),
     (
       ["schedule.name=mine:stepwise"],
       r"stepwise'.*\n.*in mine\.py, line .*bool",
