@@ -3,6 +3,7 @@
 import dataclasses
 from typing import Any
 
+import numpy as np
 from absl import logging
 from ml_collections import config_dict
 
@@ -269,8 +270,18 @@ def _processing(
           f"channels]; these are {inputs.dtype} {list(inputs.shape)}"
         )
         raise ConfigError(refusal(f"config.data.{name}", value, allowed))
+    if images.train.images.dtype == np.int32 and len(images.image_shape) > 1:
+      logging.warning(
+        "%s has inputs int32 %s, which are taken as they are: images are uint8",
+        *(images.name, list(images.image_shape)),
+      )
     return {}
-  channels = images.image_shape[-1]
+  rows, _, channels = images.image_shape
+  if rows in (1, 3) and channels > 4:
+    logging.warning(
+      "%s has images of %d rows and %d channels: channels come last",
+      *(images.name, rows, channels),
+    )
   if len(config.data.mean) not in (1, channels):
     raise ConfigError(
       f"config.data.mean={config.data.mean} does not fit\n"

@@ -1,5 +1,6 @@
 """How far a measuring job has come, and how long it will take."""
 
+import statistics
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -14,8 +15,9 @@ _EVERY = 10.0  # seconds between lines
 class Progress:
   """Counts the pieces of a job's work: a bar on a terminal, lines elsewhere.
 
-  A kind's pieces take what those before took on average, without the first,
-  which compiles; until a second is done, what its cost says.
+  A kind's pieces take what half of those before took at most: the first one
+  compiles, and between others something else may. Until a second is done, they
+  take what their cost says.
 
   Args:
     job: what is done, in a line.
@@ -72,14 +74,14 @@ class Progress:
   def seconds_left(self) -> float:
     """Seconds that the pieces left will take."""
     known = {
-      kind: sum(seen[1:]) / (len(seen) - 1)
+      kind: statistics.median_low(seen)
       for kind, seen in self._seconds.items()
       if len(seen) > 1
     }
     firsts = {k: seen[0] for k, seen in self._seconds.items() if seen}
     found = known or firsts
-    # Seconds of a piece of cost 1.
-    unit = sum(s / self._costs[k] for k, s in found.items()) / (len(found) or 1)
+    # Seconds of cost 1: of cheap pieces, most is not what their cost counts.
+    unit = sum(found.values()) / (sum(self._costs[k] for k in found) or 1)
     each = {k: known.get(k, unit * self._costs[k]) for k in self._left}
     return sum(count * each[kind] for kind, count in self._left.items())
 

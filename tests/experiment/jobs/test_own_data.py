@@ -177,6 +177,28 @@ def test_a_function_gives_the_data(folder: Path):
   )
 
 
+@pytest.mark.parametrize(
+  ("shape", "dtype", "said"),
+  [
+    ((40, 3, 8, 9), np.uint8, "3 rows and 9 channels"),
+    ((40, 8, 8), np.int64, r"int32 \[8, 8\], which are taken as they are"),
+    ((40, 8), np.int64, ""),
+  ],
+)
+def test_arrays_that_look_like_other_images_are_noticed(
+  folder: Path,
+  shape: tuple[int, ...],
+  dtype: type,
+  said: str,
+  caplog: pytest.LogCaptureFixture,
+):
+  np.savez(folder / "x.npz", x=np.zeros(shape, dtype), y=np.arange(40) % 2)
+  build_sources(config_of("x.npz"))
+  warned = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
+  assert bool(warned) is bool(said)
+  assert re.search(said, "".join(warned))
+
+
 @pytest.mark.parametrize("name", ["mine:made", "mine:sources"])
 def test_what_a_function_makes_is_found_again(folder: Path, name: str):
   config = config_of(name)

@@ -38,6 +38,15 @@ def test_compilation_is_no_part_of_what_is_left():
   assert 0.5 < min(lefts) < max(lefts) < 2.0
 
 
+def test_what_happens_between_two_pieces_is_no_part_of_the_others():
+  clock = Clock()
+  with Progress("measuring", {"value": 1000, "rare": 1}, {}, clock) as progress:
+    for seconds in (20.0, 0.01, 5.0, 0.01, 0.01):
+      clock.now += seconds
+      progress.done("value")
+    assert progress.seconds_left() == pytest.approx(9.96)
+
+
 def test_lines_come_every_ten_seconds(caplog: pytest.LogCaptureFixture):
   clock = Clock()
   with caplog.at_level("INFO"):
