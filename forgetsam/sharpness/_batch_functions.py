@@ -40,11 +40,11 @@ def batch_functions(
 
   def total(outputs: PyTree, batch: Batch) -> Float[Array, ""]:
     mask, labels = batch["mask"], batch["label"]
-    if mask.ndim == 1:
-      losses = example_losses(loss, outputs, labels)
+    where = None if mask.ndim == 1 else mask
+    losses = example_losses(loss, outputs, labels, where)
+    if mask.dtype == bool:
       return jnp.sum(jnp.where(mask, losses, 0.0))
     weights = jnp.sum(mask, range(1, mask.ndim))
-    losses = example_losses(loss, outputs, labels, mask)
     return jnp.sum(jnp.where(weights > 0, losses * weights, 0.0))
 
   def value(batch: Batch, model_state: PyTree, params: PyTree) -> Array:

@@ -48,16 +48,18 @@ def dataset_loss(
   model_state: PyTree,
   batches: Iterable[Batch],
   *,
+  inputs: str = "image",
+  labels: str = "label",
   mesh: Mesh | None = None,
 ) -> DatasetLoss:
   r"""The mean loss of a network in evaluation mode over a whole dataset.
 
   .. math:: L(w) = \frac1N \sum_{i=1}^N \ell(f_w(x_i), y_i)
 
-  Every unmasked example counts once; the batches' size and the number of
-  devices change rounding alone. Derivatives are exact, in float32 and the
-  highest matmul precision. One program per quantity works on one batch, and
-  Python goes through the batches: call the functions outside of `jit`, which
+  Every example counts once, or by its weight in the mask; the batches' size and
+  the number of devices change rounding alone. Derivatives are exact, in float32
+  and the highest matmul precision. One program per quantity works on one batch,
+  and Python goes through the batches: call the functions outside of `jit`, which
   would lay all batches out in one program. Programs are kept for a pair of
   `forward` and `loss`: pass the same two for all networks of an architecture.
 
@@ -68,9 +70,11 @@ def dataset_loss(
       examples; or a number for each. With weights of positions it has
       `where=`.
     model_state: the model's other collections, such as running statistics.
-    batches: "image" and "label", trees of arrays `[B, ...]`, and, where padded,
-      "mask", `[B]` (1 for examples that count) or weights of the labels'
-      positions; all of one size. They are placed on the devices, all at once.
+    batches: inputs and labels, trees of arrays `[B, ...]`, and, where padded,
+      "mask", weights of examples `[B]` or of the labels' positions; all of one
+      size. They are placed on the devices, all at once.
+    inputs: the key of the batches that `forward` takes.
+    labels: the key that `loss` takes.
     mesh: a mesh with the one axis "data", whose size divides B; `None` runs on
       the default device.
 
@@ -97,8 +101,10 @@ def dataset_loss(
   check_mesh(mesh)
   placed, counts = [], []
   for batch in batches:
-    check_batch(batch, mesh)
-    clean = _blank_padding(batch)
+    check_batch(batch, mesh, inputs, labels)
+    clean = _blank_padding(
+      {**batch, "image": batch[inputs], "label": batch[labels]}
+    )
     counts.append(clean["mask"].sum().item())
     sharding = None if mesh is None else split_batch(mesh)
     placed.append(jax.device_put(clean, sharding))
@@ -187,7 +193,8 @@ def _blank_padding(batch: Batch) -> Batch:
       f'batch["mask"] has shape {mask.shape}: it must be one number per '
       f"example, ({size},), or one per position"
     )
-  mask = mask.astype(bool if mask.ndim == 1 else np.float32)
+  marks = mask.ndim == 1 and np.isin(mask, (0, 1)).all()
+  mask = mask.astype(bool if marks else np.float32)
   counts = mask.reshape(size, -1).any(axis=1)
 
   def blank(x: Array | np.ndarray) -> Array | np.ndarray:

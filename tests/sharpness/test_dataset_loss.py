@@ -187,6 +187,22 @@ def test_positions_count_by_their_weight():
   )
 
 
+def test_examples_count_by_their_weight():
+  """Under other keys, too; an example of weight 1.5 is three of a half."""
+  weights = np.array([1.5, 0, 0.5] * 8)
+  batch = {"x": IMAGES, "y": LABELS, "mask": weights}
+  actual = dataset_loss(
+    forward, SOFTMAX, STATE, [batch], inputs="x", labels="y"
+  )
+  rows = np.repeat(np.arange(N), (2 * weights).astype(int))
+  examples = {"image": IMAGES[rows], "label": LABELS[rows]}
+  expected = dataset_loss(forward, SOFTMAX, STATE, [examples])
+  assert actual.num_examples == 16
+  np.testing.assert_allclose(
+    actual.value(PARAMS), expected.value(PARAMS), rtol=1e-5
+  )
+
+
 def test_a_loss_of_ones_own_may_give_a_number_per_example():
   targets = draw(9, N, 3)
   batch = {"image": IMAGES, "label": targets}
