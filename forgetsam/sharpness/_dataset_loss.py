@@ -59,9 +59,10 @@ def dataset_loss(
   Every example counts once, or by its weight in the mask; the batches' size and
   the number of devices change rounding alone. Derivatives are exact, in float32
   and the highest matmul precision. One program per quantity works on one batch,
-  and Python goes through the batches: call the functions outside of `jit`, which
-  would lay all batches out in one program. Programs are kept for a pair of
-  `forward` and `loss`: pass the same two for all networks of an architecture.
+  and Python goes through the batches: call the functions outside of `jit`,
+  which would lay all batches out in one program. Programs are kept for a pair
+  of `forward` and `loss`: pass the same two for all networks of an
+  architecture.
 
   Args:
     forward: the model, `(params, model_state, images, *, train, key) ->
