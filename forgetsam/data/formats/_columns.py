@@ -100,10 +100,11 @@ def _checked(
   array: np.ndarray, name: str, *, image: bool, streamed: bool
 ) -> Column:
   """An array of a type that batches can hold: uint8 images, float32, int32."""
-  if array.dtype.kind not in ("iuf" if image else "iufb") or not array.ndim:
+  known = array.dtype.kind in ("iuf" if image else "iufb")
+  if not known or not array.ndim or 0 in array.shape[1:]:
     raise ValueError(
       f"{name} is {array.dtype} {list(array.shape)}\n  allowed: integers or"
-      " floats, with a row for each example"
+      " floats, with a row for each example, which is not empty"
     )
   mapped = isinstance(array, np.memmap)
   name = str(getattr(array, "filename", None) or name)

@@ -72,6 +72,12 @@ def _of_file(path: Path) -> Place:
 def _kind_of_folder(path: Path) -> str:
   if any(path.glob("*.npy")):
     return "arrays"
+  files = sorted(path.glob("*.npz"))
+  if files and not any(one.is_dir() for one in path.iterdir()):
+    raise DatasetNotFoundError(
+      f"{path} is a folder of .npz files\n  allowed: one of them, such as"
+      f" {files[0]}"
+    )
   return "parquet" if _holds_parquet(path, levels=2) else "images"
 
 

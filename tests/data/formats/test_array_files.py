@@ -72,7 +72,10 @@ def test_a_folder_of_tfds_is_named_by_name_and_place(given, tmp_path):
 
 def test_what_is_not_there_is_named(npy, monkeypatch):
   monkeypatch.chdir(npy.parent)
+  (npy.parent / "zips").mkdir()
+  np.savez(npy.parent / "zips" / "a.npz", x=X)
   for name, words in {
+    "./zips": r"folder of \.npz files\n.* such as .*/zips/a\.npz",
     "./none": "no file or folder .*/none.* working directory",
     "none.npz": r"no file or folder .*/none\.npz",
     "arrays/images.npy": "is one array",

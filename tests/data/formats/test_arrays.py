@@ -161,6 +161,7 @@ def test_a_validation_split_of_its_own_is_used():
     ((VECTORS, CLASSES, VECTORS), {}, r"weights \[20, 5\]"),
     (3, {}, "gives int"),
     ({}, {}, "there are no arrays"),
+    ((VECTORS[:, :0], CLASSES), {}, r"float64 \[20, 0\]"),
     ({0: VECTORS, 1: CLASSES}, {}, "'0' has no meaning"),
     (
       {"x": VECTORS, "y": CLASSES, "num_classes": "two"},
