@@ -225,10 +225,11 @@ def _made(row: Kind, call: _Call, folders: Sequence[str] | None) -> Any:
         return functools.partial(found, **call.arguments)
       except TypeError:
         pass
-    giver = row.gives.get(missing[0])
+    name = _first_missing(row, missing)
+    giver = row.gives.get(name)
     without = f"config.{giver} is None" if giver else "no key gives it"
     raise ConfigError(
-      f"config.{row.options}.{missing[0]} is missing\n  allowed: a value: "
+      f"config.{row.options}.{name} is missing\n  allowed: a value: "
       f"{call.name} needs it, and {without}"
     )
   try:
@@ -239,6 +240,14 @@ def _made(row: Kind, call: _Call, folders: Sequence[str] | None) -> Any:
     failure = cause(error, *search_folders(folders))
     allowed = f"what can be built; {call.name} {failure}"
     raise ConfigError(refusal(key, call.name, allowed)) from error
+
+
+def _first_missing(row: Kind, missing: list[str]) -> str:
+  """The first that is no argument of the component itself, of any name."""
+  others = [name for name in missing if name not in row.takes]
+  if others == missing:
+    others = missing[len(row.takes) :]
+  return (others or missing)[0]
 
 
 def _option_problems(

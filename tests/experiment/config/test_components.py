@@ -58,6 +58,12 @@ def focal(logits, labels, gamma=2.0):
 def make_focal(gamma):
   return lambda logits, labels: gamma
 
+def steep(logits, labels, power):
+  return power
+
+def flat(z, y, power):
+  return power
+
 def of_classes(logits, labels, num_classes):
   return num_classes
 
@@ -268,6 +274,8 @@ def test_schedules_of_other_names(
 
 REFUSED = [
   (["loss.name=mine:make_focal"], r"loss\.options\.gamma is missing\n.*needs"),
+  (["loss.name=mine:steep"], r"loss\.options\.power is missing"),
+  (["loss.name=mine:flat"], r"loss\.options\.power is missing"),
   (["loss.name=mine:focal", "loss.options.gama=1"], "gama=1.*\n.*is gamma"),
   (["loss.name=mine:foca"], "no 'foca'; the closest name is focal"),
   (["loss.name=mine:seven"], "mine:seven' is refused\n.*makes int '7'"),
