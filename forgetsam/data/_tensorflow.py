@@ -1,8 +1,10 @@
 """TensorFlow, imported when first used: it costs several seconds."""
 
+import atexit
 import functools
 import os
-from collections.abc import Iterator
+import weakref
+from collections.abc import Generator, Iterator
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -50,6 +52,9 @@ else:
   tf = _Lazy()
 
 
+_READING: weakref.WeakSet[Generator[Any, None, None]] = weakref.WeakSet()
+
+
 def numpy_batches(
   batches: "tf.data.Dataset", *, threads: int, ahead: int
 ) -> Iterator[dict[str, np.ndarray]]:
@@ -62,7 +67,20 @@ def numpy_batches(
   # A finished image is written straight to its row of the batch.
   options.experimental_optimization.map_and_batch_fusion = True
   batches = batches.prefetch(ahead).with_options(options)
-  return iter(batches.as_numpy_iterator())
+  reading = _each(batches.as_numpy_iterator())
+  _READING.add(reading)
+  return reading
+
+
+def _each(iterator: Iterator[Any]) -> Generator[Any, None, None]:
+  yield from iterator
+
+
+@atexit.register
+def _stop_reading() -> None:
+  """Ends threads that call Python, which would wait for it for ever."""
+  for reading in list(_READING):
+    reading.close()
 
 
 def permutation(count: "int | tf.Tensor", key: "tf.Tensor") -> "tf.Tensor":

@@ -4,13 +4,14 @@ import dataclasses
 import logging
 import re
 import tracemalloc
+import weakref
 import zipfile
 
 import numpy as np
 import pytest
 
 from forgetsam import data
-from forgetsam.data import _rows
+from forgetsam.data import _rows, _tensorflow
 
 RNG = np.random.default_rng(0)
 CLASSES = np.arange(60) % 3
@@ -104,6 +105,17 @@ def test_no_more_than_some_rows_are_copied(
   assert f"{images.name} is streamed: its arrays take about 7.64" in caplog.text
   load(name, 1.0)
   assert f"{name} is held in memory: its arrays take" in caplog.text
+
+
+def test_reading_ends_before_the_interpreter_does():
+  numbers = data.import_tensorflow().data.Dataset.range(9)
+  for taken in (0, 1):
+    reading = _tensorflow.numpy_batches(numbers, threads=1, ahead=1)
+    assert [int(next(reading)) for _ in range(taken)] == [0][:taken]
+    held = weakref.ref(reading.gi_frame.f_locals["iterator"])
+    _tensorflow._stop_reading()
+    assert held() is None
+    assert next(reading, None) is None
 
 
 @pytest.mark.parametrize("limit", [None, NONE])
