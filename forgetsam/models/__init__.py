@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from forgetsam.models._forward import features, forward, initialise
 from forgetsam.models._layers import BatchNorm
+from forgetsam.models._partition import tensor_parallel_rules
 from forgetsam.models._registry import create, names, register
 from forgetsam.models.resnet import ResNet
 from forgetsam.models.small import CNN, MLP
@@ -47,6 +48,7 @@ __all__ = [
   "nnx_forward",
   "register",
   "resize_positions",
+  "tensor_parallel_rules",
 ]
 
 

@@ -6,6 +6,7 @@ from forgetsam.training._eval_step import EvalStep, make_eval_step
 from forgetsam.training._mesh import (
   DATA_AXIS,
   check_mesh,
+  has_more_axes,
   place,
   replicated,
   split_batch,
@@ -30,6 +31,7 @@ __all__ = [
   "classification_metrics",
   "confidence_bins",
   "create_train_state",
+  "has_more_axes",
   "make_eval_step",
   "make_train_step",
   "param_shardings",

@@ -113,8 +113,8 @@ def make_eval_step(
     placed: tuple[PyTree, PyTree] | None = None,
   ) -> dict[str, Array]:
     model = forward
-    if placed is not None:
-      model = gathering(forward, placed[0])
+    if placed is not None and mesh is not None:
+      model = gathering(forward, placed[0], mesh)
     arguments = params, model_state, batch[inputs]
     logits, _ = run_forward(model, *arguments, train=False, key=None)
     mask = batch.get("mask")

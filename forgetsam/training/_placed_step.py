@@ -37,7 +37,7 @@ class PlacedStep:
   ) -> None:
     self._mesh, self._placed = mesh, placed
 
-    def placed_step(a: Any, b: Any, c: Any, leaves: Any) -> Any:
+    def placed_step(a: Any, b: Any, c: Any, leaves: Any = None) -> Any:
       structure = jax.tree.structure((a, b, c)[:placed])
       shardings = leaves and jax.tree.unflatten(structure, leaves)
       return step(a, b, c, shardings)
@@ -82,14 +82,19 @@ def constrained(tree: PyTree, shardings: PyTree) -> PyTree:
 
 
 def over_group(tree: PyTree, mesh: Mesh | None, axis: int) -> PyTree:
-  """Lets the devices of a group share an axis of examples."""
-  if mesh is None or group_size(mesh) == 1:
+  """Lets the devices of a group share an axis of examples that they divide."""
+  size = group_size(mesh)
+  if mesh is None or size == 1:
     return tree
   at = NamedSharding(mesh, PartitionSpec(*[None] * axis, FSDP_AXIS))
-  return jax.tree.map(lambda x: constrained(x, at), tree)
+
+  def share(x: Any) -> Any:
+    return constrained(x, at) if x.shape[axis] % size == 0 else x
+
+  return jax.tree.map(share, tree)
 
 
-def gathering(forward: Forward, shardings: PyTree) -> Forward:
+def gathering(forward: Forward, shardings: PyTree, mesh: Mesh) -> Forward:
   """The model, each pass of which gathers the parameters over "fsdp".
 
   Else the compiler would rather move activations. Gradients are divided again.
@@ -104,6 +109,9 @@ def gathering(forward: Forward, shardings: PyTree) -> Forward:
     train: bool,
     key: jax.Array | None,
   ) -> tuple[Any, PyTree]:
+    if train:  # of a micro-batch they may be the first, of one device
+      inputs = over_group(inputs, mesh, axis=0)
+
     def run(params: PyTree, model_state: PyTree, inputs: Any) -> Any:
       moved = constrained(constrained(params, shardings), whole)
       named = jax.tree.map(lambda x: checkpoint_name(x, _WHOLE), moved)

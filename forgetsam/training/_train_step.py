@@ -172,8 +172,8 @@ def make_train_step(
     )
     reads_clean = reads_clean_gradient(optimizer, state)
     model = forward
-    if placed is not None:
-      model = gathering(forward, placed[0].params)
+    if placed is not None and mesh is not None:
+      model = gathering(forward, placed[0].params, mesh)
     micro_step = micro_batch_step(
       model,
       loss=loss,

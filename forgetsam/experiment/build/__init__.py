@@ -12,12 +12,13 @@ from forgetsam.experiment.build._evaluation_sets import (
   adapt_to_sets,
   build_evaluation_sets,
 )
-from forgetsam.experiment.build._experiment import (
-  build_experiment,
+from forgetsam.experiment.build._experiment import build_experiment
+from forgetsam.experiment.build._initial_weights import build_start, load_run
+from forgetsam.experiment.build._mesh import (
   build_mesh,
   build_sharding,
+  place_variables,
 )
-from forgetsam.experiment.build._initial_weights import build_start, load_run
 from forgetsam.experiment.build._model import (
   build_metrics,
   build_model,
@@ -72,4 +73,5 @@ __all__ = [
   "input_spec",
   "is_streamed",
   "load_run",
+  "place_variables",
 ]

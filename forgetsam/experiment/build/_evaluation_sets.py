@@ -106,7 +106,7 @@ def adapt_to_sets(
         functools.partial(models.initialise, model, image_shape=spec),
         jax.random.key(0),
       )
-      initial = {"params": params, **model_state}
+      initial = {"params": nn.unbox(params), **model_state}
       adapted[shape] = interop.adapt(variables, initial).variables
     except ValueError as error:
       raise ConfigError(

@@ -5,8 +5,6 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jax.sharding import Mesh, NamedSharding
 from ml_collections import config_dict
 
 import forgetsam as fs
@@ -19,6 +17,12 @@ from forgetsam.experiment.build._batches import (
 from forgetsam.experiment.build._data import build_sources
 from forgetsam.experiment.build._idle_keys import warn_of_idle_keys
 from forgetsam.experiment.build._initial_weights import build_start
+from forgetsam.experiment.build._mesh import (
+  build_mesh,
+  build_sharding,
+  build_shardings,
+  check_model_axis,
+)
 from forgetsam.experiment.build._model import (
   build_metrics,
   build_model,
@@ -41,28 +45,7 @@ from forgetsam.experiment.build._task import build_eval_step, check_task
 from forgetsam.experiment.build._trained import freeze_others
 from forgetsam.experiment.config import ConfigError, refusal
 from forgetsam.experiment.run import Experiment, Intervals, num_devices
-from forgetsam.training import split_batch
-
-
-def build_mesh() -> Mesh | None:
-  """All processes' devices along the axis "data"; None where there is one.
-
-  In the order of the processes: each has a consecutive part of a batch.
-  """
-  count = num_devices()
-  if count == 1:
-    return None
-  devices = sorted(jax.devices(), key=lambda d: (d.process_index, d.id))
-  return Mesh(
-    np.asarray(devices[:count]),
-    ("data",),
-    axis_types=(jax.sharding.AxisType.Auto,),
-  )
-
-
-def build_sharding(mesh: Mesh | None) -> NamedSharding | None:
-  """The placement of a batch on the mesh; None where there is none."""
-  return None if mesh is None else split_batch(mesh)
+from forgetsam.training import has_more_axes
 
 
 def _check_counts(config: config_dict.ConfigDict, per_epoch: int) -> None:
@@ -83,7 +66,8 @@ def _check_smallest_pass(
   inputs: jax.ShapeDtypeStruct,
 ) -> None:
   """Refuses a pass over one example that the model cannot train on."""
-  m = config.micro_batch_size or config.batch_size // num_devices()
+  shards = num_devices() // (config.mesh.fsdp * config.mesh.model)
+  m = config.micro_batch_size or config.batch_size // shards
   key, value = "config.micro_batch_size", config.micro_batch_size
   if m > 1 and config.ascent.fraction * m <= 1:
     key, value = "config.ascent.fraction", config.ascent.fraction
@@ -128,7 +112,7 @@ def build_experiment(
   inputs = input_spec(sources)
   model = build_model(config, classes, inputs)
   check_task(config, model, sources)
-  mesh = build_mesh()
+  mesh = build_mesh(config)
   sharding = build_sharding(mesh)
   per_epoch = data.steps_per_epoch(len(sources.train), config.batch_size)
   _check_counts(config, per_epoch)
@@ -147,11 +131,29 @@ def build_experiment(
   start = build_start(config)
   init_key, run_key = jax.random.split(jax.random.key(config.seed))
 
+  def initialise() -> tuple[Any, Any]:
+    return models.initialise(model, init_key, inputs)
+
+  shardings = None
+  if has_more_axes(mesh):
+    boxed, _ = jax.eval_shape(initialise)
+    shardings = build_shardings(config, model, mesh, boxed)
+    check_model_axis(config, shardings)
+
   def create_state(*, fresh: bool = True) -> fs.TrainState:
-    initial = models.initialise(model, init_key, inputs)
+    make: Any = lambda: nn.unbox(initialise())  # noqa: E731
+    if shardings is not None:  # no device could hold the whole
+      make = jax.jit(make, out_shardings=(shardings, None))
+    initial = make()
     params, model_state = start(*initial) if fresh else initial
     return fs.create_train_state(
-      params, model_state, optimizer, perturb, mesh, shard_opt_state=shards
+      params,
+      model_state,
+      optimizer,
+      perturb,
+      mesh,
+      shardings=shardings,
+      shard_opt_state=shards,
     )
 
   forward: Any = models.forward(model)

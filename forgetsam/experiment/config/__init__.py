@@ -1,6 +1,6 @@
 """Configurations: the table of keys, the command line, and `config.json`."""
 
-from forgetsam.experiment.config._check import check_config
+from forgetsam.experiment.config._check import check_config, mesh_problems
 from forgetsam.experiment.config._command_line import (
   Command,
   apply_overrides,
@@ -84,6 +84,7 @@ __all__ = [
   "is_module_attribute",
   "leaves",
   "load_config_file",
+  "mesh_problems",
   "own_components",
   "parse_command_line",
   "path_of_flag",

@@ -1,6 +1,6 @@
 """Refuses a configuration that cannot run, before data or compilation."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from ml_collections import config_dict
@@ -46,7 +46,8 @@ def check_config(
     for check in _JOINT_CHECKS:
       if check is _data_problems and leaves["evaluation.sets"] and not trains:
         continue  # other sets may be there alone
-      problems += check(leaves, num_devices if trains else 1)
+      if trains or check is not _batch_problems:
+        problems += check(leaves, num_devices)
     problems += component_problems(config)
   if problems:
     raise ConfigError("\n".join(problems))
@@ -82,19 +83,47 @@ def _device_problems(
     yield refusal(f"config.{key}", leaves[key], allowed)
 
 
+def mesh_problems(sizes: Mapping[str, int], num_devices: int) -> Iterator[str]:
+  """Refuses sizes of the mesh's axes, `config.mesh`, for so many devices."""
+  left = num_devices
+  for name, size in sizes.items():
+    if left % size:
+      allowed = f"a divisor of the number of devices, {num_devices}"
+      if left != num_devices:
+        allowed = (
+          f"a divisor of {left}, the groups that config.mesh.fsdp="
+          f"{sizes['fsdp']} makes of {num_devices} devices"
+        )
+      yield refusal(f"config.mesh.{name}", size, allowed)
+      return
+    left //= size
+
+
 def _batch_problems(leaves: dict[str, Any], num_devices: int) -> Iterator[str]:
-  if leaves["batch_size"] % num_devices:
-    yield from _device_problems("batch_size", leaves, num_devices)
+  sizes = {name: leaves[f"mesh.{name}"] for name in ("fsdp", "model")}
+  if problems := list(mesh_problems(sizes, num_devices)):
+    yield from problems
     return
-  share, m = leaves["batch_size"] // num_devices, leaves["micro_batch_size"]
+  shards, fsdp = num_devices // sizes["model"], sizes["fsdp"]
+  if leaves["batch_size"] % shards:
+    yield from _device_problems("batch_size", leaves, shards)
+    return
+  groups, name = shards // fsdp, "group" if fsdp > 1 else "device"
+  share, m = leaves["batch_size"] // groups, leaves["micro_batch_size"]
   if m is not None and share % m:
     yield refusal(
       "config.micro_batch_size",
       m,
-      f"a divisor of a device's share of the batch, {share} "
-      f"(config.batch_size={leaves['batch_size']} over {num_devices} "
-      f"device{'s' if num_devices > 1 else ''}), or none",
+      f"a divisor of a {name}'s share of the batch, {share} "
+      f"(config.batch_size={leaves['batch_size']} over {groups} "
+      f"{name}{'s' if groups > 1 else ''}), or none",
     )
+  elif m is not None and m % fsdp:
+    allowed = (
+      f"a multiple of config.mesh.fsdp={fsdp}, the devices that share it, or "
+      "none"
+    )
+    yield refusal("config.micro_batch_size", m, allowed)
 
 
 def _schedule_problems(leaves: dict[str, Any], _: int) -> Iterator[str]:

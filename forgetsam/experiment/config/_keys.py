@@ -106,6 +106,16 @@ _TABLE: dict[str, Any] = {
     "Examples that share a delta (m); none: a device's whole share",
     tie_break=-4,
   ),
+  "mesh": _group(
+    {
+      "fsdp": _free(
+        1, COUNT, "Devices that share parameters and micro-batches"
+      ),
+      "model": _free(1, COUNT, "Devices that share each layer's channels"),
+    },
+    tuned=False,
+    absent=1,
+  ),
   "modules": _free(
     None, _FOLDERS, "Where module:attribute names are looked for first"
   )._replace(tuned=False, absent=None),

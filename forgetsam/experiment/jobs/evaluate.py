@@ -19,6 +19,7 @@ from forgetsam.experiment.build import (
   build_mesh,
   build_model,
   build_sharding,
+  place_variables,
 )
 from forgetsam.experiment.config import check_config
 from forgetsam.experiment.evaluation import (
@@ -77,7 +78,7 @@ def evaluate_run(
     last = checkpoints.variables(checkpoints.steps()[::-1])
     classes = last.record["num_classes"]
     model = build_model(config, classes)
-    mesh = build_mesh()
+    mesh = build_mesh(config)
     record = DataRecord(workdir)
     log_stage("opening the data sets", clock.session())
     sets = build_evaluation_sets(config, model, mesh, record, classes)
@@ -94,7 +95,14 @@ def evaluate_run(
       for name, checkpoint in found.items()
     }
     for name, checkpoint in found.items():
-      scores = _score(fitted[name], sets, batches, name)
+      placed = [
+        {
+          shape: place_variables(config, model, mesh, variables)
+          for shape, variables in each.items()
+        }
+        for each in fitted[name]
+      ]
+      scores = _score(placed, sets, batches, name)
       results[f"{name}/step"] = checkpoint.step
       results |= {
         f"{name}/{one}/{metric}": value

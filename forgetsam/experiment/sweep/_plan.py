@@ -149,6 +149,10 @@ def check_trials(
       if "validation" in splits and trial.config.data.validation == 0:
         allowed = "above 0 where settings are chosen: they are on held-out data"
         raise ConfigError(refusal("config.data.validation", 0, allowed))
+      for name, size in trial.config.mesh.items():
+        if size != 1:
+          allowed = "1 in a sweep, whose networks each fit a device"
+          raise ConfigError(refusal(f"config.mesh.{name}", size, allowed))
       if trial.config.on_nonfinite != "stop":
         allowed = "stop: a sweep counts a run that is not finite as diverged"
         raise ConfigError(refusal("config.on_nonfinite", "skip", allowed))

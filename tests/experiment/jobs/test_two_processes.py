@@ -96,6 +96,7 @@ def outcome(
       "gone on": ("train", sgd("begun by one")),
       "locked": ("train", sgd("locked")),
       "full": ("train, full disk in 0", sgd("full", *PROBE)),
+      "divided": ("train", sgd("divided", "--config.mesh.fsdp=8")),
       "streamed": ("batches", sgd("streamed", *STREAM)),
     },
   }
@@ -218,6 +219,14 @@ def test_sigterm_in_one_saves_and_ends_both_at_the_same_step(
 def test_two_end_what_one_began(outcome: Outcome, alone: list[Path]):
   assert all(isinstance(r["gone on"], dict) for r in outcome.results)
   assert_close(outcome.folder / "begun by one", alone[0])
+
+
+def test_parameters_may_be_divided_over_processes(
+  outcome: Outcome, alone: list[Path]
+):
+  hashes = {results["divided"]["params_sha256"] for results in outcome.results}
+  assert len(hashes) == 1
+  assert_close(outcome.folder / "divided", alone[1])
 
 
 def test_a_folder_that_is_in_use_is_refused_to_both(outcome: Outcome):

@@ -77,7 +77,7 @@ CASES = {
 def one_device(monkeypatch: pytest.MonkeyPatch) -> None:
   """Trains on one device, for which compiling takes less time."""
   monkeypatch.setattr(
-    "forgetsam.experiment.build._experiment.build_mesh", lambda: None
+    "forgetsam.experiment.build._experiment.build_mesh", lambda config: None
   )
 
 

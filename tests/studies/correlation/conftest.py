@@ -15,5 +15,5 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def one_device(monkeypatch: pytest.MonkeyPatch) -> None:
   """Trains on one device, for which compiling takes less time."""
   monkeypatch.setattr(
-    "forgetsam.experiment.build._experiment.build_mesh", lambda: None
+    "forgetsam.experiment.build._experiment.build_mesh", lambda config: None
   )
