@@ -224,6 +224,11 @@ WRONG = [
     "config.data.validation=0",
     "above 0",
   ),
+  (
+    ["--variants=plain", "--config.mesh.fsdp=2"],
+    "config.mesh.fsdp=2",
+    "1 in a sweep",
+  ),
   (["--variants=plain", "--config=configs/digits.py:sam"], "digits.py:sam", ""),
   (["--job=train", "--tune"], "--tune=True", "with --job=sweep only"),
   (
