@@ -47,7 +47,12 @@ def test_every_package_is_documented(package: str):
 
 def test_every_transform_is_in_the_guide():
   text = (ROOT / "docs" / "transforms.md").read_text()
-  training = {"make_train_step", "make_eval_step", "create_train_state"}
+  training = {
+    "make_train_step",
+    "make_eval_step",
+    "create_train_state",
+    "param_shardings",
+  }
   for name in set(fs.__all__) - training:
     public = getattr(fs, name)
     if callable(public) and not isinstance(public, type) and name != "load_run":
