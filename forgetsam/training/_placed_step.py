@@ -10,7 +10,6 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-from jax.ad_checkpoint import checkpoint_name
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from forgetsam._typing import Forward, PyTree
@@ -21,8 +20,6 @@ from forgetsam.training._mesh import (
   group_size,
   replicated,
 )
-
-_WHOLE = "whole parameter"
 
 
 class PlacedStep:
@@ -114,20 +111,26 @@ def gathering(forward: Forward, shardings: PyTree, mesh: Mesh) -> Forward:
 
     def run(params: PyTree, model_state: PyTree, inputs: Any) -> Any:
       moved = constrained(constrained(params, shardings), whole)
-      named = jax.tree.map(lambda x: checkpoint_name(x, _WHOLE), moved)
-      return forward(named, model_state, inputs, train=train, key=key)
+      return forward(moved, model_state, inputs, train=train, key=key)
 
-    # Compilers of accelerators gather once more for the backward pass, where
-    # that of CPUs would keep what the first has gathered all the same.
-    platforms = {
-      s.mesh.devices.flat[0].platform for s in jax.tree.leaves(whole)
-    }
-    if train and platforms != {"cpu"}:
-      policy = jax.checkpoint_policies.save_anything_except_these_names(_WHOLE)
-      run = jax.checkpoint(run, policy=policy)
+    if train and _gathers_again(mesh):
+      run = jax.checkpoint(run, policy=_is_no_move)
     return run(params, model_state, inputs)
 
   return gathered
+
+
+def _gathers_again(mesh: Mesh) -> bool:
+  """Whether the backward pass gathers anew, so that no device holds the whole.
+
+  A CPU's compiler would keep what the first gathered all the same.
+  """
+  return mesh.devices.flat[0].platform != "cpu"
+
+
+def _is_no_move(primitive: Any, *_: Any, **__: Any) -> bool:
+  """Of what the forward pass computes, all is kept but what was gathered."""
+  return primitive.name != "sharding_constraint"
 
 
 def _without(axis: str, sharding: NamedSharding) -> NamedSharding:

@@ -212,6 +212,30 @@ def test_each_pass_gathers_a_parameter_once_and_moves_no_activations():
   assert largest > 0
 
 
+def test_accelerators_gather_again_for_the_backward_pass(monkeypatch):
+  expected = train("mlp", "sam", mesh_of((2, 4)), steps=1)
+  monkeypatch.setattr(
+    "forgetsam.training._placed_step._gathers_again", lambda mesh: True
+  )
+  step, state = make_run("mlp", "sam", mesh_of((2, 4)))
+  # What a compiler may not merge with the first gather, in both passes.
+  text = step.lower(state, batch_of(64), KEY).as_text()
+  assert text.count("optimization_barrier") >= 2
+  assert_equal_in(2e-6, train("mlp", "sam", mesh_of((2, 4)), steps=1), expected)
+
+
+def test_part_of_a_micro_batch_may_be_masked_or_ascended_alone():
+  batch = batch_of(64) | {"mask": jnp.arange(64) % 3 != 0}
+  results = []
+  for mesh in (None, mesh_of((2, 4))):
+    step, state = make_run("plain mlp", "obf", mesh, ascent_fraction=0.5)
+    state, metrics = step(state, batch, KEY)
+    results.append(jax.device_get((state.params, metrics)))
+  assert_equal_in(2e-6, results[1][0], results[0][0])
+  for name, value in results[0][1].items():
+    assert results[1][1][name] == pytest.approx(value, rel=1e-4), name
+
+
 def operations(step, state, size):
   program = step.lower(state, batch_of(size), KEY).compile()
   return program.cost_analysis()["flops"]
