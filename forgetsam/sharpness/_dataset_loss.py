@@ -76,7 +76,7 @@ def dataset_loss(
       size. They are placed on the devices, all at once.
     inputs: the key of the batches that `forward` takes.
     labels: the key that `loss` takes.
-    mesh: a mesh with the one axis "data", whose size divides B; `None` runs on
+    mesh: a mesh with the axis "data", whose size divides B; `None` runs on
       the default device.
 
   Returns:

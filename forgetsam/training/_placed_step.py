@@ -19,6 +19,7 @@ from forgetsam.training._mesh import (
   axes_of,
   group_size,
   replicated,
+  split_batch,
 )
 
 
@@ -26,7 +27,7 @@ class PlacedStep:
   """A jitted step, whose first arguments lie as they come and stay so.
 
   The step takes one argument more, the shardings of these arguments' arrays, or
-  None where they are traced.
+  None where they are traced. The batch follows them, divided in any way.
   """
 
   def __init__(
@@ -42,7 +43,10 @@ class PlacedStep:
     self._jitted = jax.jit(placed_step, static_argnums=3, **options)
 
   def __call__(self, *arguments: Any) -> Any:
-    return self._jitted(*arguments, self._shardings(arguments))
+    shardings = self._shardings(arguments)
+    given = list(arguments)
+    given[self._placed] = jax.tree.map(self._divided, given[self._placed])
+    return self._jitted(*given, shardings)
 
   def lower(self, *arguments: Any) -> Any:
     """As of `jax.jit`; shapes may have shardings in place of arrays."""
@@ -58,6 +62,14 @@ class PlacedStep:
     if any(isinstance(x, jax.core.Tracer) for x in leaves):
       return None
     return tuple(self._sharding(getattr(x, "sharding", None)) for x in leaves)
+
+  def _divided(self, x: Any) -> Any:
+    """An array of the batch as the step takes it; others `jax.jit` divides."""
+    if isinstance(x, jax.core.Tracer) or not isinstance(x, jax.Array):
+      return x
+    right = split_batch(self._mesh)
+    divided = not x.committed or x.sharding.is_equivalent_to(right, x.ndim)
+    return x if divided else jax.device_put(x, right)
 
   def _sharding(self, given: Any) -> NamedSharding:
     here = isinstance(given, NamedSharding) and given.mesh == self._mesh

@@ -101,6 +101,7 @@ def create_train_state(
     params = unboxed(params)
     if shardings is not None:
       where = as_shardings(shardings, params, mesh)
+    params = place(params, where)  # before the optimizer makes more of them
   elif shardings is not None:
     raise ValueError(
       'shardings are given, and no mesh that has more axes than "data" to '

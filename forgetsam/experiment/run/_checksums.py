@@ -34,6 +34,8 @@ def place_like(arrays: Any, like: Any) -> Any:
   """Copies restored arrays to the devices, placed as `like` is."""
 
   def own(array: Any, leaf: jax.Array) -> jax.Array:
+    if not leaf.sharding.is_fully_replicated:
+      return _in_parts(array, leaf.sharding)
     # A device may share NumPy's memory; a donated buffer must be its own.
     restored = jnp.array(array, copy=True)
     if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
@@ -43,6 +45,13 @@ def place_like(arrays: Any, like: Any) -> Any:
 
   shardings = jax.tree.map(lambda leaf: leaf.sharding, like)
   return place(jax.tree.map(own, arrays, like), shardings)
+
+
+def _in_parts(array: Any, sharding: jax.sharding.Sharding) -> jax.Array:
+  """Copies to each device what it is to hold: none might hold the whole."""
+  host = np.asarray(array)
+  parts = jax.make_array_from_callback(host.shape, sharding, lambda i: host[i])
+  return jnp.array(parts, copy=True) if parts.is_fully_addressable else parts
 
 
 def _digest(leaf: np.ndarray) -> "hashlib._Hash":

@@ -5,9 +5,10 @@ import hashlib
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from forgetsam.experiment.run import leaf_checksums, tree_sha256
-from forgetsam.experiment.run._checksums import to_host
+from forgetsam.experiment.run._checksums import place_like, to_host
 
 
 def test_sha256_is_of_dtype_shape_and_bytes_in_tree_order():
@@ -43,3 +44,18 @@ def test_typed_keys_and_bfloat16_have_checksums():
   a, b = leaf_checksums(tree), leaf_checksums(again)
   assert a["['w']"] == b["['w']"]
   assert a["['k']"] != b["['k']"]
+
+
+def test_arrays_come_back_in_parts():
+  """Each device gets its part, in memory that is not the file's reader's."""
+  mesh = jax.make_mesh(
+    (jax.device_count(),), ("fsdp",), axis_types=(AxisType.Auto,)
+  )
+  at = NamedSharding(mesh, PartitionSpec("fsdp"))
+  read = np.arange(16.0 * jax.device_count(), dtype=np.float32)
+  like = jax.device_put(jnp.zeros(read.shape), at)
+  restored = place_like({"w": read}, {"w": like})["w"]
+  assert restored.sharding == at
+  expected = read.copy()
+  read[:] = -1
+  np.testing.assert_array_equal(restored, expected)
