@@ -18,6 +18,7 @@ import tempfile
 import time
 from multiprocessing import shared_memory
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -29,15 +30,17 @@ HEIGHT, WIDTH, SIZE, BATCH = 375, 500, 224, 64
 PIXELS = (BATCH, SIZE, SIZE, 3)
 
 
-def photo(rng: np.random.Generator) -> bytes:
+def photo(
+  rng: np.random.Generator, height: int = HEIGHT, width: int = WIDTH
+) -> bytes:
   """A JPEG with the spectrum of a photograph: amplitudes fall with 1/f."""
-  rows, columns = np.fft.fftfreq(HEIGHT), np.fft.fftfreq(WIDTH)
+  rows, columns = np.fft.fftfreq(height), np.fft.fftfreq(width)
   frequency = np.hypot(rows[:, None], columns)
   frequency[0, 0] = np.inf
-  grey = rng.standard_normal((HEIGHT, WIDTH))
+  grey = rng.standard_normal((height, width))
   planes = []
   for _ in range(3):
-    noise = grey + 0.5 * rng.standard_normal((HEIGHT, WIDTH))
+    noise = grey + 0.5 * rng.standard_normal((height, width))
     plane = np.fft.ifft2(np.fft.fft2(noise) / frequency).real
     planes.append(120 + 55 * plane / plane.std())
   pixels = np.clip(np.stack(planes, axis=-1), 0, 255).astype(np.uint8)
@@ -165,10 +168,12 @@ def pillow_seconds(
   return time.perf_counter() - started, cpu
 
 
-def train_split(directory: Path, threads: int) -> data.BatchSource:
+def train_split(
+  directory: Path, threads: int, **changes: Any
+) -> data.BatchSource:
   """The set that `prepare` wrote, as the recipes of ImageNet read it."""
   options = data.StreamOptions(
-    mean=MEAN, std=STD, threads=threads, shuffle_buffer=1024
+    mean=MEAN, std=STD, threads=threads, shuffle_buffer=1024, **changes
   )
   return data.stream_split("photos", "train", options, data_dir=directory)
 

@@ -123,7 +123,10 @@ class StreamedSplit:
 
     def pixels(draws: "tf.Tensor", encoded: "tf.Tensor") -> "tf.Tensor":
       crop, channels = self.options.train_crop, self.image_shape[-1]
-      return _decode.training_image(encoded, crop, draws, channels=channels)
+      fast = self.options.fast_decode
+      return _decode.training_image(
+        encoded, crop, draws, channels=channels, fast=fast
+      )
 
     def suspects(number: int) -> Iterator[Int64[np.ndarray, " n"]]:
       # The batch's own, then what is read ahead of it.
@@ -171,7 +174,10 @@ class StreamedSplit:
 
     def pixels(encoded: "tf.Tensor") -> "tf.Tensor":
       crop, channels = self.options.eval_crop, self.image_shape[-1]
-      return _decode.evaluation_image(encoded, crop, channels=channels)
+      fast = self.options.fast_decode
+      return _decode.evaluation_image(
+        encoded, crop, channels=channels, fast=fast
+      )
 
     def suspects(number: int) -> Iterator[Int64[np.ndarray, " n"]]:
       yield origins[number * share : (number + 1) * share]

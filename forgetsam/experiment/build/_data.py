@@ -243,6 +243,7 @@ def build_stream_options(
     shuffle_buffer=options.shuffle_buffer,
     threads=options.threads,
     skip_corrupt=options.skip_corrupt,
+    fast_decode=options.fast_decode,
   )
 
 

@@ -159,11 +159,13 @@ def _image_problems(leaves: dict[str, Any], _: int) -> Iterator[str]:
 
 def _stream_problems(leaves: dict[str, Any], _: int) -> Iterator[str]:
   if not leaves["data.stream"]:
-    if leaves["data.skip_corrupt"]:
-      allowed = (
-        "false where config.data.stream=false; prepare the set again instead"
-      )
-      yield refusal("config.data.skip_corrupt", True, allowed)
+    for key, instead in [
+      ("skip_corrupt", "; prepare the set again instead"),
+      ("fast_decode", ": sets in memory are decoded once"),
+    ]:
+      if leaves[f"data.{key}"]:
+        allowed = f"false where config.data.stream=false{instead}"
+        yield refusal(f"config.data.{key}", True, allowed)
     return
   for key in ("data.label_noise", "data.crop_padding"):
     if leaves[key] != 0:

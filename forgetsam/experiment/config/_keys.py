@@ -157,6 +157,12 @@ _TABLE: dict[str, Any] = {
     shuffle_buffer=Key(8192, COUNT, "Streamed examples to shuffle among"),
     threads=_free(None, COUNT, "Decoding threads; none: one per CPU core"),
     skip_corrupt=Key(False, FLAG, "Find and leave out corrupt streamed images"),
+    fast_decode=Key(
+      False,
+      FLAG,
+      "Decode streamed JPEGs at their own smaller scales where crops allow",
+      absent=False,
+    ),
     validation=Key(0.1, BELOW_ONE, "Fraction of the training split held out"),
     test=Key(
       0.2,

@@ -119,6 +119,31 @@ def test_pixels_are_pillows(photo, encode, crop, shape, file_format):
   assert np.all(found.numpy() == np.rint(found.numpy()))
 
 
+# 700 of 900: at a half, 330 of short side; of odd sides, at a quarter, 85.
+@pytest.mark.parametrize(
+  ("crop", "shape", "fast"),
+  [
+    (data.CenterCrop(224, 330, "bicubic"), (700, 900), True),
+    (data.CenterCrop(64, 80, "bilinear"), (341, 403), True),
+    (data.CenterCrop(64, 80), (159, 200), False),
+  ],
+)
+def test_fast_decoding_stays_in_place(photo, encode, crop, shape, fast):
+  tf = import_tensorflow()
+  for file_format in ("JPEG", "PNG"):
+    encoded = tf.constant(encode(photo(*shape), file_format))
+    exact, found = (
+      _decode.evaluation_image(encoded, crop, channels=3, fast=on).numpy()
+      for on in (False, True)
+    )
+    off = np.abs(found - exact).mean()
+    assert (off > 0) == (fast and file_format == "JPEG")
+    for axis in (0, 1):
+      for shift in (-1, 1):  # a pixel's shift is an eighth of what is off
+        moved = np.abs(np.roll(exact, shift, axis) - exact)[1:-1, 1:-1].mean()
+        assert off < moved / 4
+
+
 def test_images_as_they_are(photo, encode):
   tf = import_tensorflow()
   pixels = photo(21, 17)

@@ -277,6 +277,40 @@ def test_crops_are_pillows(photo, encode, file_format, channels):
   assert np.mean(differences) < (0.4 if file_format == "JPEG" else 0.03)
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+def test_fast_crops_are_those_of_the_exact_way(photo, encode, channels):
+  tf = import_tensorflow()
+  encoded = tf.constant(encode(photo(347, 403)[..., :channels]))
+  scaled = 0
+  for i in range(12):
+    draws = tf.constant(np.random.RandomState(i).random_sample(41))
+    crop = data.RandomResizedCrop(size=80)
+    box, _ = _crops.random_box(crop, tf.constant(347), tf.constant(403), draws)
+    exact, found = (
+      _decode.training_image(
+        encoded, crop, draws, channels=channels, fast=fast
+      ).numpy()
+      for fast in (False, True)
+    )
+    off = np.abs(found - exact).mean()
+    fast = min(int(box.height), int(box.width)) >= 160
+    scaled += fast
+    assert (off > 0) == fast
+    moved = np.abs(np.roll(exact, 1, 1) - exact)[:, 1:].mean()
+    assert off < moved / 3
+  assert 0 < scaled < 12
+
+
+def test_fast_decoding_is_an_option_of_streams(numbered_set):
+  directory = numbered_set(N, shape=(40, 44))  # twice a crop of 8, and more
+  exact, fast = (
+    batches(source(directory, fast_decode=on), 1) for on in (False, True)
+  )
+  np.testing.assert_array_equal(labels(exact), labels(fast))
+  off = np.abs(exact[0]["image"] - fast[0]["image"]).mean()
+  assert 0 < off < 0.1
+
+
 def test_normalisation(numbered_set):
   directory = numbered_set(N)
   mean, std = (0.25, 0.5, 0.1), (0.5, 2.0, 1.0)
