@@ -110,9 +110,7 @@ def prepare(
     """The set with smaller images."""
 
     VERSION = source.version
-    BUILDER_CONFIGS = (
-      [tfds.core.BuilderConfig(name=config)] if config else []
-    )
+    BUILDER_CONFIGS = [tfds.core.BuilderConfig(name=config)] if config else []
 
     def _info(self) -> Any:
       return tfds.core.DatasetInfo(
