@@ -59,7 +59,7 @@ WRONG = [
   ("loss.name=mse", "softmax_cross_entropy"),
   ("loss.label_smoothing=1.0", "[0, 1)"),
   ("data.label_noise=1.5", "[0, 1]"),
-  ("data.fast_decode=true", "false where config.data.stream=false"),
+  ("data.fast_decode=True", "false where config.data.stream=false"),
   ("data.validation=1.0", "[0, 1)"),
   ("data.name=digitss", "'digits'"),
   ("data.std=(0.0,)", "above 0"),
