@@ -13,6 +13,7 @@ import concurrent.futures
 import functools
 import io
 import itertools
+import multiprocessing
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -155,10 +156,14 @@ def _in_order(
   examples: Iterator[dict[str, Any]], resize: Any, processes: int
 ) -> Iterator[tuple[dict[str, Any], bytes]]:
   """Examples with their resized images, a few of each process ahead."""
-  with concurrent.futures.ProcessPoolExecutor(processes) as pool:
+  if processes == 1:
+    yield from ((example, resize(example["image"])) for example in examples)
+    return
+  spawn = multiprocessing.get_context("spawn")  # JAX's threads are not forked
+  with concurrent.futures.ProcessPoolExecutor(processes, spawn) as pool:
 
     def start(some: Iterable[dict[str, Any]]) -> list[Any]:
-      return [(e, pool.submit(resize, bytes(e["image"]))) for e in some]
+      return [(e, pool.submit(resize, e["image"])) for e in some]
 
     waiting = start(itertools.islice(examples, _AHEAD * processes))
     while waiting:
