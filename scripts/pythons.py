@@ -23,6 +23,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 TESTS = (
   "tests/training/test_mesh.py",
+  "tests/training/test_sharded_params.py",
   "tests/training/test_train_step.py",
   "tests/training/test_eval_step.py",
   "tests/perturbations",

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+from jax.sharding import PartitionSpec
 from one_of_two import end_after
 from tiny_runs import tiny
 
@@ -108,6 +109,35 @@ def test_a_run_holds_its_state_in_parts(data_dir: Path, tmp_path: Path):
   assert kernel.addressable_shards[0].data.size == kernel.size // 4
   (batch,) = experiment.train_batches(0, 1)
   assert batch["image"].addressable_shards[0].data.shape[0] == 64 // 8
+
+
+NET = """
+import flax.linen as nn
+
+class Net(nn.Module):
+  num_classes: int
+
+  @nn.compact
+  def __call__(self, x, *, train=False):
+    init = nn.with_partitioning(nn.initializers.ones, (None, "model"))
+    x = nn.Dense(16, kernel_init=init)(x.reshape(len(x), -1))
+    return nn.Dense(self.num_classes)(x)
+"""
+
+
+def test_a_model_of_ones_own_names_its_axes(data_dir: Path, tmp_path: Path):
+  (tmp_path / "partitioned.py").write_text(NET)
+  experiment = build(
+    data_dir,
+    tmp_path,
+    "--config.mesh.fsdp=2",
+    "--config.mesh.model=2",
+    "--config.model.name=partitioned:Net",
+    "--config.model.hidden=none",
+    f"--config.modules=('{tmp_path}',)",
+  )
+  kernel = experiment.create_state().params["Dense_0"]["kernel"]
+  assert kernel.sharding.spec == PartitionSpec("fsdp", "model")
 
 
 REFUSED = {
