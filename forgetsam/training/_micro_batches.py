@@ -29,7 +29,7 @@ from forgetsam.training._micro_step import (
   MicroStep,
   num_examples,
 )
-from forgetsam.training._placed_step import constrained, over_group
+from forgetsam.training._placed_step import over_group
 from forgetsam.training._train_state import TrainState
 from forgetsam.training._weighted_mean import (
   add_weighted,
@@ -52,7 +52,6 @@ def average_over_micro_batches(
   *,
   size: int | None,
   mesh: Mesh | None,
-  shardings: PyTree = None,
 ) -> MicroBatchResult:
   """Runs `micro_step` on all micro-batches, on a mesh or on one device.
 
@@ -67,7 +66,7 @@ def average_over_micro_batches(
   # Of one group alone the compiler divides all; XLA refuses a program apart.
   if mesh is None or (has_more_axes(mesh) and mesh.shape[DATA_AXIS] == 1):
     result = _on_one_device(
-      micro_step, state, batch, key, size, platform, None, mesh, shardings
+      micro_step, state, batch, key, size, platform, None, mesh
     )
     return nan_without_weight(result)
 
@@ -84,7 +83,7 @@ def average_over_micro_batches(
     )
     device = jax.lax.axis_index(DATA_AXIS)
     result = _on_one_device(
-      micro_step, state, batch, key, size, platform, device, mesh, shardings
+      micro_step, state, batch, key, size, platform, device, mesh
     )
     if result.weights is None:
       return average_over_devices(result)
@@ -109,7 +108,6 @@ def _on_one_device(
   platform: str,
   device: Array | None = None,
   mesh: Mesh | None = None,
-  shardings: PyTree = None,
 ) -> MicroBatchResult:
   share = num_examples(batch)
   size = share if size is None else size
@@ -137,10 +135,7 @@ def _on_one_device(
       jax.random.fold_in(step_key, index),
     )
     # Sums over micro-batches would exhaust a lower precision.
-    grads = jax.tree.map(at_least_float32, result.grads)
-    if shardings is not None:
-      grads = constrained(grads, shardings)
-    return result._replace(grads=grads)
+    return result._replace(grads=jax.tree.map(at_least_float32, result.grads))
 
   micro_batches = jax.tree.map(
     lambda x: x.reshape(count, size, *x.shape[1:]), batch

@@ -192,7 +192,6 @@ def make_train_step(
       key,
       size=micro_batch_size,
       mesh=mesh,
-      shardings=placed and placed[0].params,
     )
     new_state, found = descend(
       optimizer, state, result, reads_clean=reads_clean
