@@ -1,6 +1,6 @@
 """Configurations: the table of keys, the command line, and `config.json`."""
 
-from forgetsam.experiment.config._check import check_config, mesh_problems
+from forgetsam.experiment.config._check import check_config
 from forgetsam.experiment.config._command_line import (
   Command,
   apply_overrides,
@@ -17,6 +17,7 @@ from forgetsam.experiment.config._config_files import (
   run_config_file,
   split_config,
 )
+from forgetsam.experiment.config._device_checks import mesh_problems
 from forgetsam.experiment.config._errors import (
   ConfigError,
   cause,

@@ -1,12 +1,16 @@
 """Refuses a configuration that cannot run, before data or compilation."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from ml_collections import config_dict
 
 from forgetsam._paths import scheme_of
 from forgetsam.experiment.config._components import component_problems
+from forgetsam.experiment.config._device_checks import (
+  batch_problems,
+  device_problems,
+)
 from forgetsam.experiment.config._errors import ConfigError, closest, refusal
 from forgetsam.experiment.config._json import leaves as flat_config
 from forgetsam.experiment.config._keys import KEYS
@@ -42,11 +46,11 @@ def check_config(
   leaves = flat_config(config)
   problems = list(_key_problems(leaves)) or list(_value_problems(leaves))
   if not problems:  # what follows compares values that are valid alone
-    problems += _device_problems("evaluation.batch_size", leaves, num_devices)
+    problems += device_problems("evaluation.batch_size", leaves, num_devices)
     for check in _JOINT_CHECKS:
       if check is _data_problems and leaves["evaluation.sets"] and not trains:
         continue  # other sets may be there alone
-      if trains or check is not _batch_problems:
+      if trains or check is not batch_problems:
         problems += check(leaves, num_devices)
     problems += component_problems(config)
   if problems:
@@ -73,57 +77,6 @@ def _value_problems(leaves: dict[str, Any]) -> Iterator[str]:
     if option_row(key) and not is_json(value):
       allowed = "a number, string, bool or none, or a tuple or group of these"
       yield refusal(f"config.{key}", value, allowed)
-
-
-def _device_problems(
-  key: str, leaves: dict[str, Any], num_devices: int
-) -> Iterator[str]:
-  if leaves[key] % num_devices:
-    allowed = f"a multiple of the number of devices, {num_devices}"
-    yield refusal(f"config.{key}", leaves[key], allowed)
-
-
-def mesh_problems(sizes: Mapping[str, int], num_devices: int) -> Iterator[str]:
-  """Refuses sizes of the mesh's axes, `config.mesh`, for so many devices."""
-  left = num_devices
-  for name, size in sizes.items():
-    if left % size:
-      allowed = f"a divisor of the number of devices, {num_devices}"
-      if left != num_devices:
-        allowed = (
-          f"a divisor of {left}, the groups that config.mesh.fsdp="
-          f"{sizes['fsdp']} makes of {num_devices} devices"
-        )
-      yield refusal(f"config.mesh.{name}", size, allowed)
-      return
-    left //= size
-
-
-def _batch_problems(leaves: dict[str, Any], num_devices: int) -> Iterator[str]:
-  sizes = {name: leaves[f"mesh.{name}"] for name in ("fsdp", "model")}
-  if problems := list(mesh_problems(sizes, num_devices)):
-    yield from problems
-    return
-  shards, fsdp = num_devices // sizes["model"], sizes["fsdp"]
-  if leaves["batch_size"] % shards:
-    yield from _device_problems("batch_size", leaves, shards)
-    return
-  groups, name = shards // fsdp, "group" if fsdp > 1 else "device"
-  share, m = leaves["batch_size"] // groups, leaves["micro_batch_size"]
-  if m is not None and share % m:
-    yield refusal(
-      "config.micro_batch_size",
-      m,
-      f"a divisor of a {name}'s share of the batch, {share} "
-      f"(config.batch_size={leaves['batch_size']} over {groups} "
-      f"{name}{'s' if groups > 1 else ''}), or none",
-    )
-  elif m is not None and m % fsdp:
-    allowed = (
-      f"a multiple of config.mesh.fsdp={fsdp}, the devices that share it, or "
-      "none"
-    )
-    yield refusal("config.micro_batch_size", m, allowed)
 
 
 def _schedule_problems(leaves: dict[str, Any], _: int) -> Iterator[str]:
@@ -256,7 +209,7 @@ def _data_problems(leaves: dict[str, Any], _: int) -> Iterator[str]:
 
 _JointCheck = Callable[[dict[str, Any], int], Iterator[str]]
 _JOINT_CHECKS: tuple[_JointCheck, ...] = (
-  _batch_problems,
+  batch_problems,
   perturbation_problems,
   _schedule_problems,
   _optimizer_problems,

@@ -33,6 +33,7 @@ SGD = (
 # Cannot be split evenly: one process has 180 of its examples, the other 179.
 SET = "digits@test[:359]"
 SHARED_OUT = "--config.optimizer.shard_state=true"
+DIVIDED = "--config.mesh.fsdp=8"
 # The processes also agree on a probe, which each computes whole.
 PROBE = (
   "--config.probe.perturbations=sam",
@@ -96,7 +97,8 @@ def outcome(
       "gone on": ("train", sgd("begun by one")),
       "locked": ("train", sgd("locked")),
       "full": ("train, full disk in 0", sgd("full", *PROBE)),
-      "divided": ("train", sgd("divided", "--config.mesh.fsdp=8")),
+      "divided": ("train", sgd("divided", DIVIDED)),
+      "divided scores": ("evaluate", sgd("divided", DIVIDED)),
       "streamed": ("batches", sgd("streamed", *STREAM)),
     },
   }
@@ -227,6 +229,10 @@ def test_parameters_may_be_divided_over_processes(
   hashes = {results["divided"]["params_sha256"] for results in outcome.results}
   assert len(hashes) == 1
   assert_close(outcome.folder / "divided", alone[1])
+  for results in outcome.results:
+    trained, scores = results["divided"], results["divided scores"]
+    accuracy = trained["test/accuracy"]
+    assert scores["last/test/accuracy"] == pytest.approx(accuracy)
 
 
 def test_a_folder_that_is_in_use_is_refused_to_both(outcome: Outcome):
