@@ -2,8 +2,8 @@
 
     PYTHONPATH=. python benchmarks/step_cost.py --rounds 15 --json costs.json
 
-For an MLP, a CNN, a ViT and a ResNet: the plain step, ours with SAM, OBF, GSAM
-and ASAM, with 1 and 8 micro-batches, and `optax.contrib.sam` in its opaque
+For an MLP, a CNN, a ViT and a ResNet: the plain step, ours with SAM, OBF, GSAM,
+ASAM and random offsets, with 1 and 8 micro-batches, and `optax.contrib.sam` in its opaque
 mode. Ours reports all of its metrics; optax's reports the loss alone. All steps
 of a model take turns in one process; ratios of times are medians over rounds,
 with quartiles. Prints Markdown. `--micro_batches=1` leaves out the 8, which are
@@ -72,6 +72,11 @@ def perturbs() -> dict[str, tuple[Any, Any]]:
     "obf": (obf, fs.perturbed_gradient(fs.sam(RHO))),
     "gsam": (None, fs.perturbed_gradient(fs.sam(RHO), fs.surrogate_gap(0.1))),
     "asam": (None, fs.perturbed_gradient(fs.asam(RHO))),
+    "random": (None, fs.perturbed_gradient(fs.random_perturbation(RHO, 0))),
+    "random, table": (
+      None,
+      fs.perturbed_gradient(fs.random_perturbation(RHO, 0, "table")),
+    ),
   }
 
 

@@ -108,8 +108,11 @@ def test_gsam_with_a_zero_offset_is_the_perturbed_gradient():
   np.testing.assert_allclose(grads, G, rtol=1e-6)
 
 
-def random_delta(seed, *, count=0, micro_batch=0):
-  perturbation = fs.random_perturbation(RHO, seed)
+NOISES = pytest.mark.parametrize("noise", ["drawn", "table"])
+
+
+def random_delta(seed, noise="drawn", *, count=0, micro_batch=0):
+  perturbation = fs.random_perturbation(RHO, seed, noise)
   params = tree(W)
   state = perturbation.init(params)
   for _ in range(count + 1):
@@ -119,15 +122,16 @@ def random_delta(seed, *, count=0, micro_batch=0):
   return vector(delta)
 
 
-def test_random_has_norm_rho_and_repeats_with_the_seed_alone():
-  delta = random_delta(0)
+@NOISES
+def test_random_has_norm_rho_and_repeats_with_the_seed_alone(noise):
+  delta = random_delta(0, noise)
   np.testing.assert_allclose(norm(delta), RHO, rtol=1e-6)
-  np.testing.assert_array_equal(delta, random_delta(0))
+  np.testing.assert_array_equal(delta, random_delta(0, noise))
   others = [
-    random_delta(1),
-    random_delta(0, count=1),
-    random_delta(0, micro_batch=1),
-    random_delta(0, count=1, micro_batch=1),
+    random_delta(1, noise),
+    random_delta(0, noise, count=1),
+    random_delta(0, noise, micro_batch=1),
+    random_delta(0, noise, count=1, micro_batch=1),
   ]
   for i, one in enumerate([delta, *others]):
     for other in others[i:]:
@@ -136,20 +140,43 @@ def test_random_has_norm_rho_and_repeats_with_the_seed_alone():
   assert len(set(np.round(delta, 5))) == 3
 
 
-def test_random_directions_are_gaussian():
-  transform = fs.gaussian_direction(3)
+@NOISES
+def test_random_directions_are_gaussian(noise):
+  transform = fs.gaussian_direction(3, noise)
   g = {"x": jnp.zeros((100, 100)), "y": jnp.zeros((100, 100))}
-  noise, _ = transform.update(g, transform.init(g))
-  x, y = np.ravel(noise["x"]), np.ravel(noise["y"])
+  drawn, state = transform.update(g, transform.init(g))
+  after, _ = transform.update(g, state)
+  x, y, later = map(np.ravel, (drawn["x"], drawn["y"], after["x"]))
   # Six standard errors of 10,000 draws.
   assert abs(x.mean()) < 0.06
   assert abs(x.var() - 1) < 0.085
   assert abs(np.mean(x**4) - 3) < 0.6
   assert abs(np.mean(x * y)) < 0.06
+  assert abs(np.mean(x * later)) < 0.06
 
 
-def test_noise_of_an_array_does_not_depend_on_the_others():
-  transform = fs.gaussian_direction(3)
+def test_tables_serve_every_kind_of_array():
+  transform = fs.gaussian_direction(3, "table")
+  g = {
+    "b": jnp.zeros((), jnp.bfloat16),
+    "c": jnp.zeros((30, 50), jnp.complex64),
+    "n": jnp.zeros((0, 3)),
+  }
+  noise, _ = transform.update(g, transform.init(g))
+  assert jax.tree.map(jnp.shape, noise) == jax.tree.map(jnp.shape, g)
+  assert {k: x.dtype for k, x in noise.items()} == {
+    k: x.dtype for k, x in g.items()
+  }
+  for part in (noise["c"].real, noise["c"].imag):
+    assert abs(part.var() - 1) < 0.22  # six standard errors
+  assert abs(jnp.mean(noise["c"].real * noise["c"].imag)) < 0.16
+  with pytest.raises(ValueError, match=r"noise='tables'.*table"):
+    fs.gaussian_direction(3, "tables")
+
+
+@NOISES
+def test_noise_of_an_array_does_not_depend_on_the_others(noise):
+  transform = fs.gaussian_direction(3, noise)
   both = {"x": jnp.zeros(4), "y": jnp.zeros(4)}
   whole, _ = transform.update(both, transform.init(both))
   one = {"y": jnp.zeros(4)}

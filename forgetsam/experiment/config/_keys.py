@@ -232,6 +232,12 @@ _TABLE: dict[str, Any] = {
       choice("before", "after", "both"),
       "Where asam multiplies by |w|: before or after the norm",
     ),
+    noise=Key(
+      "drawn",
+      choice("drawn", "table"),
+      "Whether random draws numbers anew or takes them from a table",
+      absent="drawn",
+    ),
   ),
   "look_sam": _perturbing(
     k=_switch(1, COUNT, "Steps per perturbed step of LookSAM; 1: off"),

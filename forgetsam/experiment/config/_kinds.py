@@ -199,7 +199,7 @@ KINDS: Mapping[str, Kind] = {
     },
     {
       name: f"perturbation.{name}"
-      for name in ("eta", "magnitude", "sigma", "decay")
+      for name in ("eta", "magnitude", "noise", "sigma", "decay")
     },
     {"rho": optax.constant_schedule(0.05), "seed": 0},
     noun=_TRANSFORM,
