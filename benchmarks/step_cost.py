@@ -3,11 +3,11 @@
     PYTHONPATH=. python benchmarks/step_cost.py --rounds 15 --json costs.json
 
 For an MLP, a CNN, a ViT and a ResNet: the plain step, ours with SAM, OBF, GSAM,
-ASAM and random offsets, with 1 and 8 micro-batches, and `optax.contrib.sam` in its opaque
-mode. Ours reports all of its metrics; optax's reports the loss alone. All steps
-of a model take turns in one process; ratios of times are medians over rounds,
-with quartiles. Prints Markdown. `--micro_batches=1` leaves out the 8, which are
-long to compile.
+ASAM and random offsets, with 1 and 8 micro-batches, and `optax.contrib.sam` in
+its opaque mode. Ours reports all of its metrics; optax's reports the loss
+alone. All steps of a model take turns in one process; ratios of times are
+medians over rounds, with quartiles. Prints Markdown. `--micro_batches=1` leaves
+out the 8, which are long to compile.
 """
 
 import argparse
