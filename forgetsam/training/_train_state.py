@@ -101,7 +101,7 @@ def create_train_state(
     params = unboxed(params)
     if shardings is not None:
       where = as_shardings(shardings, params, mesh)
-    params = place(params, where)  # before the optimizer makes more of them
+    params = _place(params, where)  # before the optimizer makes more of them
   elif shardings is not None:
     raise ValueError(
       'shardings are given, and no mesh that has more axes than "data" to '
@@ -126,7 +126,7 @@ def create_train_state(
     if shard_opt_state:
       opt_state = divide_over_data(state.opt_state, opt_state, mesh)
     perturb_state = shardings_like(state.perturb_state, params, where, mesh)
-    return place(
+    return _place(
       state,
       whole.replace(
         params=where, opt_state=opt_state, perturb_state=perturb_state
@@ -203,6 +203,12 @@ def _check_arrays(params: PyTree) -> None:
         f"{name} is {dtype}, which has no gradient: put what is not trained "
         "into model_state"
       )
+
+
+def _place(tree: PyTree, shardings: PyTree) -> PyTree:
+  if any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(tree)):
+    return jax.lax.with_sharding_constraint(tree, shardings)
+  return place(tree, shardings)
 
 
 def _own(x: Any) -> Array:

@@ -515,5 +515,5 @@ class TestErrors:
       axis_types=(jax.sharding.AxisType.Auto,),
       devices=jax.devices()[:1],
     )
-    with pytest.raises(ValueError, match="the one axis 'data'"):
+    with pytest.raises(ValueError, match="must have the axis 'data'"):
       run(small_batch(), mesh=mesh)
