@@ -6,12 +6,14 @@ A complex number counts as the pair of its real and its imaginary part.
 import contextlib
 import re
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, overload
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from forgetsam import _combination
+from forgetsam._combination import Leaf, has_combination, is_combination
 from forgetsam._typing import NDArray, PyTree, Scalar
 
 # Outside this range a sum of float32 squares has lost precision to underflow,
@@ -45,9 +47,14 @@ def path_matches(expression: str, name: str) -> bool:
   return re.match(rf"(?:{expression})(?:/|$)", name) is not None
 
 
-def at_least_float32(x: NDArray) -> Array:
+@overload
+def at_least_float32(x: NDArray) -> Array: ...
+@overload
+def at_least_float32(x: Any) -> Any: ...
+def at_least_float32(x: Any) -> Any:
   """Casts bfloat16 and float16 to float32; leaves wider types alone."""
-  x = jnp.asarray(x)
+  if not is_combination(x):
+    x = jnp.asarray(x)
   return x.astype(_wide(x))
 
 
@@ -66,7 +73,7 @@ def conj(tree: PyTree) -> PyTree:
 
 def _wide(x: Any) -> Any:
   # No `promote_types`, which strict dtype promotion refuses.
-  dtype = jnp.result_type(x)
+  dtype = x.dtype if is_combination(x) else jnp.result_type(x)
   wide = jnp.issubdtype(dtype, jnp.inexact) and jnp.finfo(dtype).bits >= 32
   return dtype if wide else jnp.dtype(jnp.float32)
 
@@ -78,7 +85,7 @@ def cast_like(tree: PyTree, like: PyTree) -> PyTree:
 def add_delta(params: PyTree, delta: PyTree, scale: Scalar = 1.0) -> PyTree:
   """`params + scale * delta`, in float32 where a dtype could swallow delta."""
 
-  def add(w: Array, d: Array) -> Array:
+  def add(w: Array, d: Leaf) -> Leaf:
     step = at_least_float32(d)
     return at_least_float32(w) + jnp.asarray(scale).astype(step.dtype) * step
 
@@ -91,6 +98,8 @@ def tree_norm(tree: PyTree) -> Float[Array, ""]:
   Where the sum of squares under- or overflows, one `lax.cond` on the finished
   scalar divides by the largest entry first: other norms pay the plain price.
   """
+  if has_combination(tree):
+    return _combination.norm(tree)
   leaves = _real_leaves(tree)
   if not leaves:
     return jnp.zeros((), jnp.float32)
@@ -109,11 +118,13 @@ def _real_leaves(tree: PyTree) -> list[Array]:
   return [x.astype(widest) for x in parts]
 
 
-def _parts(x: Array) -> tuple[Array, ...]:
+def _parts(x: Any) -> tuple[Any, ...]:
+  if is_combination(x):
+    return (x,)
   return (x.real, x.imag) if jnp.iscomplexobj(x) else (x,)
 
 
-def _on_parts(f: Callable[..., Array], *arrays: Array) -> Array:
+def _on_parts(f: Callable[..., Any], *arrays: Leaf) -> Any:
   """A linear function of arrays of one dtype, without complex products."""
   results = [f(*parts) for parts in zip(*map(_parts, arrays), strict=True)]
   return jax.lax.complex(*results) if len(results) == 2 else results[0]
@@ -136,6 +147,8 @@ def _scaled(leaves: list[Array]) -> Array:
 
 def tree_dot(left: PyTree, right: PyTree) -> Float[Array, ""]:
   """Real inner product of two trees, in float32 on every backend."""
+  if has_combination(left) or has_combination(right):
+    return _combination.dot(left, right)
   return _dot(_real_leaves(left), _real_leaves(right))
 
 
@@ -144,7 +157,7 @@ def orthogonal(tree: PyTree, to: PyTree) -> PyTree:
   direction = unit(to)
   along = tree_dot(tree, direction)
 
-  def subtract(x: Array, d: Array) -> Array:
+  def subtract(x: Leaf, d: Leaf) -> Leaf:
     return x - along.astype(x.dtype) * d
 
   return jax.tree.map(
@@ -157,6 +170,8 @@ def plain_norm(tree: PyTree) -> Float[Array, ""]:
 
   For numbers that are only looked at: 0 or infinite out of float32's range.
   """
+  if has_combination(tree):
+    return _combination.norm(tree)
   leaves = _real_leaves(tree)
   return jnp.sqrt(_dot(leaves, leaves))
 
@@ -171,7 +186,7 @@ def to_length(tree: PyTree, length: Scalar) -> PyTree:
   length = jnp.asarray(length).astype(norm.dtype)
   factor = length / jnp.where(norm == 0, 1, norm * power)
 
-  def scale(x: Array) -> Array:
+  def scale(x: Leaf) -> Leaf:
     return (x.astype(norm.dtype) * power * factor).astype(x.dtype)
 
   return jax.tree.map(lambda x: _on_parts(scale, at_least_float32(x)), tree)

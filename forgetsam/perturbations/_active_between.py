@@ -8,6 +8,7 @@ from jaxtyping import Array, Int
 
 from forgetsam._arrays import cast_like
 from forgetsam._checks import check_params, is_number
+from forgetsam._combination import has_combination
 from forgetsam._typing import GradFn, PyTree
 from forgetsam.perturbations._skipping import gate, keep_memory, zeros_unless
 
@@ -81,7 +82,7 @@ def active_between(
     active = state.count >= start
     if stop is not None:
       active &= state.count < stop
-    if ascent_fn is None:
+    if ascent_fn is None or has_combination(ascent_grads):
       grads = zeros_unless(active, ascent_grads)
     else:
       check_params("active_between with ascent_fn", params)

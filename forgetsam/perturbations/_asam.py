@@ -7,6 +7,7 @@ from jaxtyping import Array
 
 from forgetsam._arrays import at_least_float32
 from forgetsam._checks import check_choice, check_number, check_params
+from forgetsam._combination import Leaf
 from forgetsam._typing import PyTree, Scalar
 from forgetsam.perturbations._sam import scale_to_radius
 
@@ -36,7 +37,7 @@ def scale_by_magnitude(
   """
   check_number("eta", eta, low=0)
 
-  def scale(g: Array, w: Array) -> Array:
+  def scale(g: Leaf, w: Array) -> Leaf:
     if jnp.iscomplexobj(w):
       raise ValueError(
         f"scale_by_magnitude (of asam) is given params of {w.dtype}, whose |w| "

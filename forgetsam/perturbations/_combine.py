@@ -7,10 +7,10 @@ to the descent gradient, in float32 inside and in the dtypes of `grads`.
 from collections.abc import Callable
 
 import jax
-from jaxtyping import Array
 
 from forgetsam._arrays import at_least_float32, orthogonal, unit
 from forgetsam._checks import check_number
+from forgetsam._combination import Leaf
 from forgetsam._typing import PyTree, Scalar
 
 Combine = Callable[[PyTree, PyTree, PyTree], PyTree]
@@ -88,7 +88,7 @@ def weighted(gamma: Scalar) -> Combine:
   weight = gamma / (1 - gamma)
 
   def combine(ascent_grads: PyTree, delta: PyTree, grads: PyTree) -> PyTree:
-    def mix(g_a: Array, g_p: Array) -> Array:
+    def mix(g_a: Leaf, g_p: Leaf) -> Leaf:
       total = (1 - weight) * at_least_float32(g_a)
       return (total + weight * at_least_float32(g_p)).astype(g_p.dtype)
 

@@ -9,6 +9,7 @@ from jaxtyping import Array, Int
 
 from forgetsam._arrays import at_least_float32, wide_zeros
 from forgetsam._checks import check_number
+from forgetsam._combination import Leaf
 from forgetsam._typing import PyTree, Scalar
 from forgetsam.perturbations._sam import scale_to_radius
 
@@ -74,7 +75,7 @@ def friendly_sam(
     # The first gradient is the first average: zeros would make it too short.
     weight = jnp.where(state.count == 0, 1.0, 1.0 - decay)
 
-    def average(g: Array, m: Array) -> Array:
+    def average(g: Leaf, m: Array) -> Leaf:
       step = weight.astype(m.dtype) * (at_least_float32(g) - m)
       return (m + step).astype(m.dtype)
 

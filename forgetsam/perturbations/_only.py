@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from forgetsam._combination import zeros_like
 from forgetsam._typing import PyTree
 
 Mask: TypeAlias = (
@@ -91,7 +92,7 @@ def only(
         lambda inside: _merge(chosen, inside, params),
       ),
     )
-    zeros = jax.tree.map(jnp.zeros_like, updates)
+    zeros = jax.tree.map(zeros_like, updates)
     return _merge(chosen, delta, zeros), state
 
   return optax.GradientTransformationExtraArgs(init_fn, update_fn)

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool
 
 from forgetsam._arrays import cast_like, is_float
+from forgetsam._combination import is_combination
 from forgetsam._typing import GradFn, PyTree
 
 
@@ -30,7 +31,13 @@ def gate(due: Bool[Array, ""], ascent_fn: GradFn) -> GradFn:
 
 def zeros_unless(due: Bool[Array, ""], tree: PyTree) -> PyTree:
   """The tree where `due`, and zeros elsewhere."""
-  return jax.tree.map(lambda x: jnp.where(due, x, jnp.zeros_like(x)), tree)
+
+  def choose(x: Any) -> Any:
+    if is_combination(x):
+      return x.where(due)
+    return jnp.where(due, x, jnp.zeros_like(x))
+
+  return jax.tree.map(choose, tree)
 
 
 def keep_memory(due: Bool[Array, ""], new: Any, old: Any) -> Any:

@@ -6,6 +6,7 @@ over devices.
 """
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -40,6 +41,19 @@ from forgetsam.training._weighted_mean import (
 # XLA's CPU backend runs convolutions inside a loop about 12 times slower.
 MOST_UNROLLED = 16
 
+
+class Together(NamedTuple):
+  """A step of `chunk` micro-batches at once; it divides a device's number.
+
+  `step(state, micro-batches, their indices, their keys, varying)`.
+  """
+
+  step: Callable[..., MicroBatchResult]
+  chunk: int
+
+
+# (state, a micro-batch, how many there are, a dropout key, platform)
+Choose = Callable[[TrainState, Examples, int, jax.Array, str], Together | None]
 # (model state, micro-batch, its index on the device) -> result
 _Step = Callable[[PyTree, Examples, int | Array], MicroBatchResult]
 
@@ -52,6 +66,7 @@ def average_over_micro_batches(
   *,
   size: int | None,
   mesh: Mesh | None,
+  choose: Choose | None = None,
 ) -> MicroBatchResult:
   """Runs `micro_step` on all micro-batches, on a mesh or on one device.
 
@@ -59,6 +74,7 @@ def average_over_micro_batches(
   perturbation's state are averaged; its integers and keys are the first
   micro-batch's. `model_state` passes from one micro-batch to the next. With a
   mask, all count by their weight; where there is none at all, metrics are nan.
+  `choose` may run several micro-batches at once, in place of `micro_step`.
   """
   platform = jax.default_backend()
   if mesh is not None:
@@ -66,7 +82,15 @@ def average_over_micro_batches(
   # Of one group alone the compiler divides all; XLA refuses a program apart.
   if mesh is None or (has_more_axes(mesh) and mesh.shape[DATA_AXIS] == 1):
     result = _on_one_device(
-      micro_step, state, batch, key, size, platform, None, mesh
+      micro_step,
+      choose,
+      state,
+      batch,
+      key,
+      size,
+      platform,
+      None,
+      mesh,
     )
     return nan_without_weight(result)
 
@@ -83,7 +107,15 @@ def average_over_micro_batches(
     )
     device = jax.lax.axis_index(DATA_AXIS)
     result = _on_one_device(
-      micro_step, state, batch, key, size, platform, device, mesh
+      micro_step,
+      choose,
+      state,
+      batch,
+      key,
+      size,
+      platform,
+      device,
+      mesh,
     )
     if result.weights is None:
       return average_over_devices(result)
@@ -101,6 +133,7 @@ def average_over_micro_batches(
 
 def _on_one_device(
   micro_step: MicroStep,
+  choose: Choose | None,
   state: TrainState,
   batch: Examples,
   key: jax.Array,
@@ -141,17 +174,52 @@ def _on_one_device(
     lambda x: x.reshape(count, size, *x.shape[1:]), batch
   )
   micro_batches = over_group(micro_batches, mesh, axis=1)
+  run: _Step = step
+  together = None
+  if choose is not None:
+    first_key = jax.random.fold_in(step_key, first_index)
+    together = choose(state, _at(micro_batches, 0), count, first_key, platform)
+  if together is not None:
+    run = _several(together, state, first_index, step_key, device is not None)
+    count //= together.chunk
+    micro_batches = jax.tree.map(
+      lambda x: x.reshape(count, -1, *x.shape[1:]), micro_batches
+    )
   if count == 1 or (platform == "cpu" and count <= MOST_UNROLLED):
-    total = _unrolled(step, state.model_state, micro_batches, count)
+    total = _unrolled(run, state.model_state, micro_batches, count)
   else:
     total = _scanned(
-      step, state.model_state, micro_batches, count, on_mesh=device is not None
+      run, state.model_state, micro_batches, count, on_mesh=device is not None
     )
   if total.weights is not None:
     return total
   sums = (total.grads, total.metrics)
   grads, metrics = jax.tree.map(lambda x: x / count, sums)
   return total._replace(grads=grads, metrics=metrics)
+
+
+def _several(
+  together: Together,
+  state: TrainState,
+  first_index: int | Array,
+  step_key: jax.Array,
+  on_mesh: bool,
+) -> _Step:
+  """The work on a chunk of micro-batches, the i-th of the device."""
+
+  def step(
+    model_state: PyTree, chunk: Examples, i: int | Array
+  ) -> MicroBatchResult:
+    indices = first_index + i * together.chunk + jnp.arange(together.chunk)
+    return together.step(
+      state.replace(model_state=model_state),
+      chunk,
+      indices,
+      jax.vmap(lambda k: jax.random.fold_in(step_key, k))(indices),
+      varying if on_mesh else lambda tree: tree,
+    )
+
+  return step
 
 
 def _unrolled(

@@ -81,8 +81,8 @@ def micro_batch_step(
   def step(
     state: TrainState, batch: Examples, index: int | Array, key: jax.Array
   ) -> MicroBatchResult:
-    batch = _finite_where_nothing_counts(batch)
-    clean = _first_examples(batch, ascent_fraction)
+    batch = finite_where_nothing_counts(batch)
+    clean = first_examples(batch, ascent_fraction)
 
     def outputs_fn(params: PyTree, examples: Examples) -> tuple[PyTree, PyTree]:
       arguments = params, state.model_state, examples.inputs
@@ -117,19 +117,11 @@ def micro_batch_step(
       return example_losses(loss, outputs, batch.labels, batch.mask)
 
     outputs, pullback, model_state = clean_pass(state.params)
-    value = mean_loss(loss, outputs, clean.labels, clean.mask)
-    found: dict[str, Any] = {
-      "loss": value.astype(jnp.float32),
-      **mean_metrics(metrics, outputs, clean.labels, clean.mask, OWN),
-    }
+    found: dict[str, Any] = clean_metrics(loss, metrics, outputs, clean)
     weights = None
     if batch.mask is not None:
-      weights = Weights(_total(batch.mask), _total(clean.mask))
-      model_state = jax.tree.map(
-        lambda new, old: jnp.where(weights.clean == 0, old, new),
-        model_state,
-        state.model_state,
-      )
+      weights = Weights(total_weight(batch.mask), total_weight(clean.mask))
+      model_state = kept_without_weight(model_state, state.model_state, weights)
     # Dead code, and compiled away, where the perturbation does not read it.
     ascent_grads = ascend(signal, outputs, pullback)
     if perturb is None:
@@ -162,7 +154,29 @@ def micro_batch_step(
   return step
 
 
-def _first_examples(batch: Examples, fraction: float) -> Examples:
+def clean_metrics(
+  loss: Loss, metrics: MetricsFn, outputs: PyTree, clean: Examples
+) -> dict[str, Array]:
+  """The loss and the task's metrics of a clean pass."""
+  value = mean_loss(loss, outputs, clean.labels, clean.mask)
+  return {
+    "loss": value.astype(jnp.float32),
+    **mean_metrics(metrics, outputs, clean.labels, clean.mask, OWN),
+  }
+
+
+def kept_without_weight(
+  new: PyTree, old: PyTree, weights: Weights | None
+) -> PyTree:
+  """The new model state, but the old where no example counts."""
+  if weights is None:
+    return new
+  return jax.tree.map(
+    lambda n, o: jnp.where(weights.clean == 0, o, n), new, old
+  )
+
+
+def first_examples(batch: Examples, fraction: float) -> Examples:
   size = num_examples(batch)
   # Rounded first: 0.1 * 30 is a little more than 3.
   count = math.ceil(round(fraction * size, 6))
@@ -175,12 +189,12 @@ def num_examples(batch: Examples) -> int:
   return len(jax.tree.leaves(batch)[0])
 
 
-def _total(mask: NDArray | None) -> Array:
+def total_weight(mask: NDArray | None) -> Array:
   assert mask is not None
   return jnp.sum(as_weights(mask, mask.shape)).astype(jnp.float32)
 
 
-def _finite_where_nothing_counts(batch: Examples) -> Examples:
+def finite_where_nothing_counts(batch: Examples) -> Examples:
   """Zeros for nan and inf where the weight is 0: 0 * nan is nan."""
   if batch.mask is None:
     return batch

@@ -7,7 +7,7 @@ import jax
 import optax
 from jax.sharding import Mesh
 
-from forgetsam._checks import check_count, is_number
+from forgetsam._ascent import loss_ascent
 from forgetsam._typing import AscentSignal, Forward, Loss
 from forgetsam.training._checked_step import CheckedStep
 from forgetsam.training._descend import Metrics, descend
@@ -23,22 +23,45 @@ from forgetsam.training._mesh import (
   spread,
 )
 from forgetsam.training._metrics import MetricsFn, default_metrics
-from forgetsam.training._micro_batches import average_over_micro_batches
+from forgetsam.training._micro_batches import (
+  Together,
+  average_over_micro_batches,
+)
 from forgetsam.training._micro_step import (
   Examples,
   micro_batch_step,
   num_examples,
 )
 from forgetsam.training._placed_step import PlacedStep, constrained, gathering
-from forgetsam.training._train_state import (
-  TrainState,
-  check_opt_state,
-  check_transforms,
+from forgetsam.training._step_arguments import (
+  check_arguments,
+  check_m_sharpness,
+  check_state,
 )
+from forgetsam.training._train_state import TrainState, check_transforms
+from forgetsam.training.factored import MSharpness, Parts, decide
 
-TrainStep = Callable[
-  [TrainState, dict[str, Any], jax.Array], tuple[TrainState, Metrics]
-]
+
+class TrainStep(CheckedStep):
+  """A training step, `(state, batch, key) -> (state, metrics)`."""
+
+  def __init__(
+    self,
+    jitted: Any,
+    mesh: Mesh | None,
+    inputs: str,
+    labels: str,
+    report: Callable[[TrainState, dict[str, Any]], MSharpness],
+  ) -> None:
+    super().__init__(jitted, mesh, 1, inputs, labels)
+    self._report = report
+
+  def m_sharpness(self, state: TrainState, batch: dict[str, Any]) -> MSharpness:
+    """How the step takes micro-batches of these shapes, and why.
+
+    Arrays may be given by their `jax.ShapeDtypeStruct`.
+    """
+    return self._report(state, batch)
 
 
 def make_train_step(
@@ -53,6 +76,8 @@ def make_train_step(
   metrics: MetricsFn | None = None,
   micro_batch_size: int | None = None,
   ascent_fraction: float = 1.0,
+  m_sharpness: str = "loop",
+  m_sharpness_chunk: int | None = None,
   mesh: Mesh | None = None,
   shard_opt_state: bool = False,
 ) -> TrainStep:
@@ -92,6 +117,16 @@ def make_train_step(
     micro_batch_size: m, the examples of one perturbation (and of one BatchNorm
       batch); it must divide each device's share. `None` takes the share whole,
       and then the result depends on the number of devices.
+    m_sharpness: "loop" runs one micro-batch after another. "factored" takes
+      them together, by the layers' inputs and output cotangents alone: the same
+      gradient to rounding, at a cost that hardly depends on m, for every
+      perturbation that reads norms and inner products of the ascent gradient
+      (`sam`, `friendly_sam`, `only`, schedules, with `surrogate_gap` or
+      `weighted`; no elementwise one, such as `asam`). "auto" takes what is
+      faster here, and the loop where it must: `step.m_sharpness(state, batch)`
+      says which, and why.
+    m_sharpness_chunk: how many examples are taken together, whole micro-batches
+      that divide a device's share; `None` bounds their memory.
     ascent_fraction: the share of each micro-batch, its first examples (rounded
       up), that the clean pass takes, in (0, 1]: ascent gradient, loss, metrics
       and model state are theirs, and SAM costs 1 + ascent_fraction gradients.
@@ -121,7 +156,8 @@ def make_train_step(
     is skipped.
 
   Raises:
-    ValueError: `ascent` or an `ascent_fraction` without `perturb`, a fraction
+    ValueError: `m_sharpness="factored"` for a step that needs the loop;
+      `ascent` or an `ascent_fraction` without `perturb`, a fraction
       outside (0, 1], a `perturb` that never evaluates a gradient, an
       `optimizer` that `create_train_state` refuses or that needs arguments
       besides these, sizes that do not divide, labels or a mask that do not fit
@@ -152,12 +188,15 @@ def make_train_step(
     >>> int(state.step), round(float(metrics["perturbation_norm"]), 4)
     (1, 0.05)
   """
-  _check_arguments(ascent, perturb, micro_batch_size, ascent_fraction)
+  check_arguments(ascent, perturb, micro_batch_size, ascent_fraction)
+  check_m_sharpness(m_sharpness, m_sharpness_chunk)
   check_mesh(mesh, shard=shard_opt_state)
   check_transforms(optimizer, perturb)
   optimizer = optax.with_extra_args_support(optimizer)
   if perturb is not None:
     perturb = optax.with_extra_args_support(perturb)
+
+  decisions: list[MSharpness] = []
 
   def step(
     state: TrainState,
@@ -165,7 +204,7 @@ def make_train_step(
     key: jax.Array,
     placed: tuple[TrainState] | None = None,
   ) -> tuple[TrainState, Metrics]:
-    _check_state(perturb, state)
+    check_state(perturb, state)
     examples = Examples(batch[inputs], batch[labels], batch.get("mask"))
     share = num_examples(examples) // (
       1 if mesh is None else mesh.shape["data"]
@@ -174,15 +213,35 @@ def make_train_step(
     model = forward
     if placed is not None and mesh is not None:
       model = gathering(forward, placed[0].params, mesh)
+    reads_ascent = perturb is not None and reads_ascent_gradient(
+      perturb, state, micro_batch_size or share
+    )
+    of_task = metrics or default_metrics(loss, ascent)
+
+    def choose(*arguments: Any) -> Together | None:
+      parts = None
+      if perturb is not None:
+        signal = loss_ascent(loss) if ascent is None else ascent
+        parts = Parts(
+          forward, loss, signal, perturb, of_task, ascent_fraction, reads_ascent
+        )
+      refusal = None
+      if reads_clean:
+        refusal = "the optimizer reads the clean gradient"
+      elif mesh is not None and has_more_axes(mesh):
+        refusal = "parameters are divided over devices"
+      found = decide(parts, m_sharpness, m_sharpness_chunk, refusal, *arguments)
+      decisions[:] = [found.report]
+      return found.together
+
     micro_step = micro_batch_step(
       model,
       loss=loss,
       ascent=ascent,
       perturb=perturb,
-      metrics=metrics or default_metrics(loss, ascent),
+      metrics=of_task,
       ascent_fraction=ascent_fraction,
-      reads_ascent=perturb is not None
-      and reads_ascent_gradient(perturb, state, micro_batch_size or share),
+      reads_ascent=reads_ascent,
       reads_clean=reads_clean,
     )
     result = average_over_micro_batches(
@@ -192,6 +251,7 @@ def make_train_step(
       key,
       size=micro_batch_size,
       mesh=mesh,
+      choose=choose,
     )
     new_state, found = descend(
       optimizer, state, result, reads_clean=reads_clean
@@ -206,6 +266,11 @@ def make_train_step(
       )
     return new_state, found
 
+  def report(state: TrainState, batch: dict[str, Any]) -> MSharpness:
+    # A function of its own: a trace that JAX has kept would not choose again.
+    jax.eval_shape(lambda *a: step(*a), state, batch, jax.random.key(0))
+    return decisions[-1]
+
   shardings: dict[str, Any] = {}
   if mesh is not None:
     whole = replicated(mesh)
@@ -214,53 +279,11 @@ def make_train_step(
       placed_step = PlacedStep(
         step, mesh, 1, donate_argnums=0, in_shardings=batch_at
       )
-      return CheckedStep(placed_step, mesh, 1, inputs, labels)
+      return TrainStep(placed_step, mesh, inputs, labels, report)
     # What is None keeps the placement that it has.
     opt_state = None if shard_opt_state else whole
     state_at = TrainState(whole, whole, whole, opt_state, whole)
     at = (state_at, split_batch(mesh), whole)
     shardings = {"in_shardings": at, "out_shardings": (state_at, whole)}
   jitted = jax.jit(step, donate_argnums=0, **shardings)
-  return CheckedStep(jitted, mesh, 1, inputs, labels)
-
-
-def _check_arguments(
-  ascent: AscentSignal | None,
-  perturb: optax.GradientTransformation | None,
-  micro_batch_size: Any,
-  ascent_fraction: Any,
-) -> None:
-  if micro_batch_size is not None:
-    check_count(
-      "micro_batch_size",
-      micro_batch_size,
-      ", or None for a device's whole share",
-    )
-  if not is_number(ascent_fraction) or not 0 < ascent_fraction <= 1:
-    raise ValueError(
-      f"ascent_fraction={ascent_fraction!r} must be in (0, 1], the share of "
-      "each micro-batch that the perturbation is taken from"
-    )
-  given = {
-    "ascent": ascent is not None,
-    f"ascent_fraction={ascent_fraction}": ascent_fraction != 1,
-  }
-  for argument in given:
-    if given[argument] and perturb is None:
-      raise ValueError(
-        f"{argument} is given without perturb, where nothing ascends: pass "
-        "perturb=perturbed_gradient(sam(rho)), or leave it out"
-      )
-
-
-def _check_state(
-  perturb: optax.GradientTransformationExtraArgs | None, state: TrainState
-) -> None:
-  check_opt_state(state.opt_state)
-  state_is_plain = isinstance(state.perturb_state, optax.EmptyState)
-  if state_is_plain != (perturb is None):
-    with_, without = ("step", "state") if state_is_plain else ("state", "step")
-    raise ValueError(
-      f"the {with_} was made with a perturb, and the {without} without: pass "
-      "the same perturb to create_train_state and make_train_step"
-    )
+  return TrainStep(jitted, mesh, inputs, labels, report)

@@ -1,0 +1,146 @@
+"""How long a step would take, by a small model of each platform.
+
+A product of R rows with a matrix [D, H] takes its operations at the peak rate,
+the reading of the matrix at the memory's, and a call. All constants are in
+microseconds, as `benchmarks/m_sharpness.py` fits them; only ratios matter.
+"""
+
+import math
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from forgetsam.training.factored._program import Equation, Program
+from forgetsam.training.factored._step import Factored
+from forgetsam.training.factored._uses import Use, rows_of
+
+
+class Costs(NamedTuple):
+  """Microseconds of a platform's elementary work.
+
+  Attributes:
+    operation: of a floating-point operation in a large product.
+    number: of a number read from or written to memory.
+    call: of one operation's start, in a program.
+    batched: of one small product of many.
+  """
+
+  operation: float
+  number: float
+  call: float
+  batched: float
+
+
+COSTS = {
+  "cpu": Costs(operation=1.5e-5, number=4e-4, call=1.5, batched=1.0),
+  "other": Costs(operation=2e-7, number=4e-6, call=3.0, batched=0.05),
+}
+
+
+class _Product(NamedTuple):
+  operations: int  # of one forward pass of a micro-batch
+  rows: int
+  weights: int  # numbers of the matrix
+  factored: bool
+
+
+def estimate(
+  factored: Factored, count: int, platform: str
+) -> tuple[float, float]:
+  """Times of a step: its micro-batches together, and one after another."""
+  network, n = factored.clean, count
+  cost = COSTS.get(platform, COSTS["other"])
+  sizes = [
+    math.prod(network.program.shapes[value].shape)
+    for value in network.program.inputs[: network.num_leaves]
+  ]
+  numbers = sum(sizes)
+  calls = sum(times for _, times in equations(network.program))
+  values = activation_bytes(network.program) // 4
+
+  def passes(micro_batches: int) -> float:
+    """What is neither a product nor a weight, in two whole passes."""
+    moved = 6 * values * micro_batches + 4 * numbers
+    return 6 * calls * cost.call + moved * cost.number
+
+  # Norm, offset, moved weights and sums of each micro-batch.
+  apart = n * (passes(1) + 13 * numbers * cost.number)
+  together = passes(n)
+  for use, work in _products(factored):
+    once = work.operations * cost.operation
+    read = work.weights * cost.number
+    apart += n * 6 * (once + read)
+    if use is None:
+      together += n * 6 * once
+      continue
+    together += 5 * (n * once + read)
+    layers = math.prod(use.scanned)
+    if use.leaf in network.uses:
+      square = layers * rows_of(network.uses[use.leaf]) * work.rows
+      # Two Grams, and two products in each direction of the perturbed pass.
+      together += n * 6 * layers * cost.batched
+      together += n * 6 * square * (use.depth + use.width) * cost.operation
+      together += n * 8 * square * cost.number
+    else:
+      together += n * (once + 3 * layers * cost.batched + 7 * read)
+      if use.kind == "conv":
+        patches = layers * use.rows * use.depth
+        together += n * 10 * patches * cost.number
+  return together, apart
+
+
+def _products(factored: Factored) -> Iterator[tuple[Use | None, _Product]]:
+  """Products with parameters, and the others together."""
+  network = factored.clean
+  known = {use.site: use for use in network.known}
+  others = 0
+  for site, equation, times in _sites(network.program):
+    if equation.name not in ("dot_general", "conv_general_dilated", "gather"):
+      continue
+    use = known.get(site)
+    if use is None:
+      others += times * _operations(equation)
+      continue
+    layers = math.prod(use.scanned)
+    matrix = use.depth * use.width
+    work = 0 if use.kind == "gather" else 2 * use.rows * matrix
+    yield use, _Product(layers * work, use.rows, layers * matrix, False)
+  yield None, _Product(others, 0, 0, False)
+
+
+def _operations(equation: Equation) -> int:
+  """An estimate for a product of activations: attention, and the like."""
+  if equation.name != "dot_general":
+    return 0
+  (contracted, _), _ = equation.params["dimension_numbers"]
+  shape = equation.input_shapes[0].shape
+  depth = math.prod(shape[k] for k in contracted)
+  return 2 * math.prod(equation.shapes[0].shape) * depth
+
+
+def activation_bytes(program: Program) -> int:
+  """Bytes of all values that a forward pass makes."""
+  total = 0
+  for equation, times in equations(program):
+    for shape in equation.shapes:
+      size = getattr(getattr(shape, "dtype", None), "itemsize", 4)
+      total += times * math.prod(getattr(shape, "shape", ())) * size
+  return total
+
+
+def equations(
+  program: Program,
+) -> Iterator[tuple[Equation, int]]:
+  """All equations, and how often each is run."""
+  return ((equation, times) for _, equation, times in _sites(program))
+
+
+def _sites(
+  program: Program, site: tuple[int, ...] = (), times: int = 1
+) -> Iterator[tuple[tuple[int, ...], Equation, int]]:
+  for i, equation in enumerate(program.equations):
+    here = (*site, i)
+    if equation.body is None:
+      yield here, equation, times
+    else:
+      length = equation.params.get("length", 1)
+      yield from _sites(equation.body, here, times * length)
