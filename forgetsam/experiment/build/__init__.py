@@ -37,6 +37,7 @@ from forgetsam.experiment.build._perturbation import (
   build_rho,
 )
 from forgetsam.experiment.build._probe import draw_probe
+from forgetsam.experiment.build._step_check import resolve_m_sharpness
 from forgetsam.experiment.build._task import check_classes, has_classes
 from forgetsam.experiment.run import Experiment, Intervals
 
@@ -74,4 +75,5 @@ __all__ = [
   "is_streamed",
   "load_run",
   "place_variables",
+  "resolve_m_sharpness",
 ]

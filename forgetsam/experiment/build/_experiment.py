@@ -170,6 +170,8 @@ def build_experiment(
       metrics=build_metrics(config, classes),
       micro_batch_size=config.micro_batch_size,
       ascent_fraction=config.ascent.fraction,
+      m_sharpness=config.m_sharpness,
+      m_sharpness_chunk=config.m_sharpness_chunk,
       mesh=mesh,
       shard_opt_state=shards,
     ),

@@ -4,6 +4,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from absl import logging
 from ml_collections import config_dict
 
 from forgetsam.experiment.build._model import input_spec
@@ -34,7 +35,8 @@ def check_step(config: config_dict.ConfigDict, run: Experiment) -> None:
     state = jax.eval_shape(lambda: run.create_state(fresh=False))
     if own:
       _check_schedules(config, run)
-      run.train_step.eval_shape(state, _batch(config, run), run.key)  # type: ignore[attr-defined]  # jit's
+      step: Any = run.train_step
+      step.eval_shape(state, _batch(config, run), run.key)
   except ConfigError:
     raise
   except Exception as error:  # of functions that may not be ours
@@ -44,6 +46,42 @@ def check_step(config: config_dict.ConfigDict, run: Experiment) -> None:
       f"{names} {'are' if len(own) > 1 else 'is'} refused\n  allowed: what a "
       f"compiled step can call with traced arrays; this {cause(error, *places)}"
     ) from error
+
+
+def resolve_m_sharpness(
+  config: config_dict.ConfigDict, run: Experiment
+) -> config_dict.ConfigDict:
+  """The configuration with what "auto" stands for here, which is said once.
+
+  Args:
+    config: the checked configuration of the run.
+    run: what is built of it.
+
+  Raises:
+    ConfigError: "factored" is asked for, and the step cannot be.
+  """
+  if config.m_sharpness == "loop":
+    return config
+  state = jax.eval_shape(lambda: run.create_state(fresh=False))
+  step: Any = run.train_step
+  try:
+    found = step.m_sharpness(state, _batch(config, run))
+  except ValueError as error:
+    key = "m_sharpness"
+    if "m_sharpness_chunk" in str(error):
+      key = "m_sharpness_chunk"
+    raise ConfigError(
+      refusal(f"config.{key}", leaves(config)[key], str(error))
+    ) from error
+  logging.info(
+    "m_sharpness: %s, %d examples at a time: %s",
+    *(found.how, found.chunk, found.reason),
+  )
+  config = config.copy_and_resolve_references()
+  config.m_sharpness = found.how
+  if found.how == "factored":
+    config.m_sharpness_chunk = found.chunk
+  return config
 
 
 def _check_schedules(config: config_dict.ConfigDict, run: Experiment) -> None:

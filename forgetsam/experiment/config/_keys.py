@@ -106,6 +106,20 @@ _TABLE: dict[str, Any] = {
     "Examples that share a delta (m); none: a device's whole share",
     tie_break=-4,
   ),
+  "m_sharpness": Key(
+    "loop",
+    choice("auto", "factored", "loop"),
+    "How micro-batches are taken: together, in factors, or one after another",
+    tuned=False,
+    absent="loop",
+  ),
+  "m_sharpness_chunk": Key(
+    None,
+    COUNT,
+    "Examples that m_sharpness=factored takes together; none: by memory",
+    tuned=False,
+    absent=None,
+  ),
   "mesh": _group(
     {
       "fsdp": _free(

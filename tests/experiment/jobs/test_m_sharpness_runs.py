@@ -1,0 +1,76 @@
+"""Runs that take their micro-batches together, and go on as they began."""
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import pytest
+from tiny_runs import tiny
+
+import main
+from forgetsam.experiment.run import Loop
+from forgetsam.training.factored import _choice
+
+AUTO = (
+  "--config.m_sharpness=auto",
+  "--config.micro_batch_size=2",
+  "--config.model.hidden=(64,)",
+)
+
+
+class Killed(BaseException):
+  """Stands for a kill: no handler of the program expects it."""
+
+
+def _run(*arguments: str) -> int:
+  return main.run(list(arguments), time.monotonic())
+
+
+def _read(path: Path) -> dict[str, Any]:
+  return json.loads(path.read_text())
+
+
+def test_auto_is_resolved_once_and_a_resumed_run_keeps_it(
+  data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+  every = "--config.checkpoint.every_steps=2"
+  assert _run(*tiny(tmp_path / "whole", data_dir, every, *AUTO)) == 0
+  config = _read(tmp_path / "whole" / "config.json")
+  assert config["m_sharpness"] == "factored"
+  assert config["m_sharpness_chunk"] == 64 // jax.device_count()
+
+  settle = Loop._settle
+
+  def fall(self: Any, pending: Any, state: Any) -> None:
+    if pending.step == 5:
+      raise Killed
+    settle(self, pending, state)
+
+  arguments = tiny(tmp_path / "cut", data_dir, every, *AUTO)
+  with monkeypatch.context() as patch:
+    patch.setattr(Loop, "_settle", fall)
+    with pytest.raises(Killed):
+      _run(*arguments)
+  with monkeypatch.context() as patch:
+    # A table of costs that has changed in the meantime.
+    patch.setattr(_choice, "estimate", lambda *_: (2.0, 1.0))
+    assert _run(*arguments) == 0
+  whole, cut = (
+    _read(tmp_path / run / "summary.json") for run in ("whole", "cut")
+  )
+  assert cut["params_sha256"] == whole["params_sha256"]
+  assert cut["config_hash"] == whole["config_hash"]
+
+
+def test_what_cannot_be_factored_is_refused_before_training(
+  data_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+  factored = "--config.m_sharpness=factored"
+  arguments = tiny(tmp_path / "run", data_dir, factored, variant="asam")
+  assert _run(*arguments) == 2
+  said = capsys.readouterr().err
+  assert "config.m_sharpness='factored' is refused" in said
+  assert "entry by entry" in said
+  assert not (tmp_path / "run" / "config.json").exists()
