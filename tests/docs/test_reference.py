@@ -20,6 +20,7 @@ ELSEWHERE = {
   "forgetsam.experiment.run",
   "forgetsam.experiment.jobs",
   "forgetsam.data.streaming",
+  "forgetsam.training.factored",
 }
 PACKAGES = [
   module.name
