@@ -136,10 +136,17 @@ def prepare(
         read_config=tfds.ReadConfig(interleave_cycle_length=1),
       )
       examples = iter(stored.as_numpy_iterator())
-      for i, (example, small) in enumerate(
-        _in_order(examples, resize, processes)
-      ):
-        yield i, {**example, "image": io.BytesIO(small)}
+      i = -1
+      try:
+        for i, (example, small) in enumerate(
+          _in_order(examples, resize, processes)
+        ):
+          yield i, {**example, "image": io.BytesIO(small)}
+      except (OSError, ValueError) as error:  # no image, or cut short
+        raise ValueError(
+          f"image {i + 1} of {split!r} of {name!r} cannot be resized: {error}; "
+          "prepare the set again, without it"
+        ) from error
 
   Resized.name = source.name
   builder = Resized(data_dir=output)

@@ -57,6 +57,19 @@ def test_the_smaller_set_has_the_name_order_and_labels(
   assert "holds" in capsys.readouterr().err
 
 
+def test_a_broken_image_is_named(
+  tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+  sound = encoded(160, 120, 0)
+  prepare([sound, sound, sound[: len(sound) // 2]], tmp_path / "whole")
+  command = ["--name=photos", "--short_side=40", "--processes=1"]
+  command += [f"--data_dir={tmp_path / 'whole'}", f"--output={tmp_path}/small"]
+  assert main(command) == 2
+  said = capsys.readouterr().err
+  assert "of 'photos' cannot be resized: image file is truncated" in said
+  assert not list((tmp_path / "small").rglob("dataset_info.json"))
+
+
 def test_sides_are_rounded_as_an_evaluation_rounds_them():
   small = Image.open(io.BytesIO(resized(256, 90, encoded(500, 375, 0))))
   assert small.size == (341, 256)
