@@ -11,6 +11,7 @@ from forgetsam.training.factored._program import (
   Equation,
   Program,
   Value,
+  num_consts_and_carry,
   values,
 )
 from forgetsam.training.factored._uses import Site, Use
@@ -118,7 +119,7 @@ def _scan(
   given: dict[Site, PyTree],
 ) -> tuple[list[Any], dict[Site, PyTree]]:
   params = equation.params
-  num_consts, num_carry = params["num_consts"], params["num_carry"]
+  num_consts, num_carry = num_consts_and_carry(equation)
   consts = operands[:num_consts]
   carry = operands[num_consts : num_consts + num_carry]
 

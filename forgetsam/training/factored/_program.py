@@ -129,5 +129,14 @@ def _inner(equation: core.JaxprEqn) -> core.ClosedJaxpr | None:
   return core.ClosedJaxpr(inner, ())
 
 
+def num_consts_and_carry(scan: Equation) -> tuple[int, int]:
+  """How many inputs of a scan stay, and how many it carries on."""
+  params = scan.params
+  if "num_consts" in params:
+    return params["num_consts"], params["num_carry"]
+  consts, carry, _ = params["ft_in"].unpack()  # since jax 0.11
+  return len(consts), len(carry)
+
+
 def values(atoms: Sequence[Any]) -> Iterator[Value]:
   return (atom for atom in atoms if isinstance(atom, Value))

@@ -16,6 +16,7 @@ from forgetsam.training.factored._program import (
   Equation,
   Program,
   Value,
+  num_consts_and_carry,
   values,
 )
 
@@ -156,7 +157,7 @@ def _into_body(
     if equation.is_remat:
       yield body.inputs[k], origin
       continue
-    stacked = equation.params["num_consts"] + equation.params["num_carry"]
+    stacked = sum(num_consts_and_carry(equation))
     layers_first = origin.axes is None or origin.axes[:1] == (
       len(origin.scanned),
     )
