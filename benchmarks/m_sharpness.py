@@ -8,10 +8,16 @@ step's are medians over rounds, with quartiles. Operations and bytes of memory
 are XLA's counts (a loop that is not unrolled counts once, and is left out);
 agreement is the largest difference of the gradients of the two, relative to
 the gradient's norm. Prints Markdown; writes a CSV file and a picture.
+
+    PYTHONPATH=. python benchmarks/m_sharpness.py \
+      --fit docs/m_sharpness/times.csv
+
+makes of such a file the platform's costs, by which m_sharpness="auto" chooses.
 """
 
 import argparse
 import csv
+import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,7 +29,12 @@ import numpy as np
 import optax
 
 import forgetsam as fs
+from forgetsam.training._metrics import classification_metrics
 from forgetsam.training._micro_batches import MOST_UNROLLED
+from forgetsam.training._micro_step import Examples
+from forgetsam.training.factored._costs import COSTS, TABLE, Costs, estimate
+from forgetsam.training.factored._passes import Parts
+from forgetsam.training.factored._step import Factored, plan_factored
 
 RHO = 0.05
 LOSS = fs.sigmoid_cross_entropy()
@@ -163,6 +174,60 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
   figure.savefig(path, dpi=120)
 
 
+def fit(path: Path) -> Costs:
+  """Costs with which `estimate` gives the measured ratios, in a times.csv."""
+  import scipy.optimize
+
+  with path.open(newline="") as file:
+    rows = list(csv.DictReader(file))
+  times = {(r["model"], r["how"], int(r["m"])): float(r["time"]) for r in rows}
+  cases = []
+  for (name, how, m), seconds in times.items():
+    setup = SETUPS[name]
+    count = setup.batch // m
+    if how == "loop" and count > 1:
+      ratio = seconds / times[name, "factored", m]
+      cases.append((_plan(setup, m), count, np.log(ratio)))
+
+  def misfit(logs: np.ndarray) -> list[float]:
+    costs = Costs(*np.exp(logs))
+    # Only ratios are seen: this keeps the constants near where they begin.
+    apart = [0.02 * (x - y) for x, y in zip(logs, start, strict=True)]
+    for factored, count, ratio in cases:
+      together, looped = estimate(factored, count, costs)
+      apart.append(np.log(looped / together) - ratio)
+    return apart
+
+  start = np.log(COSTS["cpu"])
+  found = scipy.optimize.least_squares(misfit, start)
+  off = found.fun[len(start) :]
+  for (_, count, ratio), error in zip(cases, off, strict=True):
+    seen, said = np.exp(ratio), np.exp(ratio + error)
+    print(f"{count} micro-batches: measured {seen:.2f}, by costs {said:.2f}")
+  return Costs(*(float(f"{x:.3g}") for x in np.exp(found.x)))
+
+
+def _plan(setup: Setup, m: int) -> Factored:
+  module = fs.models.create(setup.model, num_classes=10, **setup.options)
+  perturb = fs.perturbed_gradient(fs.sam(RHO))
+  params, model_state = fs.models.initialise(
+    module, jax.random.key(0), setup.image
+  )
+  state = fs.create_train_state(params, model_state, optax.sgd(0.1), perturb)
+  parts = Parts(
+    fs.models.forward(module),
+    LOSS,
+    fs.loss_ascent(LOSS),
+    optax.with_extra_args_support(perturb),
+    classification_metrics,
+    1.0,
+    True,
+  )
+  images = np.zeros((m, *setup.image), np.float32)
+  examples = Examples(images, np.zeros(m, np.int32), None)
+  return plan_factored(parts, state, examples, jax.random.key(0))
+
+
 def main() -> None:
   """Runs the benchmark."""
   parser = argparse.ArgumentParser(description=__doc__)
@@ -170,7 +235,16 @@ def main() -> None:
   parser.add_argument("--m", default="1,2,8,32,128")
   parser.add_argument("--rounds", type=int, default=9)
   parser.add_argument("--output", type=Path)
+  parser.add_argument(
+    "--fit", type=Path, metavar="CSV", help="write costs from times"
+  )
   flags = parser.parse_args()
+  if flags.fit is not None:
+    platform = jax.default_backend()
+    table = COSTS | {platform: fit(flags.fit)}
+    rows = {name: costs._asdict() for name, costs in table.items()}
+    TABLE.write_text(json.dumps(rows, indent=2) + "\n")
+    return
   print(f"{jax.devices()[0].device_kind}, {jax.__version__}\n")
   print("| model | m | loop | factored | operations | memory | difference |")
   print("|---|---|---|---|---|---|---|")

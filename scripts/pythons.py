@@ -23,7 +23,6 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 TESTS = (
   "tests/training/factored/test_layers.py",
-  "tests/training/factored/test_numbers.py",
   "tests/training/test_mesh.py",
   "tests/training/test_sharded_params.py",
   "tests/training/test_train_step.py",

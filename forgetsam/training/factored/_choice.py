@@ -10,7 +10,7 @@ import jax
 from forgetsam.training._micro_batches import Together
 from forgetsam.training._micro_step import Examples, num_examples
 from forgetsam.training._train_state import TrainState
-from forgetsam.training.factored._costs import activation_bytes, estimate
+from forgetsam.training.factored._costs import COSTS, activation_bytes, estimate
 from forgetsam.training.factored._network import CannotFactorError
 from forgetsam.training.factored._passes import Parts
 from forgetsam.training.factored._step import (
@@ -93,7 +93,8 @@ def decide(
     ) from error
   reason = "it was asked for"
   if mode == "auto":
-    together, apart = estimate(factored, count, platform)
+    costs = COSTS.get(platform, COSTS["other"])
+    together, apart = estimate(factored, count, costs)
     reason = f"about {apart / together:.1f} times as fast as the loop"
     if together > apart:
       return loop(f"factored would take {together / apart:.1f} times as long")

@@ -1,12 +1,15 @@
 """How long a step would take, by a small model of each platform.
 
 A product of R rows with a matrix [D, H] takes its operations at the peak rate,
-the reading of the matrix at the memory's, and a call. All constants are in
-microseconds, as `benchmarks/m_sharpness.py` fits them; only ratios matter.
+the reading of the matrix at the memory's, and a call. `costs.json` holds the
+constants of each platform, as `benchmarks/m_sharpness.py --fit` writes them;
+"other" was not measured, and goes by a GPU's operations and bytes.
 """
 
+import json
 import math
 from collections.abc import Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 from forgetsam.training.factored._program import Equation, Program
@@ -22,17 +25,20 @@ class Costs(NamedTuple):
     number: of a number read from or written to memory.
     call: of one operation's start, in a program.
     batched: of one small product of many.
+    convolution: of a floating-point operation in a convolution.
   """
 
   operation: float
   number: float
   call: float
   batched: float
+  convolution: float
 
 
+TABLE = Path(__file__).with_name("costs.json")
 COSTS = {
-  "cpu": Costs(operation=1.5e-5, number=4e-4, call=1.5, batched=1.0),
-  "other": Costs(operation=2e-7, number=4e-6, call=3.0, batched=0.05),
+  platform: Costs(**row)
+  for platform, row in json.loads(TABLE.read_text()).items()
 }
 
 
@@ -40,15 +46,13 @@ class _Product(NamedTuple):
   operations: int  # of one forward pass of a micro-batch
   rows: int
   weights: int  # numbers of the matrix
-  factored: bool
 
 
 def estimate(
-  factored: Factored, count: int, platform: str
+  factored: Factored, count: int, cost: Costs
 ) -> tuple[float, float]:
   """Times of a step: its micro-batches together, and one after another."""
   network, n = factored.clean, count
-  cost = COSTS.get(platform, COSTS["other"])
   sizes = [
     math.prod(network.program.shapes[value].shape)
     for value in network.program.inputs[: network.num_leaves]
@@ -68,7 +72,10 @@ def estimate(
   for use, work in _products(factored):
     once = work.operations * cost.operation
     read = work.weights * cost.number
-    apart += n * 6 * (once + read)
+    native = once
+    if use is not None and use.kind == "conv":
+      native = work.operations * cost.convolution
+    apart += n * 6 * (native + read)
     if use is None:
       together += n * 6 * once
       continue
@@ -103,8 +110,8 @@ def _products(factored: Factored) -> Iterator[tuple[Use | None, _Product]]:
     layers = math.prod(use.scanned)
     matrix = use.depth * use.width
     work = 0 if use.kind == "gather" else 2 * use.rows * matrix
-    yield use, _Product(layers * work, use.rows, layers * matrix, False)
-  yield None, _Product(others, 0, 0, False)
+    yield use, _Product(layers * work, use.rows, layers * matrix)
+  yield None, _Product(others, 0, 0)
 
 
 def _operations(equation: Equation) -> int:

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array
 
+from forgetsam._ascent import loss_ascent
 from forgetsam._objectives import ascent_direction, mean_loss
 from forgetsam._typing import AscentSignal, Forward, Loss, PyTree
 from forgetsam.training._metrics import MetricsFn
@@ -158,10 +159,10 @@ class PerturbedPasses(NamedTuple):
         offset=offset,
       )
 
-      def loss(outputs: PyTree) -> Array:
-        return mean_loss(self.parts.loss, outputs, batch.labels, batch.mask)
-
-      value, direction = jax.value_and_grad(loss)(found.outputs)
+      rest = batch.labels, batch.mask
+      value = mean_loss(self.parts.loss, found.outputs, *rest)
+      signal = loss_ascent(self.parts.loss)
+      direction = ascent_direction(signal, "loss", found.outputs, *rest)
       return value.astype(jnp.float32), found.pullback(direction)
 
     return self._each(alone)

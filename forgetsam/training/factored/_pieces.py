@@ -175,7 +175,10 @@ def _dots(x: Array, y: Array, precision: Any = _EXACT) -> Array:
 def input_rows(use: Use, equation: Equation, x: Array) -> Array:
   """The activations as rows [rows, depth] of numbers, or of row numbers."""
   if use.kind == "gather":
-    return x.reshape(-1)
+    numbers = x.reshape(-1)
+    if equation.params["mode"] == jax.lax.GatherScatterMode.CLIP:
+      numbers = jnp.clip(numbers, 0, use.depth - 1)
+    return numbers
   if use.kind == "conv":
     return patches(use, equation.params, x)
   contracting, _ = equation.params["dimension_numbers"]

@@ -9,7 +9,6 @@ import pytest
 import forgetsam as fs
 from tests.training.factored.models import MODELS, Model
 
-pytestmark = pytest.mark.slow
 RHO = 0.3
 
 
@@ -55,7 +54,23 @@ def _step(model: Model, m: int, **options):
   return step, state
 
 
-@pytest.mark.parametrize("name", MODELS)
+# The others take long together.
+ALWAYS = (
+  "mlp",
+  "tied",
+  "rematerialised stack",
+  "returned by jit",
+  "wide convolution",
+)
+
+
+@pytest.mark.parametrize(
+  "name",
+  [
+    name if name in ALWAYS else pytest.param(name, marks=pytest.mark.slow)
+    for name in MODELS
+  ],
+)
 def test_gradient_is_that_of_formed_offsets(name):
   model = MODELS[name]
   params, (x, y) = model.params(), model.batch(8)
