@@ -74,9 +74,10 @@ def step_of(config: Any) -> tuple[Any, dict[str, Any]]:
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
   monkeypatch.setattr("forgetsam.data.check_available", lambda *_: None)
-  monkeypatch.setattr(
-    "forgetsam.experiment.build._experiment.num_devices", lambda: 1
-  )
+  for module in ("_experiment", "_mesh"):
+    monkeypatch.setattr(
+      f"forgetsam.experiment.build.{module}.num_devices", lambda: 1
+    )
   (tmp_path / "config.py").write_text(CONFIG)
   (tmp_path / "mine.py").write_text(NET)
   return tmp_path
