@@ -18,6 +18,7 @@ WITHOUT_LAB = (
 )
 
 
+@pytest.mark.slow
 def test_the_core_alone_is_enough_and_the_rest_is_skipped_by_name(
   tmp_path: Path,
 ):

@@ -53,10 +53,10 @@ METHODS = {
 }
 SHAPES = [(8,), (2, 4), (4, 2), (1, 8), (2, 2, 2)]
 FEW = [
-  ("mlp", "sam", (2, 4)),
   ("mlp", "random", (1, 8)),
   ("cnn", "gsam", (4, 2)),
-  ("vit", "plain", (2, 2, 2)),
+  pytest.param("mlp", "sam", (2, 4), marks=pytest.mark.long),
+  pytest.param("vit", "plain", (2, 2, 2), marks=pytest.mark.long),
 ]
 
 

@@ -13,6 +13,7 @@ import main
 from forgetsam.experiment.run import Loop
 from forgetsam.training.factored import _choice
 
+pytestmark = pytest.mark.slow
 AUTO = (
   "--config.m_sharpness=auto",
   "--config.micro_batch_size=2",

@@ -70,6 +70,7 @@ def test_a_run_may_move_from_mesh_to_mesh(folders: tuple[Path, Path]):
   assert summaries[0]["config_hash"] == summaries[1]["config_hash"]
 
 
+@pytest.mark.long
 def test_scores_are_the_same_on_a_mesh(
   folders: tuple[Path, Path], data_dir: Path
 ):

@@ -122,11 +122,9 @@ PERTURBATIONS = {
 
 # The others run with the long tests.
 ALWAYS = (
-  "sam",
   "only matrices",
   "friendly gsam",
   "obf in chunks",
-  "half of each micro-batch",
   "whole micro-batches in chunks",
 )
 
@@ -171,8 +169,8 @@ def test_options_are_the_loops(name):
 @pytest.mark.parametrize(
   ("devices", "name"),
   [
-    (2, "friendly gsam"),
-    pytest.param(2, "sam", marks=pytest.mark.long),
+    (2, "sam"),
+    pytest.param(2, "friendly gsam", marks=pytest.mark.long),
     pytest.param(8, "friendly gsam", marks=pytest.mark.long),
   ],
 )
@@ -202,7 +200,10 @@ def test_others_are_refused_by_name(name):
   perturb = fs.perturbed_gradient(perturbation)
   with pytest.raises(ValueError, match=f'"factored" cannot.*({reason})'):
     _run(perturb, "factored", steps=1)
-  step = functools.partial(_run, perturb, steps=1)
+
+
+def test_auto_takes_the_loop_for_them():
+  step = functools.partial(_run, fs.perturbed_gradient(fs.asam(0.3)), steps=1)
   found, expected = step("auto"), step("loop")
   same = jax.tree.map(lambda f, e: bool(jnp.all(f == e)), found, expected)
   assert all(jax.tree.leaves(same))
