@@ -16,6 +16,7 @@ from forgetsam.experiment.config import (
   refusal,
 )
 from forgetsam.experiment.run import Experiment
+from forgetsam.training.factored import MSharpness
 
 
 def check_step(config: config_dict.ConfigDict, run: Experiment) -> None:
@@ -29,8 +30,15 @@ def check_step(config: config_dict.ConfigDict, run: Experiment) -> None:
     ConfigError: the state, a schedule or the step cannot be made.
   """
   own = own_components(config)
-  if not own and config.optimizer.train_only is None:
-    return
+  if own or config.optimizer.train_only is not None:
+    _check_own(config, run, own)
+  if config.m_sharpness != "loop":
+    _m_sharpness(config, run)
+
+
+def _check_own(
+  config: config_dict.ConfigDict, run: Experiment, own: dict[str, str]
+) -> None:
   try:
     state = jax.eval_shape(lambda: run.create_state(fresh=False))
     if own:
@@ -62,17 +70,7 @@ def resolve_m_sharpness(
   """
   if config.m_sharpness == "loop":
     return config
-  state = jax.eval_shape(lambda: run.create_state(fresh=False))
-  step: Any = run.train_step
-  try:
-    found = step.m_sharpness(state, _batch(config, run))
-  except ValueError as error:
-    key = "m_sharpness"
-    if "m_sharpness_chunk" in str(error):
-      key = "m_sharpness_chunk"
-    raise ConfigError(
-      refusal(f"config.{key}", leaves(config)[key], str(error))
-    ) from error
+  found = _m_sharpness(config, run)
   logging.info(
     "m_sharpness: %s, %d examples at a time: %s",
     *(found.how, found.chunk, found.reason),
@@ -82,6 +80,22 @@ def resolve_m_sharpness(
   if found.how == "factored":
     config.m_sharpness_chunk = found.chunk
   return config
+
+
+def _m_sharpness(config: config_dict.ConfigDict, run: Experiment) -> MSharpness:
+  state = jax.eval_shape(lambda: run.create_state(fresh=False))
+  step: Any = run.train_step
+  try:
+    return step.m_sharpness(state, _batch(config, run))
+  except ValueError as error:
+    if "m_sharpness" not in str(error):
+      raise
+    key = "m_sharpness"
+    if "m_sharpness_chunk" in str(error):
+      key = "m_sharpness_chunk"
+    raise ConfigError(
+      refusal(f"config.{key}", leaves(config)[key], str(error))
+    ) from error
 
 
 def _check_schedules(config: config_dict.ConfigDict, run: Experiment) -> None:

@@ -8,6 +8,7 @@ import errno
 import json
 import os
 import resource
+import types
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -245,8 +246,9 @@ def test_what_cannot_be_written_is_printed(
   def write(path: Path, values: Any) -> None:
     raise OSError(errno.ENOSPC, "words", str(path))
 
+  sources = types.SimpleNamespace(num_classes=10)
   opened = forgetting.Measured(
-    None, None, {"last": Variables(5, None, None, {})}
+    None, sources, {"last": Variables(5, None, None, {})}
   )
   name = job.__name__.rpartition(".")[2]
   monkeypatch.setattr("forgetsam.experiment.jobs._shown.write_json", write)
