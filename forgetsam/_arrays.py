@@ -55,12 +55,12 @@ def at_least_float32(x: Any) -> Any:
   """Casts bfloat16 and float16 to float32; leaves wider types alone."""
   if not is_combination(x):
     x = jnp.asarray(x)
-  return x.astype(_wide(x))
+  return x.astype(wide_dtype(x))
 
 
 def wide_zeros(tree: PyTree) -> PyTree:
   """Zeros in at least float32, of arrays or of their shapes and dtypes."""
-  return jax.tree.map(lambda x: jnp.zeros_like(x, dtype=_wide(x)), tree)
+  return jax.tree.map(lambda x: jnp.zeros_like(x, dtype=wide_dtype(x)), tree)
 
 
 def conj(tree: PyTree) -> PyTree:
@@ -71,7 +71,8 @@ def conj(tree: PyTree) -> PyTree:
   return jax.tree.map(lambda x: jnp.conj(x) if jnp.iscomplexobj(x) else x, tree)
 
 
-def _wide(x: Any) -> Any:
+def wide_dtype(x: Any) -> Any:
+  """An array's dtype, or float32 where that is wider."""
   # No `promote_types`, which strict dtype promotion refuses.
   dtype = x.dtype if is_combination(x) else jnp.result_type(x)
   wide = jnp.issubdtype(dtype, jnp.inexact) and jnp.finfo(dtype).bits >= 32

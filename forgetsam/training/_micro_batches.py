@@ -5,6 +5,7 @@ micro-batches of m examples, and averages over them; one collective averages
 over devices.
 """
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -79,19 +80,17 @@ def average_over_micro_batches(
   platform = jax.default_backend()
   if mesh is not None:
     platform = mesh.devices.flat[0].platform
+  on_one_device = functools.partial(
+    _on_one_device,
+    micro_step,
+    choose,
+    size=size,
+    platform=platform,
+    mesh=mesh,
+  )
   # Of one group alone the compiler divides all; XLA refuses a program apart.
   if mesh is None or (has_more_axes(mesh) and mesh.shape[DATA_AXIS] == 1):
-    result = _on_one_device(
-      micro_step,
-      choose,
-      state,
-      batch,
-      key,
-      size,
-      platform,
-      None,
-      mesh,
-    )
+    result = on_one_device(state, batch, key)
     return nan_without_weight(result)
 
   def on_each_device(
@@ -106,17 +105,7 @@ def average_over_micro_batches(
       perturb_state=varying_floats(state.perturb_state),
     )
     device = jax.lax.axis_index(DATA_AXIS)
-    result = _on_one_device(
-      micro_step,
-      choose,
-      state,
-      batch,
-      key,
-      size,
-      platform,
-      device,
-      mesh,
-    )
+    result = on_one_device(state, batch, key, device=device)
     if result.weights is None:
       return average_over_devices(result)
     return weighted_over_devices(result)

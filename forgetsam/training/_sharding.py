@@ -95,7 +95,7 @@ def _ruled_specs(rules: Rules, paths: list[str]) -> dict[str, PartitionSpec]:
 
 
 def _named_specs(params: PyTree, mesh: Mesh) -> list[PartitionSpec]:
-  """What Flax's modules say of their parameters' axes, for each array."""
+  """Axes of each array, as Flax's modules say them of their parameters."""
   specs = []
   for x in jax.tree.leaves(params, is_leaf=_has_metadata):
     names: Any = ()

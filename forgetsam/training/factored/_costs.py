@@ -62,7 +62,7 @@ def estimate(
   values = activation_bytes(network.program) // 4
 
   def passes(micro_batches: int) -> float:
-    """What is neither a product nor a weight, in two whole passes."""
+    """Time of all but products and weights, in two whole passes."""
     moved = 6 * values * micro_batches + 4 * numbers
     return 6 * calls * cost.call + moved * cost.number
 

@@ -34,7 +34,7 @@ from forgetsam.training.factored._pass import (
 
 
 class Parts(NamedTuple):
-  """What a step is made of; arguments of `make_train_step`."""
+  """The parts of a step; arguments of `make_train_step`."""
 
   forward: Forward
   loss: Loss

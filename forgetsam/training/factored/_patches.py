@@ -11,7 +11,7 @@ from forgetsam.training.factored._uses import Use
 
 
 def patches(use: Use, params: dict[str, Any], x: Array) -> Array:
-  """What each output of a convolution reads: [positions, depth].
+  """The inputs that each output of a convolution reads: [positions, depth].
 
   By slices: XLA's own patches are a convolution with an identity.
   """

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from forgetsam._arrays import at_least_float32, wide_dtype
 from forgetsam.training.factored._patches import patches
 from forgetsam.training.factored._program import Equation
 from forgetsam.training.factored._uses import Use
@@ -74,7 +75,7 @@ def inner_with_matrix(pieces: Sequence[Piece], matrix: Array) -> Array:
       rows = jnp.take_along_axis(rows, right[:, None], axis=1)
       totals.append(jnp.sum(rows))
     else:
-      totals.append(jnp.sum(rows * _wide(right)))
+      totals.append(jnp.sum(rows * at_least_float32(right)))
   return sum(totals[1:], totals[0])
 
 
@@ -114,14 +115,14 @@ def weighted_sum(
   totals = []
   for left, right in pieces:
     if _is_numbers(left):
-      scaled = weights[:, None, None] * _wide(right)
+      scaled = weights[:, None, None] * at_least_float32(right)
       totals.append(jnp.zeros(shape, scaled.dtype).at[left].add(scaled))
     elif _is_numbers(right):
-      scaled = weights[:, None, None] * _wide(left)
+      scaled = weights[:, None, None] * at_least_float32(left)
       zeros = jnp.zeros(shape[::-1], scaled.dtype)
       totals.append(zeros.at[right].add(scaled).T)
     else:
-      scaled = weights[:, None, None] * _wide(right)
+      scaled = weights[:, None, None] * at_least_float32(right)
       totals.append(
         jnp.einsum(
           "nra,nrb->ab",
@@ -137,7 +138,9 @@ def formed(pieces: Sequence[Piece], shape: tuple[int, int]) -> Array:
   """The gradient itself, [a, b]."""
   one = [jax.tree.map(lambda x: x[None], piece) for piece in pieces]
   dtype = next(
-    _wide(x).dtype for x in jax.tree.leaves(one) if not _is_numbers(x)
+    at_least_float32(x).dtype
+    for x in jax.tree.leaves(one)
+    if not _is_numbers(x)
   )
   return weighted_sum(one, jnp.ones(1, dtype), shape)
 
@@ -146,16 +149,12 @@ def _is_numbers(side: Array) -> bool:
   return jnp.issubdtype(side.dtype, jnp.integer)
 
 
-def _wide(x: Array) -> Array:
-  return x.astype(jnp.promote_types(x.dtype, jnp.float32))
-
-
 def _matmul(x: Array, y: Array, precision: Any = _EXACT) -> Array:
   return jnp.matmul(
     x,
     y,
     precision=precision,
-    preferred_element_type=jnp.promote_types(x.dtype, jnp.float32),
+    preferred_element_type=wide_dtype(x),
   )
 
 
@@ -164,11 +163,11 @@ def _dots(x: Array, y: Array, precision: Any = _EXACT) -> Array:
   if _is_numbers(x) and _is_numbers(y):
     return (x[:, None] == y[None, :]).astype(jnp.float32)
   if _is_numbers(x):
-    return _wide(jnp.take(y, x, axis=1)).T
+    return at_least_float32(jnp.take(y, x, axis=1)).T
   if _is_numbers(y):
-    return _wide(jnp.take(x, y, axis=1))
+    return at_least_float32(jnp.take(x, y, axis=1))
   if x.dtype != y.dtype:
-    x, y = _wide(x), _wide(y)
+    x, y = at_least_float32(x), at_least_float32(y)
   return _matmul(x, y.T, precision)
 
 

@@ -4,11 +4,8 @@ import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-import jax
 from jax.extend import core
 from jaxtyping import Array
-
-from forgetsam._typing import PyTree
 
 # Calls that mean the same without their boundary. A `custom_jvp_call` does not:
 # its derivative is its own.
@@ -58,11 +55,6 @@ class Program(NamedTuple):
   equations: tuple[Equation, ...]
   outputs: tuple[Any, ...]  # values, or constants as they are
   shapes: dict[Value, Any]  # of every value: shape and dtype
-
-
-def trace(function: Callable[..., PyTree], *arguments: PyTree) -> Program:
-  """Traces a function; the program's inputs are the arguments' leaves."""
-  return flatten(jax.make_jaxpr(function)(*arguments))
 
 
 def flatten(closed: core.ClosedJaxpr) -> Program:

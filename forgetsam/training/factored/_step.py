@@ -77,7 +77,7 @@ class Factored(NamedTuple):
 
 
 class _Micro(NamedTuple):
-  """What an update reads of micro-batches, [n] in front."""
+  """The parts of micro-batches that updates read, [n] in front."""
 
   indices: Array
   loss: Array
@@ -86,7 +86,7 @@ class _Micro(NamedTuple):
 
 
 class _After(NamedTuple):
-  """What updates compute, [n] in front."""
+  """Results of updates, [n] in front."""
 
   point: list[Coefficients]
   result: list[Coefficients]
@@ -107,10 +107,16 @@ def plan_factored(
     raise CannotFactorError("a parameter is complex or an integer")
   plan = plan_update(parts.perturb, state)
   wide = jax.tree.map(at_least_float32, state.params)
-  clean_inputs = first_examples(micro_batch, parts.ascent_fraction).inputs
+  examples = first_examples(micro_batch, parts.ascent_fraction)
   clean = trace_network(
-    parts.forward, state.params, state.model_state, clean_inputs, key
+    parts.forward, state.params, state.model_state, examples.inputs, key
   )
+  same_dtypes = all(
+    x.dtype == y.dtype
+    for x, y in zip(leaves, jax.tree.leaves(wide), strict=True)
+  )
+  if examples is micro_batch and same_dtypes:
+    return Factored(clean, clean, plan)
   perturbed = trace_network(
     parts.forward, wide, state.model_state, micro_batch.inputs, key
   )
@@ -230,7 +236,7 @@ class _Updates:
     return run_update(self._parts.perturb, self._state, numbers, whole=plain)
 
   def __call__(self, micro: _Micro) -> _After:
-    """What the update of each micro-batch has of its own."""
+    """The part of an update that each micro-batch has of its own."""
     found = self.alone(micro)
     differs = self._factored.plan.differs
     scales = micro.lengths.scales

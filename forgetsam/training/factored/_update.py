@@ -34,7 +34,7 @@ _MOST_NUMBERS = 4096
 
 
 class Numbers(NamedTuple):
-  """What an update reads of one micro-batch.
+  """The numbers of one micro-batch that an update reads.
 
   Attributes:
     micro_batch: its index, over all devices.
@@ -60,7 +60,7 @@ class Moved(NamedTuple):
 
 
 class Updated(NamedTuple):
-  """What one update computes for one micro-batch."""
+  """Results of an update for one micro-batch."""
 
   point: Moved  # where it evaluates the gradient
   result: Moved
@@ -69,7 +69,7 @@ class Updated(NamedTuple):
 
 
 class Plan(NamedTuple):
-  """What is known of an update before it runs.
+  """The facts of an update that are known before it runs.
 
   Attributes:
     needs: of pairs of gradients, the arrays whose inner products it reads.
