@@ -18,15 +18,13 @@ from forgetsam._optimizers import (
   shrink_and_perturb,
 )
 from forgetsam._schedules import lr_proportional_rho
+from forgetsam.methods import friendly_sam, look_sam, momentum_ascent
 from forgetsam.perturbations import (
   PerturbedGradientState,
   active_between,
   asam,
   every_k,
-  friendly_sam,
   gaussian_direction,
-  look_sam,
-  momentum_ascent,
   multi_step,
   norm_layers,
   only,

@@ -10,6 +10,7 @@ from typing import Any, overload
 
 import jax
 import jax.numpy as jnp
+import optax
 from jaxtyping import Array, Float
 
 from forgetsam import _combination
@@ -35,6 +36,11 @@ def usual_promotion() -> Iterator[None]:
 def is_float(x: Any) -> bool:
   """Whether an array holds real or complex floating-point numbers."""
   return jnp.issubdtype(x.dtype, jnp.inexact)
+
+
+def is_masked(node: Any) -> bool:
+  """Whether a node stands for what `optax.masked` left out of a tree."""
+  return isinstance(node, optax.MaskedNode)
 
 
 def path_name(path: tuple[Any, ...]) -> str:

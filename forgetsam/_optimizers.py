@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Int
 
-from forgetsam._arrays import at_least_float32
+from forgetsam._arrays import at_least_float32, is_masked
 from forgetsam._checks import check_number, check_params
 from forgetsam._schedules import value_at
 from forgetsam._typing import PyTree, Scalar
@@ -210,10 +210,8 @@ def averaged_params(params: PyTree, opt_state: Any) -> PyTree | None:
     return None
 
   def take(average: Any, w: PyTree) -> PyTree:
-    left_out = isinstance(average, optax.MaskedNode)
-    return w if left_out else average.astype(w.dtype)
+    return w if is_masked(average) else average.astype(w.dtype)
 
-  is_masked = lambda x: isinstance(x, optax.MaskedNode)  # noqa: E731
   return jax.tree.map(take, found[0].average, params, is_leaf=is_masked)
 
 

@@ -28,6 +28,7 @@ TESTS = (
   "tests/training/test_train_step.py",
   "tests/training/test_eval_step.py",
   "tests/perturbations",
+  "tests/methods",
   "tests/experiment/run/test_checkpoint.py",
   "tests/experiment/jobs/test_train_job.py",
 )

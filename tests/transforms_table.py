@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import optax
+import pytest
 
 import forgetsam as fs
 
@@ -47,6 +48,27 @@ GRADIENTS = {
   ),
   "weighted": lambda rho: fs.perturbed_gradient(fs.sam(rho), fs.weighted(0.7)),
 }
+
+# Methods of which every sweep has all rows in the long tests alone: they are
+# compositions, and have traces.
+PERTURBING_METHODS = {}
+GRADIENT_METHODS = {}
+
+PERTURBATIONS |= PERTURBING_METHODS
+GRADIENTS |= {
+  name: lambda rho, factory=factory: fs.perturbed_gradient(factory(rho))
+  for name, factory in PERTURBING_METHODS.items()
+} | GRADIENT_METHODS
+
+
+def names(table):
+  """The names in a table, to parametrise a sweep with."""
+  long = PERTURBING_METHODS | GRADIENT_METHODS
+  return [
+    pytest.param(name, marks=pytest.mark.long) if name in long else name
+    for name in table
+  ]
+
 
 OPTIMIZER = optax.chain(
   fs.sgdw(0.1, weight_decay=0.1), fs.shrink_and_perturb(0.1)

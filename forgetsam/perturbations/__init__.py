@@ -7,9 +7,6 @@ from forgetsam.perturbations._active_between import (
 from forgetsam.perturbations._asam import asam, scale_by_magnitude
 from forgetsam.perturbations._combine import Combine, surrogate_gap, weighted
 from forgetsam.perturbations._every_k import EveryKState, every_k
-from forgetsam.perturbations._friendly import FriendlyState, friendly_sam
-from forgetsam.perturbations._look_sam import LookSAMState, look_sam
-from forgetsam.perturbations._momentum import momentum_ascent
 from forgetsam.perturbations._multi_step import multi_step
 from forgetsam.perturbations._norm_layers import norm_layers
 from forgetsam.perturbations._only import only
@@ -28,18 +25,13 @@ __all__ = [
   "ActiveBetweenState",
   "Combine",
   "EveryKState",
-  "FriendlyState",
   "GaussianDirectionState",
-  "LookSAMState",
   "PerturbedGradientState",
   "RadiusState",
   "active_between",
   "asam",
   "every_k",
-  "friendly_sam",
   "gaussian_direction",
-  "look_sam",
-  "momentum_ascent",
   "multi_step",
   "norm_layers",
   "only",

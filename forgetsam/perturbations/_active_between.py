@@ -9,8 +9,8 @@ from jaxtyping import Array, Int
 from forgetsam._arrays import cast_like
 from forgetsam._checks import check_params, is_number
 from forgetsam._combination import has_combination
+from forgetsam._passes import gate, keep_memory, zeros_unless
 from forgetsam._typing import GradFn, PyTree
-from forgetsam.perturbations._skipping import gate, keep_memory, zeros_unless
 
 
 class ActiveBetweenState(NamedTuple):

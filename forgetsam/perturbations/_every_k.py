@@ -9,8 +9,8 @@ from jaxtyping import Array, Bool, Int
 
 from forgetsam._arrays import at_least_float32, cast_like, wide_zeros
 from forgetsam._checks import check_count, check_params
+from forgetsam._passes import gate
 from forgetsam._typing import GradFn, PyTree
-from forgetsam.perturbations._skipping import gate
 
 
 class EveryKState(NamedTuple):

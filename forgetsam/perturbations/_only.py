@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from forgetsam._arrays import is_masked
 from forgetsam._combination import zeros_like
 from forgetsam._typing import PyTree
 
@@ -123,10 +124,6 @@ def _misfit(chosen: PyTree, params: PyTree) -> ValueError:
     f"mask does not fit params: its structure {jax.tree.structure(chosen)} "
     f"must be that of params, {jax.tree.structure(params)}, or a prefix of it"
   )
-
-
-def is_masked(node: Any) -> bool:
-  return isinstance(node, optax.MaskedNode)
 
 
 def _take(node: Any, take: Any) -> bool:

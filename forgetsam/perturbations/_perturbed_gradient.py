@@ -7,11 +7,10 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
-from forgetsam._arrays import add_delta, cast_like, plain_norm
-from forgetsam._checks import check_params
+from forgetsam._arrays import add_delta, cast_like, is_masked, plain_norm
+from forgetsam._passes import value_and_grad
 from forgetsam._typing import GradFn, PyTree, ValueAndGradFn
 from forgetsam.perturbations._combine import Combine
-from forgetsam.perturbations._only import is_masked
 
 
 class CombinedState(NamedTuple):
@@ -174,26 +173,6 @@ def perturbed_gradient(
     )
 
   return optax.GradientTransformationExtraArgs(init_fn, update_fn)
-
-
-def value_and_grad(
-  name: str,
-  params: PyTree | None,
-  grad_fn: GradFn | None,
-  value_and_grad_fn: ValueAndGradFn | None,
-) -> ValueAndGradFn:
-  """`value_and_grad_fn` where given, or else `grad_fn` with a loss of 0."""
-  check_params(name, params, ", grad_fn=grad_fn")
-  if value_and_grad_fn is not None:
-    return value_and_grad_fn
-  if grad_fn is None:
-    raise ValueError(
-      f"{name} needs grad_fn, the function params -> gradient of the training "
-      "loss on the current batch: call update(ascent_grads, state, params, "
-      "grad_fn=grad_fn). In make_train_step, which provides it, pass it as "
-      "perturb and not as a part of optimizer."
-    )
-  return lambda p: (jnp.zeros((), jnp.float32), grad_fn(p))
 
 
 def _refuse_masked(tree: PyTree) -> None:

@@ -10,7 +10,7 @@ import pytest
 from jax.sharding import PartitionSpec
 from meshes import data_mesh
 from strict import strict_jax
-from transforms_table import GRADIENTS, init, step
+from transforms_table import GRADIENTS, init, names, step
 
 X = jax.random.normal(jax.random.key(1), (8, 3))
 PARAMS = {
@@ -28,7 +28,7 @@ def types(tree):
   return jax.tree.map(lambda x: (x.shape, x.dtype), tree)
 
 
-@pytest.mark.parametrize("name", GRADIENTS)
+@pytest.mark.parametrize("name", names(GRADIENTS))
 def test_shapes_alone_give_a_state_of_zeros(name):
   transform = GRADIENTS[name](0.1)
   state = init(transform, jax.eval_shape(lambda: PARAMS))
@@ -39,7 +39,7 @@ def test_shapes_alone_give_a_state_of_zeros(name):
       np.testing.assert_array_equal(x, 0)
 
 
-@pytest.mark.parametrize("name", GRADIENTS)
+@pytest.mark.parametrize("name", names(GRADIENTS))
 def test_params_that_vary_over_devices_with_a_state_that_does_not(name):
   mesh = data_mesh(2)
   transform = GRADIENTS[name](0.1)
@@ -60,7 +60,7 @@ def test_params_that_vary_over_devices_with_a_state_that_does_not(name):
   assert new_params["w"].shape == (2, 3, 2)
 
 
-@pytest.mark.parametrize("name", GRADIENTS)
+@pytest.mark.parametrize("name", names(GRADIENTS))
 @pytest.mark.parametrize(
   "dtypes", [("float32", "float64"), ("bfloat16", "float32")]
 )
@@ -87,7 +87,7 @@ def strict_loss(params):
   return sum(term.astype(jnp.float32) for term in terms)
 
 
-@pytest.mark.parametrize("name", GRADIENTS)
+@pytest.mark.parametrize("name", names(GRADIENTS))
 @pytest.mark.parametrize(
   "dtypes", [("float32", "float32"), ("complex64", "float64")]
 )

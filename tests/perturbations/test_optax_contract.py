@@ -7,10 +7,15 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from transforms_table import GRADIENTS, PERTURBATIONS
+from transforms_table import (
+  GRADIENT_METHODS,
+  GRADIENTS,
+  PERTURBATIONS,
+  names,
+)
 
 import forgetsam as fs
-from forgetsam import perturbations
+from forgetsam import methods, perturbations
 
 NOT_PERTURBATIONS = {
   "look_sam",
@@ -58,15 +63,17 @@ def norm(tree):
 def test_no_exported_perturbation_is_missing_here():
   exported = {
     name
-    for name in perturbations.__all__
-    if inspect.isfunction(getattr(perturbations, name))
+    for package in (perturbations, methods)
+    for name in package.__all__
+    if inspect.isfunction(getattr(package, name))
   }
-  assert exported - NOT_PERTURBATIONS == set(PERTURBATIONS)
+  others = NOT_PERTURBATIONS | GRADIENT_METHODS.keys()
+  assert exported - others == set(PERTURBATIONS)
   # test_every_transform.py
   assert exported - {"norm_layers", "perturbed_gradient"} <= set(GRADIENTS)
 
 
-@pytest.mark.parametrize("name", PERTURBATIONS)
+@pytest.mark.parametrize("name", names(PERTURBATIONS))
 def test_stands_first_in_a_chain(name):
   """Clipping, Adam, decay and schedules see the perturbed gradient."""
   rest = optax.chain(
@@ -90,7 +97,7 @@ def test_stands_first_in_a_chain(name):
     params = optax.apply_updates(params, updates)
 
 
-@pytest.mark.parametrize("name", PERTURBATIONS)
+@pytest.mark.parametrize("name", names(PERTURBATIONS))
 def test_under_only_the_norm_runs_over_the_chosen(name):
   perturbation = fs.only(FACTORIES_OF_W[name](0.2), {"w": True, "b": False})
   grads = GRAD_FN(PARAMS)
@@ -107,7 +114,7 @@ FACTORIES_OF_W = PERTURBATIONS | {
 }
 
 
-@pytest.mark.parametrize("name", PERTURBATIONS)
+@pytest.mark.parametrize("name", names(PERTURBATIONS))
 def test_under_partition_each_group_has_its_own_radius_and_norm(name):
   factory = FACTORIES_OF_W[name]
   perturbation = optax.partition(
@@ -129,7 +136,7 @@ def test_under_partition_each_group_has_its_own_radius_and_norm(name):
   assert_trees_close(actual, gradient_at(PARAMS, delta))
 
 
-@pytest.mark.parametrize("name", PERTURBATIONS)
+@pytest.mark.parametrize("name", names(PERTURBATIONS))
 def test_inside_scan(name):
   optimizer = optax.chain(
     fs.perturbed_gradient(PERTURBATIONS[name](lambda t: 0.1 + 0.1 * t)),
@@ -179,7 +186,7 @@ def test_inject_hyperparams(name, rho):
     )
 
 
-@pytest.mark.parametrize("name", PERTURBATIONS)
+@pytest.mark.parametrize("name", names(PERTURBATIONS))
 def test_traced_hyper_parameters_under_vmap(name):
   def perturbed(rho):
     transform = fs.perturbed_gradient(PERTURBATIONS[name](rho))
@@ -196,7 +203,7 @@ def test_traced_hyper_parameters_under_vmap(name):
     np.testing.assert_allclose(states.perturbation_norm, rhos, rtol=1e-5)
 
 
-@pytest.mark.parametrize("name", PERTURBATIONS)
+@pytest.mark.parametrize("name", names(PERTURBATIONS))
 def test_unknown_extra_arguments_are_ignored(name):
   perturbation = PERTURBATIONS[name](0.1)
   transform = fs.perturbed_gradient(perturbation)
@@ -213,7 +220,7 @@ def test_unknown_extra_arguments_are_ignored(name):
     assert_trees_close(grads, gradient_at(PARAMS, delta))
 
 
-@pytest.mark.parametrize("name", PERTURBATIONS)
+@pytest.mark.parametrize("name", names(PERTURBATIONS))
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 def test_no_recompilation_and_a_stable_state(name, dtype):
   transform = fs.perturbed_gradient(

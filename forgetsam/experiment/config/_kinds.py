@@ -14,10 +14,9 @@ from forgetsam._losses import sigmoid_cross_entropy, softmax_cross_entropy
 from forgetsam._optimizers import sgdw
 from forgetsam.experiment.config._keys import KEYS
 from forgetsam.experiment.config._options import is_model_option
+from forgetsam.methods import friendly_sam, momentum_ascent
 from forgetsam.perturbations import (
   asam,
-  friendly_sam,
-  momentum_ascent,
   random_perturbation,
   sam,
   surrogate_gap,

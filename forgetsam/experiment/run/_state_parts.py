@@ -3,9 +3,8 @@
 from typing import Any
 
 import jax
-import optax
 
-from forgetsam._arrays import at_least_float32
+from forgetsam._arrays import at_least_float32, is_masked
 from forgetsam._optimizers import ParamsEmaState, averaged_params
 from forgetsam.training import TrainState
 
@@ -42,10 +41,10 @@ def whole(parts: dict[str, Any], target: TrainState) -> TrainState:
       return x
     # Under `optax.partition` it lacks what does not train.
     average = jax.tree.map(
-      lambda old, new: old if _is_masked(old) else new,
+      lambda old, new: old if is_masked(old) else new,
       like.average,
       ema,
-      is_leaf=_is_masked,
+      is_leaf=is_masked,
     )
     return x._replace(average=average)
 
@@ -57,7 +56,3 @@ def whole(parts: dict[str, Any], target: TrainState) -> TrainState:
 
 def _is_ema(x: Any) -> bool:
   return isinstance(x, ParamsEmaState)
-
-
-def _is_masked(x: Any) -> bool:
-  return isinstance(x, optax.MaskedNode)

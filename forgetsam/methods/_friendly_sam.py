@@ -11,7 +11,7 @@ from forgetsam._arrays import at_least_float32, wide_zeros
 from forgetsam._checks import check_number
 from forgetsam._combination import Leaf
 from forgetsam._typing import PyTree, Scalar
-from forgetsam.perturbations._sam import scale_to_radius
+from forgetsam.perturbations import scale_to_radius
 
 
 class FriendlyState(NamedTuple):

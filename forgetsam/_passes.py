@@ -1,4 +1,4 @@
-"""Ascent passes that run in some steps and are really skipped in the others.
+"""Gradient passes: which are given, which run, and which are really skipped.
 
 Idle steps still update the perturbation: its clocks (integers and keys) go on,
 so that a schedule of rho counts steps; floating-point arrays wait.
@@ -11,8 +11,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool
 
 from forgetsam._arrays import cast_like, is_float
+from forgetsam._checks import check_params
 from forgetsam._combination import is_combination
-from forgetsam._typing import GradFn, PyTree
+from forgetsam._typing import GradFn, PyTree, ValueAndGradFn
 
 
 def gate(due: Bool[Array, ""], ascent_fn: GradFn) -> GradFn:
@@ -45,3 +46,23 @@ def keep_memory(due: Bool[Array, ""], new: Any, old: Any) -> Any:
   return jax.tree.map(
     lambda n, o: jnp.where(due, n, o) if is_float(n) else n, new, old
   )
+
+
+def value_and_grad(
+  name: str,
+  params: PyTree | None,
+  grad_fn: GradFn | None,
+  value_and_grad_fn: ValueAndGradFn | None,
+) -> ValueAndGradFn:
+  """`value_and_grad_fn` where given, or else `grad_fn` with a loss of 0."""
+  check_params(name, params, ", grad_fn=grad_fn")
+  if value_and_grad_fn is not None:
+    return value_and_grad_fn
+  if grad_fn is None:
+    raise ValueError(
+      f"{name} needs grad_fn, the function params -> gradient of the training "
+      "loss on the current batch: call update(ascent_grads, state, params, "
+      "grad_fn=grad_fn). In make_train_step, which provides it, pass it as "
+      "perturb and not as a part of optimizer."
+    )
+  return lambda p: (jnp.zeros((), jnp.float32), grad_fn(p))

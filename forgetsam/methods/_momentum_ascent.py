@@ -5,9 +5,9 @@ from typing import Any
 import jax
 import optax
 
+from forgetsam._arrays import is_masked
 from forgetsam._typing import PyTree
-from forgetsam.perturbations._only import is_masked
-from forgetsam.perturbations._sam import scale_to_radius
+from forgetsam.perturbations import scale_to_radius
 
 
 def momentum_ascent(

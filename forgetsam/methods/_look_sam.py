@@ -16,13 +16,14 @@ from forgetsam._arrays import (
   wide_zeros,
 )
 from forgetsam._checks import check_count, check_number
-from forgetsam._typing import GradFn, PyTree, Scalar, ValueAndGradFn
-from forgetsam.perturbations._perturbed_gradient import (
-  PerturbedGradientState,
-  perturbed_gradient,
+from forgetsam._passes import (
+  gate,
+  keep_memory,
   value_and_grad,
+  zeros_unless,
 )
-from forgetsam.perturbations._skipping import gate, keep_memory, zeros_unless
+from forgetsam._typing import GradFn, PyTree, Scalar, ValueAndGradFn
+from forgetsam.perturbations import PerturbedGradientState, perturbed_gradient
 
 # Of a gradient's length: below, its parts are float32's rounding.
 _ROUNDING = 64 * float(jnp.finfo(jnp.float32).eps)
