@@ -168,7 +168,10 @@ def _sweep(command: Command) -> None:
       f"--config={command.file} is refused\n  allowed: a file alone, such as "
       "--config=configs/digits.py; --variants names its variants"
     )
-  sweep(command.file, command.overrides, command.sweep, command.workdir)
+  try:
+    sweep(command.file, command.overrides, command.sweep, command.workdir)
+  except PreemptedError as end:
+    print(f"\n{end}")
 
 
 def _study(command: Command) -> None:

@@ -22,6 +22,7 @@ class SweepFlags(NamedTuple):
     grid: keys and values to choose from, or None.
     tune: whether to stay away from the test split.
     settings: a `best.json` of an earlier sweep, or None.
+    keep_runs: whether each run has a folder, as the main job writes it.
   """
 
   variants: tuple[str, ...]
@@ -30,6 +31,7 @@ class SweepFlags(NamedTuple):
   grid: str | None
   tune: bool
   settings: Path | None
+  keep_runs: bool = False
 
 
 def define_sweep_flags(values: flags.FlagValues) -> None:
@@ -50,6 +52,8 @@ def define_sweep_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_string(name, None, about, flag_values=values)
   about = "Leave the test split alone, as --grid does"
   flags.DEFINE_bool("tune", False, about, flag_values=values)
+  about = "Keep the folder of each compared run, and test its best checkpoint"
+  flags.DEFINE_bool("keep_runs", False, about, flag_values=values)
 
 
 def read_sweep_flags(values: flags.FlagValues) -> SweepFlags | None:
@@ -69,6 +73,9 @@ def read_sweep_flags(values: flags.FlagValues) -> SweepFlags | None:
   if tune and values.settings is not None:
     text = "none beside --grid or --tune: what was chosen is for reporting"
     raise ConfigError(refusal("--settings", values.settings, text))
+  if tune and values.keep_runs:
+    text = "no --grid or --tune beside it: the main job tests what it trains"
+    raise ConfigError(refusal("--keep_runs", True, text))
   return SweepFlags(
     variants=variants,
     seeds=values.seeds,
@@ -78,4 +85,5 @@ def read_sweep_flags(values: flags.FlagValues) -> SweepFlags | None:
     settings=path_of_flag("--settings", values.settings)
     if values.settings
     else None,
+    keep_runs=values.keep_runs,
   )

@@ -1,13 +1,18 @@
 """The job `sweep`: variants over seeds, to tune or to compare on test data."""
 
+import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import jax
+from ml_collections import config_dict
 
 from forgetsam.experiment.config import ConfigError, SweepFlags, refusal
-from forgetsam.experiment.run import DataRecord, read_json
+from forgetsam.experiment.jobs.evaluate import evaluate_run
+from forgetsam.experiment.jobs.train import train
+from forgetsam.experiment.run import DataRecord, NonFiniteStepError, read_json
 from forgetsam.experiment.sweep import (
+  Outcome,
   Progress,
   Record,
   Records,
@@ -58,7 +63,8 @@ def sweep(
   }
   began = any(record is not None for record in found.values())
   data_record = DataRecord(workdir, began)
-  _run_missing(trials, found, records, tuple(splits), data_record)
+  scored = None if flags.keep_runs else tuple(splits)
+  _run_missing(trials, found, records, scored, data_record)
   finished = [
     (trial, [record for seed in seeds if (record := found[i, seed])])
     for i, trial in enumerate(trials)
@@ -71,10 +77,10 @@ def _run_missing(
   trials: Sequence[Trial],
   found: dict[tuple[int, int], Record | None],
   records: Records,
-  splits: tuple[str, ...],
+  splits: tuple[str, ...] | None,
   data_record: DataRecord,
 ) -> None:
-  """Fills in the records that are None, one run after another."""
+  """Fills in the records that are None; splits None keeps the runs' folders."""
   missing = [key for key, record in found.items() if record is None]
   if not missing:
     return
@@ -86,10 +92,31 @@ def _run_missing(
     for i, seed in missing:
       trial = trials[i]
       config = trial.with_seed(seed)
-      outcome = runner.run(config, splits)
+      outcome: Outcome | Record
+      if splits is None:
+        folder = records.path(trial, seed).with_suffix("")
+        outcome = _train_and_keep(config, folder)
+      else:
+        outcome = runner.run(config, splits)
       record = found[i, seed] = records.add(trial, config, outcome)
       name = " ".join([trial.variant, *filter(None, [trial.label])])
       progress.finished(f"{name}, seed {seed}", record)
+
+
+def _train_and_keep(config: config_dict.ConfigDict, workdir: Path) -> Record:
+  """Trains as the main job does, and scores `config.evaluation.sets`."""
+  began = time.perf_counter()
+  diverged_at, metrics = None, {}
+  try:
+    results = train(config, workdir)
+    if config.evaluation.sets:
+      results = results | evaluate_run(config, workdir)
+    metrics = {
+      k: v for k, v in results.items() if type(v) is float and "/" in k
+    }
+  except NonFiniteStepError as error:
+    diverged_at = error.step
+  return Record(metrics, diverged_at, time.perf_counter() - began)
 
 
 def _settings_of(

@@ -23,6 +23,10 @@ _ADVICE = (
 class NonFiniteStepError(FloatingPointError):
   """A step's loss or gradient was not finite, and the run goes no further."""
 
+  def __init__(self, message: str, step: int):
+    super().__init__(message)
+    self.step = step
+
 
 class NonFiniteSteps:
   """A run's log of steps that were not finite.
@@ -88,7 +92,8 @@ class NonFiniteSteps:
       raise NonFiniteStepError(
         f"{self._in_a_row} steps in a row, up to step {step}, are not finite: "
         f"{_in_words(metrics)}\nTheir batches' examples, by position in the "
-        f"training split, are in {self.file}. {_ADVICE}"
+        f"training split, are in {self.file}. {_ADVICE}",
+        step,
       )
 
   def good(self) -> None:
@@ -103,7 +108,8 @@ class NonFiniteSteps:
       f"step {step} is not finite: {_in_words(metrics)}\n"
       f"The state before it is saved as checkpoint {step}; which examples its "
       f"batch held, by position in the training split, is in {self.file}. "
-      f"{_ADVICE} Or config.on_nonfinite=skip passes over such batches."
+      f"{_ADVICE} Or config.on_nonfinite=skip passes over such batches.",
+      step,
     )
 
   def _write(self, step: int, metrics: Mapping[str, float]) -> None:

@@ -104,7 +104,10 @@ class Records:
     return Record(found["metrics"], found.get("diverged_at"), found["seconds"])
 
   def add(
-    self, trial: Trial, config: config_dict.ConfigDict, outcome: Outcome
+    self,
+    trial: Trial,
+    config: config_dict.ConfigDict,
+    outcome: Outcome | Record,
   ) -> Record:
     """Writes the record of a run that has finished."""
     path = self.path(trial, config.seed)

@@ -22,6 +22,13 @@ from forgetsam.experiment.sweep._statistics import Mean
 from forgetsam.experiment.tables import csv_text, markdown_table
 
 BEST = "best.json"
+_SCORES = {
+  "accuracy": "accuracy",
+  "loss": "loss (nats)",
+  "ece": "calibration error",
+  "worst_group_accuracy": "accuracy of the worst group",
+}
+_PANELS = 2  # of the picture
 
 Finished = Sequence[tuple[Trial, Sequence[Record]]]
 
@@ -47,20 +54,32 @@ def report_comparison(workdir: Path, finished: Finished, seeds: range) -> None:
   (workdir / "comparison.csv").write_text(comparison_csv(tables))
   (workdir / "runs.csv").write_text(_runs_csv(finished, seeds))
   print(f"\n{text}")
-  panels = {titles[metric]: rows for metric, rows in tables.items()}
+  panels = {titles[metric]: tables[metric] for metric in [*tables][:_PANELS]}
   draw_comparison(workdir / "comparison.png", panels)
   print(f"Files: {workdir}/comparison.md, .csv, .png; runs.csv")
 
 
 def _titles(records: Mapping[str, Sequence[Record]]) -> dict[str, str]:
-  several = [record for one in records.values() for record in one]
-  if scored_by(several) == "accuracy":
-    return {"test/accuracy": "test accuracy", "test/loss": "test loss (nats)"}
-  names = dict.fromkeys(name for record in several for name in record.metrics)
+  """What is compared: scores of tested sets that all finished runs have."""
+  several = [r for one in records.values() for r in one if r.metrics]
+  names = [
+    name
+    for name in dict.fromkeys(name for r in several for name in r.metrics)
+    if all(name in r.metrics for r in several)
+    and not name.startswith(("train/", "validation/"))
+  ] or ["test/accuracy", "test/loss"]
+  if scored_by(several) == "loss":
+    return {
+      name: name.replace("/", " ").replace("_", " ")
+      for name in names
+      if name.startswith("test/") and not name.endswith("/count")
+    }
+  sets = dict.fromkeys(name.rpartition("/")[0] for name in names)
   return {
-    name: name.replace("/", " ").replace("_", " ")
-    for name in names
-    if name.startswith("test/") and not name.endswith("/count")
+    f"{tested}/{score}": f"{tested.replace('best/test', 'best test')} {title}"
+    for tested in sets
+    for score, title in _SCORES.items()
+    if f"{tested}/{score}" in names
   }
 
 

@@ -201,3 +201,16 @@ def test_hash_covers_what_decides_the_result():
     values = config_to_dict(config)
     assert (config_hash(values) == config_hash(base)) is free, key
     assert list(differing_keys(base, values)) == ([] if free else [key])
+
+
+def test_variants_of_the_noisy_images_change_what_they_name():
+  file = ROOT / "configs/noisy_cifar10.py"
+  assert load(file, "obf").ascent.gamma == 1
+  for variant in ("obf_gamma0", "gsam_obf", "asam_obf"):
+    assert load(file, variant).ascent.gamma == 0
+  assert load(file, "friendly_sam").perturbation.name == "friendly_sam"
+  assert load(file, "momentum").perturbation.name == "momentum"
+  assert load(file, "label_smoothing").loss.label_smoothing == 0.1
+  augmented = load(file, "augmented").data
+  assert (augmented.flip, augmented.crop_padding) == (True, 4)
+  assert load(file, "asam").perturbation.rho == 2

@@ -31,6 +31,8 @@ RECIPES = [
   "imagenet_resnet50:sam_obf,smoke",
   "imagenet_vit_s16:sam,smoke",
   "imagenet_vit_s32:gsam_obf,smoke",
+  "noisy_cifar10:gsam_obf",
+  "noisy_cifar10_vit:obf",
   "noisy_digits:obf",
   "regression:sam",
   "study_fashion:obf",

@@ -12,6 +12,7 @@ import pytest
 from sweep_runs import ROOT, MadeUpRunner, sweep_arguments
 
 import main
+from forgetsam.experiment.run import NonFiniteStepError
 from forgetsam.experiment.sweep import Runner
 
 pytestmark = pytest.mark.slow
@@ -132,6 +133,42 @@ def test_diverged_runs_are_recorded_and_shown(
     assert [r["diverged_at"] for r in csv.DictReader(file)] == ["3", "3"]
 
 
+def test_kept_runs_are_the_main_jobs(
+  data_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+  flags = ["--variants=plain", "--seeds=1", "--keep_runs"]
+  arguments = sweep_arguments(tmp_path, data_dir, *flags)
+  arguments += ["--config.epochs=3", "--config.evaluation.sets=digits@train"]
+  assert run(arguments) == 0
+  kept = tmp_path / "runs" / "plain" / "seed=0"
+  summary = json.loads((kept / "summary.json").read_text())
+  scores = json.loads((kept / "evaluation.json").read_text())
+  metrics = json.loads(kept.with_suffix(".json").read_text())["metrics"]
+  for name in ("test/ece", "best/test/accuracy", "validation/loss"):
+    assert metrics[name] == summary[name]
+  best = "best/digits@train/accuracy"
+  assert metrics[best] == scores[best]
+  table = (tmp_path / "comparison.md").read_text()
+  for title in ("test calibration error", "best test accuracy"):
+    assert f"| variant | {title} | minus plain | runs |" in table
+  capsys.readouterr()
+  assert run(arguments) == 0  # from its record
+  assert "is complete" not in capsys.readouterr().out
+
+
+def test_a_kept_run_that_diverges_is_counted_as_such(
+  data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+  def diverge(*_: object) -> None:
+    raise NonFiniteStepError("step 3 is not finite", 3)
+
+  monkeypatch.setattr("forgetsam.experiment.jobs.sweep.train", diverge)
+  flags = ["--variants=plain", "--seeds=1", "--keep_runs"]
+  assert run(sweep_arguments(tmp_path, data_dir, *flags)) == 0
+  record = json.loads((tmp_path / "runs" / "plain" / "seed=0.json").read_text())
+  assert record["diverged_at"] == 3
+
+
 def tune(workdir: Path, data_dir: Path, variant: str, grid: str) -> int:
   flags = [f"--variants={variant}", "--seeds=3", f"--grid={grid}"]
   return run(sweep_arguments(workdir, data_dir, *flags))
@@ -218,6 +255,11 @@ WRONG = [
     ["--variants=plain", "--settings=no.json", "--tune"],
     "--settings='no.json'",
     "none beside",
+  ),
+  (
+    ["--variants=plain", "--tune", "--keep_runs"],
+    "--keep_runs=True",
+    "no --grid",
   ),
   (
     ["--variants=plain", "--tune", "--config.data.validation=0"],

@@ -1,0 +1,146 @@
+#!/usr/bin/env bash
+# The runs of docs/noisy_cifar10/README.md, by stage:
+#
+#   scripts/noisy_cifar10.sh STAGE DIR
+#
+# tune_cnn, tune_m, tune_m_cnn, tune_vit and tune_resnet choose settings and read
+# no test image; report_... of the same names trains the choices with fresh seeds
+# and tests them. Each goes on where it was stopped.
+set -euo pipefail
+stage=$1 dir=$2
+cd "$(dirname "$0")/.."
+RATES='optimizer.learning_rate=0.1,0.2;optimizer.weight_decay=5e-4,5e-3'
+RADII='perturbation.rho'
+net=(--config.model.name=resnet18_cifar --config.model.width=16
+  '--config.model.stage_sizes=(1,1,1)' --config.model.batch_norm=None) # ResNet-8
+
+# tune FOLDER SEEDS VARIANT GRID [--config.key=value ...]: CONFIG is the file
+tune() {
+  python main.py --job=sweep --config="$CONFIG" --workdir="$dir/tune/$1" \
+    --seeds="$2" --variants="$3" --grid="$4" "${@:5}"
+}
+
+# Seed after seed, so that all methods have the same number at any time.
+tune_cnn() {
+  local CONFIG=configs/noisy_cifar10.py n v
+  local plain='optimizer.learning_rate=0.05,0.1,0.2,0.4;optimizer.weight_decay=5e-4,5e-3,0.02,0.05,0.1'
+  for n in 1 2 3; do
+    for v in plain sam obf_gamma0 obf; do
+      grid="$RADII=0.2,0.3,0.4,0.5,0.7;$RATES"
+      [ $v = plain ] && grid=$plain
+      tune cnn $n $v "$grid"
+    done
+    tune cnn $n random "$RADII=1,2,4,8,16;$RATES"
+    tune cnn $n augmented "$plain"
+    tune cnn $n label_smoothing "loss.label_smoothing=0.1,0.2,0.3,0.5,0.7;$RATES"
+    for v in gsam gsam_obf friendly_sam; do
+      tune cnn $n $v "$RADII=0.2,0.3,0.4,0.5,0.7;$RATES"
+    done
+    for v in asam asam_obf; do
+      tune cnn $n $v "$RADII=1,1.5,2,3,4;$RATES"
+    done
+    tune cnn $n momentum "$RADII=0.1,0.2,0.4,0.8,1.6;$RATES"
+  done
+}
+
+tune_m() {
+  local CONFIG=configs/fashion_mnist_2k.py m
+  local rest=(--config.data.label_noise=0.2 --config.m_sharpness=factored)
+  local decay='optimizer.weight_decay=0,0.05'
+  tune m/plain 3 plain \
+    'optimizer.learning_rate=0.02,0.05,0.1,0.2;optimizer.weight_decay=0,0.1,0.2' \
+    --config.data.label_noise=0.2
+  for m in 128 64 32 16 8 4 2 1; do
+    rest[2]=--config.micro_batch_size=$m
+    tune m/$m/sam 3 sam "$RADII=0.025,0.05,0.1,0.2,0.4,0.8;$decay" "${rest[@]}"
+    for gamma in 0 1; do
+      tune m/$m/gamma$gamma 3 obf "$RADII=0.05,0.1,0.2,0.4,0.6,0.8;$decay" \
+        "${rest[@]}" --config.ascent.gamma=$gamma
+    done
+  done
+}
+
+tune_m_cnn() {
+  local CONFIG=configs/noisy_cifar10.py m n v decay='optimizer.weight_decay=5e-4,5e-3'
+  for n in 1 2; do
+    for m in 64 32 16 8 128; do
+      tune m_cnn/$m $n plain "optimizer.learning_rate=0.05,0.1,0.2,0.3,0.4;$decay" \
+        --config.micro_batch_size=$m
+      for v in sam obf_gamma0; do
+        tune m_cnn/$m $n $v "$RADII=0.1,0.2,0.3,0.4,0.6;$decay" \
+          --config.micro_batch_size=$m
+      done
+    done
+  done
+}
+
+tune_vit() {
+  local CONFIG=configs/noisy_cifar10_vit.py n v
+  for n in 1 2; do
+    tune vit $n plain 'optimizer.learning_rate=5e-4,1e-3,2e-3,4e-3;optimizer.weight_decay=0.05,0.3,1'
+    for v in sam obf obf_gamma0; do
+      tune vit $n $v "$RADII=0.1,0.2,0.4,0.8;optimizer.weight_decay=0.05,0.3,1"
+    done
+    tune vit $n random "$RADII=1,2,4,8;optimizer.weight_decay=0.05,0.3,1"
+  done
+}
+
+tune_resnet() {
+  local CONFIG=configs/noisy_cifar10.py n v decay='optimizer.weight_decay=5e-4,5e-3'
+  for n in 1 2; do
+    tune resnet $n plain "optimizer.learning_rate=0.05,0.1,0.2,0.4;$decay" "${net[@]}"
+    for v in sam obf_gamma0; do
+      tune resnet $n $v "$RADII=0.1,0.2,0.4,0.6;$decay" "${net[@]}"
+    done
+    tune resnet $n random "$RADII=1,2,4,8;$decay" "${net[@]}"
+  done
+}
+
+# report FOLDER TUNED VARIANTS SEEDS: the choices of TUNED, with seeds from 5
+report() {
+  python main.py --job=sweep --config="$CONFIG" --workdir="$dir/report/$1" \
+    --settings="$dir/tune/$2/best.json" --variants="$3" --seeds="$4" \
+    --first_seed=5 "${@:5}"
+}
+
+report_cnn() {
+  local CONFIG=configs/noisy_cifar10.py n
+  local all=plain,sam,obf_gamma0,obf,random,augmented,label_smoothing,gsam,gsam_obf,friendly_sam,asam,asam_obf,momentum
+  for n in 5 10 15; do
+    report cnn cnn $all $n --keep_runs
+  done
+}
+
+report_m() {
+  local CONFIG=configs/fashion_mnist_2k.py m gamma
+  local rest=(--config.data.label_noise=0.2)
+  report m/plain m/plain plain 15 "${rest[@]}"
+  rest+=(--config.m_sharpness=factored)
+  for m in 128 64 32 16 8 4 2 1; do
+    rest[2]=--config.micro_batch_size=$m
+    report m/$m/sam m/$m/sam sam 15 "${rest[@]}"
+    for gamma in 0 1; do
+      report m/$m/gamma$gamma m/$m/gamma$gamma obf 15 "${rest[@]}" \
+        --config.ascent.gamma=$gamma
+    done
+  done
+}
+
+report_m_cnn() {
+  local CONFIG=configs/noisy_cifar10.py m
+  for m in 64 32 16 8 128; do
+    report m_cnn/$m m_cnn/$m plain,sam,obf_gamma0 8 --config.micro_batch_size=$m
+  done
+}
+
+report_vit() {
+  local CONFIG=configs/noisy_cifar10_vit.py
+  report vit vit plain,sam,obf,obf_gamma0,random 8 --keep_runs
+}
+
+report_resnet() {
+  local CONFIG=configs/noisy_cifar10.py
+  report resnet resnet plain,sam,obf_gamma0,random 8 --keep_runs "${net[@]}"
+}
+
+"$stage"
