@@ -20,6 +20,11 @@ def gradient(perturbation, combine=None):
   return fs.perturbed_gradient(perturbation, combine)
 
 
+def made(row):
+  """What comes first in the chain, and the arguments of `peer_traces.run`."""
+  return row if type(row) is tuple else (row, {})
+
+
 PEERS = {
   "sam_davda": lambda c: gradient(fs.sam(c["rho"])),
   "sam_samsung": lambda c: gradient(fs.sam(c["rho"])),

@@ -50,6 +50,10 @@ class Case:
   def flat(self, tree: Any) -> np.ndarray:
     return np.concatenate([np.ravel(tree[n]) for n in self.order])
 
+  def batch(self, t: int) -> tuple[np.ndarray, np.ndarray]:
+    """Inputs and labels of step t, from 1."""
+    return self.golden["data/x"][t - 1], self.golden["data/y"][t - 1]
+
   def sgd(self) -> optax.GradientTransformation:
     """The base optimizer, which records the gradients that reach it."""
     return optax.chain(
@@ -91,6 +95,48 @@ def arguments(x: Any, y: Any) -> dict[str, Callable[[Any], Any]]:
   }
 
 
+def step_of_own(
+  case: Case,
+  transform: optax.GradientTransformation,
+  optimizer: optax.GradientTransformation,
+  micro_batches: int,
+) -> tuple[Any, Any]:
+  """A loop of one's own: its first state, and its jitted step."""
+  transform = optax.with_extra_args_support(transform)
+  optimizer = optax.with_extra_args_support(optimizer)
+
+  @jax.jit
+  def step(state: Any, x: Any, y: Any) -> Any:
+    params, perturb_state, opt_state = state
+
+    def on_part(x: Any, y: Any, i: int) -> Any:
+      functions = arguments(x, y)
+      loss, clean = functions["value_and_grad_fn"](params)
+      grads, new = transform.update(
+        *(clean, perturb_state, params),
+        **functions,
+        micro_batch=i,
+        opt_state=opt_state,
+      )
+      return grads, new, {"value": loss, "clean_grads": clean}
+
+    xs = x.reshape(micro_batches, -1, *x.shape[1:])
+    ys = y.reshape(micro_batches, -1)
+    parts = [on_part(xs[i], ys[i], i) for i in range(micro_batches)]
+    grads, new, extra = jax.tree.map(mean_of_floats, *parts)
+    updates, opt_state = optimizer.update(grads, opt_state, params, **extra)
+    return optax.apply_updates(params, updates), new, opt_state
+
+  params = case.params
+  return (params, transform.init(params), optimizer.init(params)), step
+
+
+def mean_of_floats(first: Any, *others: Any) -> Any:
+  if not jnp.issubdtype(first.dtype, jnp.inexact):
+    return first
+  return (first + sum(others)) / (1 + len(others)) if others else first
+
+
 def run(
   case: Case,
   transform: optax.GradientTransformation,
@@ -110,56 +156,17 @@ def run(
   Returns:
     The largest difference of the last parameters and the recorded gradients.
   """
-  transform = optax.with_extra_args_support(transform)
-  optimizer = optax.with_extra_args_support(optimizer or case.sgd())
-
-  @jax.jit
-  def step(params: Any, states: Any, x: Any, y: Any) -> Any:
-    state, opt_state = states
-
-    def on_part(x: Any, y: Any, i: int) -> Any:
-      functions = arguments(x, y)
-      loss, clean = functions["value_and_grad_fn"](params)
-      grads, new = transform.update(
-        *(clean, state, params),
-        **functions,
-        micro_batch=i,
-        opt_state=opt_state,
-      )
-      return grads, new, {"value": loss, "clean_grads": clean}
-
-    parts = [
-      on_part(x_i, y_i, i)
-      for i, (x_i, y_i) in enumerate(
-        zip(
-          x.reshape(micro_batches, -1, x.shape[1]),
-          y.reshape(micro_batches, -1),
-          strict=True,
-        )
-      )
-    ]
-    grads, new, extra = jax.tree.map(mean_of_floats, *parts)
-    updates, opt_state = optimizer.update(grads, opt_state, params, **extra)
-    return optax.apply_updates(params, updates), (new, opt_state)
-
-  params = case.params
-  states = transform.init(params), optimizer.init(params)
+  optimizer = optimizer or case.sgd()
+  state, step = step_of_own(case, transform, optimizer, micro_batches)
   differences = [0.0]
   compared = case.golden["meta/grad_steps"].tolist()
   for t in range(1, NUM_STEPS + 1):
-    x, y = (case.golden[f"data/{name}"][t - 1] for name in "xy")
-    params, states = step(params, states, x, y)
-    found = optax.tree.get_all_with_path(states[1], "recorded")
+    state = step(state, *case.batch(t))
+    found = optax.tree.get_all_with_path(state[2], "recorded")
     if found and t in compared:
       wanted = case.array("grad_flat")[compared.index(t)]
       differences.append(np.abs(case.flat(found[0][1]) - wanted).max())
-  for name, w in params.items():
+  for name, w in state[0].items():
     wanted = case.array(f"params/{NUM_STEPS}/{name}")
     differences.append(np.abs(w - wanted).max())
   return float(np.max(differences))
-
-
-def mean_of_floats(first: Any, *others: Any) -> Any:
-  if not jnp.issubdtype(first.dtype, jnp.inexact):
-    return first
-  return (first + sum(others)) / (1 + len(others)) if others else first

@@ -6,10 +6,10 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Int
 
-from forgetsam._arrays import cast_like, to_length
-from forgetsam._checks import check_rho
+from forgetsam._arrays import cast_like, to_length, tree_norm
+from forgetsam._checks import check_number, check_rho, is_number
 from forgetsam._schedules import value_at
-from forgetsam._typing import PyTree
+from forgetsam._typing import PyTree, Scalar
 
 
 class RadiusState(NamedTuple):
@@ -20,24 +20,27 @@ class RadiusState(NamedTuple):
 
 def scale_to_radius(
   rho: optax.ScalarOrSchedule,
+  eps: Scalar = 0.0,
 ) -> optax.GradientTransformationExtraArgs:
   r"""Rescales the ascent gradient to a weight offset of length `rho`.
 
   .. math:: \delta = \rho_t \, g / \lVert g \rVert_2,
      \qquad \delta = 0 \text{ where } g = 0.
 
-  The norm runs over the whole tree, in float32 whatever the leaves' dtype.
+  The norm runs over the whole tree, in float32 whatever the leaves' dtype. An
+  eps, which other implementations add to it, shortens the offset.
 
   Args:
     rho: radius, in units of the weights' Euclidean norm; a float, at least 0,
       or a schedule of the update count.
+    eps: added to the norm, at least 0; no offset needs it.
 
   Returns:
     A transformation from ascent gradients to offsets with the same structure,
     shapes and dtypes.
 
   Raises:
-    ValueError: rho is negative or nan.
+    ValueError: rho or eps is negative or nan.
 
   Example:
     >>> perturbation = scale_to_radius(0.5)
@@ -50,6 +53,7 @@ def scale_to_radius(
     Foret et al., *Sharpness-Aware Minimization*, ICLR 2021, eq. (2).
   """
   check_rho("rho", rho)
+  check_number("eps", eps, low=0)
 
   def init_fn(params: PyTree) -> RadiusState:
     return RadiusState(jnp.zeros((), jnp.int32))
@@ -58,6 +62,9 @@ def scale_to_radius(
     updates: PyTree, state: RadiusState, params: object = None, **extra: object
   ) -> tuple[PyTree, RadiusState]:
     radius = value_at(rho, state.count)
+    if not is_number(eps) or eps > 0:
+      norm = tree_norm(updates)
+      radius = radius * norm / (norm + eps)
     delta = cast_like(to_length(updates, radius), updates)
     return delta, RadiusState(optax.safe_increment(state.count))
 

@@ -2,7 +2,7 @@
 
 import jax
 import pytest
-from peer_methods import NOT_MET, PEERS
+from peer_methods import NOT_MET, PEERS, made
 from peer_traces import CASES, Case, run
 
 TOLERANCE = 1e-9
@@ -18,8 +18,7 @@ def test_every_case_is_compared_or_its_absence_explained():
 def test_steps_are_those_of_the_authors_code(name):
   with jax.enable_x64(True):
     case = Case(name)
-    made = PEERS[name](case)
-    transform, options = made if type(made) is tuple else (made, {})
+    transform, options = made(PEERS[name](case))
     largest = run(case, transform, **options)
   print(f"{name}: {largest:.0e}")
   assert largest <= TOLERANCE

@@ -90,8 +90,14 @@ def build_perturb(
     perturbation = fs.active_between(perturbation, start, stop)
   if config.look_sam.k > 1:
     return fs.look_sam(perturbation, config.look_sam.k, config.look_sam.alpha)
-  combine = build_component(config, "combine")
-  return fs.perturbed_gradient(perturbation, combine)
+  return build_component(
+    config,
+    "method",
+    perturbation=perturbation,
+    combine=build_component(config, "combine"),
+    rho=rho,
+    seed=seed,
+  )
 
 
 def _perturbed_arrays(

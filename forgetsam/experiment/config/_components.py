@@ -97,6 +97,7 @@ def component_problems(config: config_dict.ConfigDict) -> Iterator[str]:
       call = _call(config, row, row.offers)
       problems = list(_option_problems(config, row, call))
       problems += _idle_problems(config, row, call, foreign)
+      problems += _unread_problems(config, row, call)
       yield from problems
       if not problems and kind != "data":
         _check_made(kind, call, build_component(config, kind, **row.offers))
@@ -191,10 +192,11 @@ def _call(
   if {"parent", "name"} <= parameters.keys():  # of Linen
     del parameters["parent"], parameters["name"]
   arguments: dict[str, Any] = {}
+  own = row.own.get(name, ())
   for argument in [*parameters, *(row.gives if takes_any else ())]:
     if argument in offers:
       arguments[argument] = offers[argument]
-    elif argument in row.gives:
+    elif argument in row.gives and argument not in own:
       key = row.gives[argument]
       if argument not in parameters and KEYS[key].default is not None:
         continue  # **options has what was set
@@ -263,7 +265,7 @@ def _option_problems(
       yield refusal(key, value, f"an option of {call.name}; {hint}")
     elif option in row.offers:
       yield refusal(key, value, f"left out: training gives {call.name} its own")
-    elif option in row.gives:
+    elif option in row.gives and option not in row.own.get(call.name, ()):
       other = row.gives[option]
       if (twice := _read(config, other)) != KEYS[other].default:
         allowed = f"left out where config.{other}={twice!r} gives it"
@@ -286,6 +288,19 @@ def _idle_problems(
       allowed = f"{default} or 0" if default else f"{default}"
       allowed += f" where config.{row.key}={call.name}: it takes no {names[0]}"
       yield refusal(f"config.{key}", value, allowed)
+
+
+def _unread_problems(
+  config: config_dict.ConfigDict, row: Kind, call: _Call
+) -> Iterator[str]:
+  """Yields a refusal for each key of an offer that the factory leaves out."""
+  for offer, needed in row.needs.items():
+    if call.takes_any or offer in call.parameters:
+      continue
+    for key, value in needed.items():
+      if (found := _read(config, key)) != value:
+        allowed = f"{value} where config.{row.key}={call.name}: it takes no"
+        yield refusal(f"config.{key}", found, f"{allowed} {offer}")
 
 
 def _check_made(kind: str, call: _Call, made: Any) -> None:

@@ -11,6 +11,11 @@ from flax.traverse_util import flatten_dict
 
 from forgetsam.experiment.config._measuring_keys import MEASURING
 from forgetsam.experiment.config._modules import is_module_attribute
+from forgetsam.experiment.config._perturbing import (
+  COMBINE_RULES,
+  METHODS,
+  PERTURBATIONS,
+)
 from forgetsam.experiment.config._rules import (
   BELOW_ONE,
   COUNT,
@@ -221,7 +226,7 @@ _TABLE: dict[str, Any] = {
   "perturbation": _perturbing(
     name=Key(
       "none",
-      component("none", "sam", "asam", "random", "momentum", "friendly_sam"),
+      component(*PERTURBATIONS),
       "From ascent gradient to delta, the offset of the weights",
     ),
     rho=_number(0.05, NOT_NEGATIVE, "Radius of delta", turn=1),
@@ -253,6 +258,13 @@ _TABLE: dict[str, Any] = {
       absent="drawn",
     ),
   ),
+  "method": _perturbing(
+    name=_switch(
+      "perturbed_gradient",
+      component(*METHODS),
+      "From perturbation and combine rule to the descent gradient",
+    )._replace(absent="perturbed_gradient"),
+  ),
   "look_sam": _perturbing(
     k=_switch(1, COUNT, "Steps per perturbed step of LookSAM; 1: off"),
     alpha=_number(0.7, FINITE, "Weight of LookSAM's reused component"),
@@ -260,7 +272,7 @@ _TABLE: dict[str, Any] = {
   "combine": _perturbing(
     name=_switch(
       "none",
-      component("none", "surrogate_gap", "weighted"),
+      component(*COMBINE_RULES),
       "Descent gradient from ascent and perturbed gradient",
     ),
     alpha=_number(0.1, FINITE, "Weight of surrogate_gap (GSAM)"),

@@ -14,14 +14,14 @@ from forgetsam._losses import sigmoid_cross_entropy, softmax_cross_entropy
 from forgetsam._optimizers import sgdw
 from forgetsam.experiment.config._keys import KEYS
 from forgetsam.experiment.config._options import is_model_option
-from forgetsam.methods import friendly_sam, momentum_ascent
-from forgetsam.perturbations import (
-  asam,
-  random_perturbation,
-  sam,
-  surrogate_gap,
-  weighted,
+from forgetsam.experiment.config._perturbing import (
+  COMBINE_RULES,
+  METHODS,
+  OWN_ARGUMENTS,
+  PERTURBATIONS,
+  nothing,
 )
+from forgetsam.perturbations import sam
 from forgetsam.training import (
   TokenMetrics,
   classification_metrics,
@@ -41,6 +41,9 @@ class Kind(NamedTuple):
     gives: the arguments that a factory has from other keys, where it names
       them.
     offers: those that it has from the program, with examples for checks.
+    own: by name, the arguments in `gives` that are others to its factory.
+    needs: of an offer that a factory does not name, the values that keys then
+      must have.
     takes: the arguments of the component itself, which may be a function.
     noun: what the component is.
     fits: whether something is one.
@@ -54,6 +57,8 @@ class Kind(NamedTuple):
   builtin: Callable[[], Mapping[str, Factory]]
   gives: Mapping[str, str] = {}
   offers: Mapping[str, Any] = {}
+  own: Mapping[str, tuple[str, ...]] = {}
+  needs: Mapping[str, Mapping[str, Any]] = {}
   takes: tuple[str, ...] = ()
   noun: str = "a function"
   fits: Callable[[Any], bool] = callable
@@ -101,10 +106,6 @@ def _make_schedule(found: Factory, given: dict[str, Any]) -> Any:
   return found(**given)
 
 
-def _nothing() -> None:
-  """The choice of none."""
-
-
 def _models() -> dict[str, Factory]:
   from forgetsam import models
 
@@ -144,6 +145,10 @@ def _optimizers() -> dict[str, Factory]:
 _RATE = optax.constant_schedule(1e-3)
 _PEAK = "optimizer.learning_rate"
 _LOW = "schedule.min_learning_rate"
+_WITHOUT_CHANGES = {
+  f"perturbation.{name}": KEYS[f"perturbation.{name}"].default
+  for name in ("steps", "every_k", "layers", "start", "stop")
+}
 _TRANSFORM = "an optax.GradientTransformation"
 
 KINDS: Mapping[str, Kind] = {
@@ -160,7 +165,7 @@ KINDS: Mapping[str, Kind] = {
   "augmentation": Kind(
     "augmentation.name",
     "augmentation.options",
-    lambda: {"none": _nothing},
+    lambda: {"none": nothing},
     takes=("images", "key"),
   ),
   "loss": Kind(
@@ -188,19 +193,30 @@ KINDS: Mapping[str, Kind] = {
   "perturbation": Kind(
     "perturbation.name",
     "perturbation.options",
-    lambda: {
-      "none": _nothing,
-      "sam": sam,
-      "asam": asam,
-      "random": random_perturbation,
-      "momentum": momentum_ascent,
-      "friendly_sam": friendly_sam,
-    },
+    lambda: PERTURBATIONS,
     {
       name: f"perturbation.{name}"
       for name in ("eta", "magnitude", "noise", "sigma", "decay")
     },
     {"rho": optax.constant_schedule(0.05), "seed": 0},
+    own=OWN_ARGUMENTS,
+    noun=_TRANSFORM,
+    fits=_is_transform,
+  ),
+  "method": Kind(
+    "method.name",
+    "method.options",
+    lambda: METHODS,
+    offers={
+      "perturbation": sam(0.05),
+      "combine": None,
+      "rho": optax.constant_schedule(0.05),
+      "seed": 0,
+    },
+    needs={
+      "perturbation": {"perturbation.name": "sam"} | _WITHOUT_CHANGES,
+      "combine": {"combine.name": "none"},
+    },
     noun=_TRANSFORM,
     fits=_is_transform,
   ),
@@ -221,13 +237,10 @@ KINDS: Mapping[str, Kind] = {
   "combine": Kind(
     "combine.name",
     "combine.options",
-    lambda: {
-      "none": _nothing,
-      "surrogate_gap": surrogate_gap,
-      "weighted": weighted,
-    },
+    lambda: COMBINE_RULES,
     {name: f"combine.{name}" for name in ("alpha", "normalized", "gamma")},
     takes=("ascent_grads", "delta", "grads"),
+    fits=lambda value: callable(value) or _is_transform(value),
   ),
   "optimizer": Kind(
     "optimizer.name",

@@ -27,6 +27,7 @@ OPTIONS: Mapping[str, Key] = {
   "perturbation.rho_options": _arguments(
     "perturbation.rho_schedule", perturbs=True
   ),
+  "method.options": _arguments("method.name", perturbs=True),
   "combine.options": _arguments("combine.name", perturbs=True),
   "optimizer.options": _arguments("optimizer.name"),
   "schedule.options": _arguments("schedule.name"),

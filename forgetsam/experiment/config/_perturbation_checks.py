@@ -30,7 +30,7 @@ def perturbation_problems(leaves: dict[str, Any], _: int) -> Iterator[str]:
     yield from _not_default(leaves, ["perturbation.every_k"], reason)
   if leaves["look_sam.k"] > 1:
     reason = "config.look_sam.k > 1: it has its own rule for the steps between"
-    keys = ("combine.name", "perturbation.every_k")
+    keys = ("combine.name", "perturbation.every_k", "method.name")
     yield from _not_default(leaves, keys, reason)
   start, stop = leaves["perturbation.start"], leaves["perturbation.stop"]
   if start >= stop:

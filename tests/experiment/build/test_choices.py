@@ -16,11 +16,25 @@ def names(key: str) -> tuple[str, ...]:
   return KEYS[key].rule.choices
 
 
-@pytest.mark.parametrize("combine", names("combine.name"))
-@pytest.mark.parametrize("name", names("perturbation.name"))
-def test_every_perturbation_and_combine_rule_is_built(name: str, combine: str):
+CHOICES = [
+  *(
+    (name, "none", "perturbed_gradient") for name in names("perturbation.name")
+  ),
+  *(("sam", name, "perturbed_gradient") for name in names("combine.name")),
+  *(("sam", "none", name) for name in names("method.name")),
+]
+# Arguments that have no default.
+OPTIONS = {"look_sam": {"k": 2, "alpha": 0.5}}
+
+
+@pytest.mark.parametrize(("name", "combine", "method"), CHOICES)
+def test_every_perturbation_rule_and_method_is_built(
+  name: str, combine: str, method: str
+):
   config = base_config()
   config.perturbation.name, config.combine.name = name, combine
+  config.method.name = method
+  config.method.options.update(OPTIONS.get(method, {}))
   rho = optax.constant_schedule(0.5)
   perturb = build.build_perturb(config, rho, seed=0, num_steps=2)
   if name == "none":
@@ -32,6 +46,7 @@ def test_every_perturbation_and_combine_rule_is_built(name: str, combine: str):
     perturb.init(W),
     W,
     grad_fn=lambda w: {"kernel": 2 * w["kernel"]},
+    losses_fn=lambda w: jnp.sum(w["kernel"] ** 2, 1),
     opt_state=optax.sgd(0.1, momentum=0.9).init(W),
   )
   assert np.isfinite(grads["kernel"]).all()

@@ -29,6 +29,8 @@ import flax.linen as nn
 import optax
 from flax import nnx
 
+from forgetsam import perturbed_gradient
+
 class Net(nn.Module):
   num_classes: int
   width: int
@@ -72,6 +74,12 @@ def ascend(logits, labels, loss, gamma):
 
 def shrinking(rho, seed, decay=0.5):
   return optax.scale(decay)
+
+def halved(perturbation, scale=0.5):
+  return optax.chain(perturbed_gradient(perturbation), optax.scale(scale))
+
+def alone(rho):
+  return optax.scale(2.0)
 
 def fails(rho):
   raise RuntimeError("no such luck")
@@ -272,6 +280,26 @@ def test_schedules_of_other_names(
   np.testing.assert_allclose(found, rates, atol=1e-3)
 
 
+def test_a_method_is_given_the_perturbation(config: config_dict.ConfigDict):
+  override(config, "method.name=mine:halved", "method.options.scale=0.25")
+  override(config, "perturbation.name=sam", "perturbation.layers=norm")
+  check_config(config, 1)
+  params = {"norm": {"scale": jnp.array([4.0])}, "w": jnp.array([8.0])}
+  perturb = build.build_perturb(config, lambda step: 1.0, seed=0, num_steps=2)
+  assert perturb is not None
+  grads, _ = perturb.update(
+    params, perturb.init(params), params, grad_fn=lambda p: p
+  )
+  assert grads == {"norm": {"scale": 1.25}, "w": 2.0}
+  rule = build_component(config, "combine")
+  assert rule is None
+  override(config, "combine.name=optax:ema", "combine.options.decay=0.9")
+  assert isinstance(
+    build_component(config, "combine"), optax.GradientTransformation
+  )
+
+
+_ALONE = ["method.name=mine:alone"]
 REFUSED = [
   (["loss.name=mine:make_focal"], r"loss\.options\.gamma is missing\n.*needs"),
   (["loss.name=mine:steep"], r"loss\.options\.power is missing"),
@@ -300,6 +328,22 @@ REFUSED = [
   (["perturbation.name=mine:exits"], "SystemExit: 3"),
   (["perturbation.name=mine:nothing"], "makes NoneType"),
   (["perturbation.name=mine:of_another_kind"], "GradientTransf.*makes dict"),
+  (
+    ["method.name=mine:halved", "perturbation.name=none"],
+    r"method\.name='mine:halved'.*\n.*config.perturbation.name=none",
+  ),
+  (
+    [*_ALONE, "perturbation.name=asam"],
+    r"perturbation\.name='asam'.*\n.*sam where .*takes no perturbation",
+  ),
+  (
+    [*_ALONE, "perturbation.name=sam", "perturbation.steps=2"],
+    r"steps=2.*\n.*1 where .*takes no perturbation",
+  ),
+  (
+    [*_ALONE, "perturbation.name=sam", "combine.name=weighted"],
+    r"combine\.name='weighted'.*\n.*none where .*takes no combine",
+  ),
   (
     ["perturbation.name=mine:shrinking", "perturbation.eta=0.1"],
     r"perturbation\.eta=0.1.*\n.*takes no eta",

@@ -1,0 +1,49 @@
+"""The training step of every method is the step of one's own loop."""
+
+import jax
+import numpy as np
+import pytest
+from peer_methods import PEERS, made
+from peer_traces import Case, logits, step_of_own
+
+import forgetsam as fs
+
+pytestmark = pytest.mark.slow
+
+MICRO_BATCHES = 2
+# Other forms of one method, and what has such a test of its own.
+LEFT_OUT = {
+  *("sam_davda", "sam_samsung", "asam_davda", "asam_samsung", "msharp_sam"),
+  *("gsam", "gsam_bv_fp", "gsam_adaptive", "wsam_coupled"),
+  *("samon_sam", "samon_asam_l2", "looksam", "fsam", "msam"),
+}
+
+
+@pytest.mark.parametrize("name", [n for n in PEERS if n not in LEFT_OUT])
+def test_micro_batches_and_states_are_averaged(name):
+  with jax.enable_x64(True):
+    case = Case(name)
+    transform, options = made(PEERS[name](case))
+    optimizer = options.get("optimizer", case.sgd())
+    own, own_step = step_of_own(case, transform, optimizer, MICRO_BATCHES)
+    step = fs.make_train_step(
+      lambda params, state, x, *, train, key: (logits(params, x), state),
+      loss=fs.softmax_cross_entropy(),
+      optimizer=optimizer,
+      perturb=transform,
+      micro_batch_size=24 // MICRO_BATCHES,
+    )
+    state = fs.create_train_state(case.params, {}, optimizer, transform)
+    for t in (1, 2):
+      x, y = case.batch(t)
+      own = own_step(own, x, y)
+      state, metrics = step(state, {"image": x, "label": y}, jax.random.key(0))
+      assert metrics["skipped"] == 0
+      assert np.isfinite(metrics["perturbed_loss"])
+    for actual, wanted in zip(
+      jax.tree.leaves((state.params, state.perturb_state)),
+      jax.tree.leaves(own[:2]),
+      strict=True,
+    ):
+      if not jax.dtypes.issubdtype(actual.dtype, jax.dtypes.prng_key):
+        np.testing.assert_allclose(actual, wanted, rtol=1e-8, atol=1e-10)
