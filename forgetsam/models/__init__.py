@@ -9,6 +9,7 @@ from forgetsam.models._registry import create, names, register
 from forgetsam.models.resnet import ResNet
 from forgetsam.models.small import CNN, MLP
 from forgetsam.models.vit import ViT, resize_positions
+from forgetsam.models.wide_resnet import WideResNet
 
 if TYPE_CHECKING:
   from forgetsam.models._nnx import from_nnx, nnx_forward
@@ -27,6 +28,7 @@ register(
   bottleneck=False,
   stem="cifar",
 )
+register("wrn28_10", WideResNet)
 # For images of 224 pixels.
 register("vit_s16", ViT, patch_size=16)
 register("vit_s32", ViT, patch_size=32)
@@ -39,6 +41,7 @@ __all__ = [
   "BatchNorm",
   "ResNet",
   "ViT",
+  "WideResNet",
   "create",
   "features",
   "forward",

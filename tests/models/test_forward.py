@@ -19,6 +19,7 @@ OPTIONS = {
   "vit_tiny": {"width": 8, "depth": 1, "num_heads": 2, "dropout": 0.5},
   "resnet18_cifar": {"width": 4, "stage_sizes": (1, 1), "dropout": 0.5},
   "resnet50": {"width": 4, "stage_sizes": (1,), "dropout": 0.5},
+  "wrn28_10": {"width": 4, "stage_sizes": (1,), "dropout": 0.5},
 }
 IMAGE_SHAPE = (8, 8, 1)
 

@@ -35,6 +35,8 @@ PARAMETER_COUNTS = {
   ),
   # The ResNet-18 for CIFAR-10 that papers report as having 11.17 M.
   "resnet18_cifar": (CIFAR, 10, 11_173_962),
+  # The 36.5 M of the paper.
+  "wrn28_10": (CIFAR, 10, 36_479_194),
   # Those of the reference implementation.
   "vit_s16": (IMAGENET, 1000, 22_049_896),
   "vit_s32": (IMAGENET, 1000, 22_878_184),

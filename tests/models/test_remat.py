@@ -12,6 +12,7 @@ OPTIONS = {
   "cnn": {"widths": (4,)},
   "vit_tiny": {"width": 8, "depth": 1, "num_heads": 2},
   "resnet18_cifar": {"width": 4, "stage_sizes": (1,)},
+  "wrn28_10": {"width": 4, "stage_sizes": (1,)},
 }
 
 

@@ -49,6 +49,9 @@ ONE_EACH = {
   "finetune_vit_s32": "cifar100_sam_obf",
   "finetune_resnet50": "cifar10_sam",
   "cifar10_resnet18": "asam_obf",
+  "cifar10_wrn28_10": "asam",
+  "cifar100_wrn28_10": "plain",
+  "cifar100_resnet18": "sam_obf",
 }
 
 
@@ -64,8 +67,9 @@ def test_all_recipes_are_here():
     *("imagenet_vit_s32", "imagenet_vit_s16"),
     *("imagenet_resnet50", "imagenet_resnet101"),
     *("finetune_vit_s32", "finetune_resnet50", "cifar10_resnet18"),
+    *("cifar10_wrn28_10", "cifar100_wrn28_10", "cifar100_resnet18"),
   }
-  assert len(CASES) == 10 + 5 + 10 + 5 + 6 + 6 + 10
+  assert len(CASES) == 10 + 5 + 10 + 5 + 6 + 6 + 10 + 4 + 4 + 4
 
 
 class OfThisSize:
@@ -97,7 +101,17 @@ def sources_like(config: config_dict.ConfigDict) -> data.Sources:
   )
 
 
-@pytest.mark.parametrize(("name", "variant"), CASES)
+@pytest.mark.parametrize(
+  ("name", "variant"),
+  [
+    # Of these recipes, others are the same models with another loss or norm.
+    pytest.param(*case, marks=pytest.mark.long)
+    if case[0] in ("cifar10_wrn28_10", "cifar100_wrn28_10", "cifar100_resnet18")
+    and ONE_EACH[case[0]] != case[1]
+    else case
+    for case in CASES
+  ],
+)
 def test_traces_at_full_size(name: str, variant: str):
   """Step and evaluation of the recipe's model, without arithmetic.
 
@@ -129,7 +143,9 @@ def test_traces_at_full_size(name: str, variant: str):
   assert sums["count"].shape == ()
 
 
-@pytest.mark.parametrize("name", [n for n in FILES if n != "cifar10_resnet18"])
+@pytest.mark.parametrize(
+  "name", [n for n in FILES if not n.startswith("cifar")]
+)
 def test_no_leaf_goes_unread(name: str, monkeypatch: pytest.MonkeyPatch):
   """By some variant, as it is or with another choice of a `name`.
 
@@ -184,6 +200,21 @@ def test_smoke_shrinks_numbers_and_keeps_the_structure():
     kept = ("optimizer.", "perturbation.", "ascent.", "combine.", "loss.")
     assert not any(key.startswith(kept) for key in differing)
     assert small["data.train_examples"] / small["batch_size"] == 2
+
+
+@pytest.mark.parametrize(
+  ("name", "variant", "rho"),
+  [
+    ("cifar10_wrn28_10", "sam", 0.05),
+    ("cifar100_wrn28_10", "sam_obf", 0.1),
+    ("cifar100_resnet18", "asam", 1.0),
+  ],
+)
+def test_radii_are_the_published_ones(name: str, variant: str, rho: float):
+  config = load(name, variant)
+  assert config.perturbation.rho == pytest.approx(rho)
+  assert (config.batch_size, config.micro_batch_size) == (256, 32)
+  assert name.startswith(f"{config.data.name}_")
 
 
 def test_unknown_options_are_refused():
