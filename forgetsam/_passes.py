@@ -4,6 +4,7 @@ Idle steps still update the perturbation: its clocks (integers and keys) go on,
 so that a schedule of rho counts steps; floating-point arrays wait.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -58,6 +59,15 @@ def value_and_grad(
   check_params(name, params, ", grad_fn=grad_fn")
   if value_and_grad_fn is not None:
     return value_and_grad_fn
+  grad_fn = needed_grad_fn(name, params, grad_fn)
+  return lambda p: (jnp.zeros((), jnp.float32), grad_fn(p))
+
+
+def needed_grad_fn(
+  name: str, params: PyTree | None, grad_fn: GradFn | None
+) -> GradFn:
+  """`grad_fn`, or an error that says how to pass it."""
+  check_params(name, params, ", grad_fn=grad_fn")
   if grad_fn is None:
     raise ValueError(
       f"{name} needs grad_fn, the function params -> gradient of the training "
@@ -65,4 +75,32 @@ def value_and_grad(
       "grad_fn=grad_fn). In make_train_step, which provides it, pass it as "
       "perturb and not as a part of optimizer."
     )
-  return lambda p: (jnp.zeros((), jnp.float32), grad_fn(p))
+  return grad_fn
+
+
+def needed_ascent_fn(
+  name: str, params: PyTree | None, ascent_fn: GradFn | None
+) -> GradFn:
+  """`ascent_fn`, or an error that says how to pass it."""
+  check_params(name, params, ", ascent_fn=ascent_fn")
+  if ascent_fn is None:
+    raise ValueError(
+      f"{name} needs ascent_fn, the function params -> ascent gradient on "
+      "the current batch: call update(ascent_grads, state, params, "
+      "grad_fn=grad_fn, ascent_fn=ascent_fn). make_train_step provides it."
+    )
+  return ascent_fn
+
+
+def loss_function(
+  name: str, value_and_grad_fn: ValueAndGradFn | None
+) -> Callable[[PyTree], Array]:
+  """The training loss at a point, whose gradient a compiled step leaves out."""
+  if value_and_grad_fn is None:
+    raise ValueError(
+      f"{name} needs value_and_grad_fn, the function params -> (training loss, "
+      "gradient) on the current batch: call update(ascent_grads, state, "
+      "params, value_and_grad_fn=value_and_grad_fn). make_train_step provides "
+      "it."
+    )
+  return lambda p: value_and_grad_fn(p)[0]

@@ -5,7 +5,12 @@ from forgetsam.perturbations._active_between import (
   active_between,
 )
 from forgetsam.perturbations._asam import asam, scale_by_magnitude
-from forgetsam.perturbations._combine import Combine, surrogate_gap, weighted
+from forgetsam.perturbations._combine import (
+  Combine,
+  surrogate_gap,
+  weighted,
+  with_loss_gradient,
+)
 from forgetsam.perturbations._every_k import EveryKState, every_k
 from forgetsam.perturbations._multi_step import multi_step
 from forgetsam.perturbations._norm_layers import norm_layers
@@ -42,4 +47,5 @@ __all__ = [
   "scale_to_radius",
   "surrogate_gap",
   "weighted",
+  "with_loss_gradient",
 ]

@@ -5,13 +5,16 @@ to the descent gradient, in float32 inside and in the dtypes of `grads`.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
+import optax
 
-from forgetsam._arrays import at_least_float32, orthogonal, unit
+from forgetsam._arrays import at_least_float32, cast_like, orthogonal, unit
 from forgetsam._checks import check_number
 from forgetsam._combination import Leaf
-from forgetsam._typing import PyTree, Scalar
+from forgetsam._passes import needed_grad_fn
+from forgetsam._typing import GradFn, PyTree, Scalar
 
 Combine = Callable[[PyTree, PyTree, PyTree], PyTree]
 
@@ -95,3 +98,57 @@ def weighted(gamma: Scalar) -> Combine:
     return jax.tree.map(mix, ascent_grads, grads)
 
   return combine
+
+
+def with_loss_gradient(
+  combine: Combine,
+) -> optax.GradientTransformationExtraArgs:
+  r"""Gives a combine rule the loss's own gradient for the ascent gradient.
+
+  .. math:: g = C\bigl(\nabla L(w), \delta, g_p\bigr)
+
+  Rules that weigh the clean gradient against the perturbed one, such as
+  `weighted` and `stable_sam`, then go with any ascent, such as output bias
+  forgetting. It takes one pass more, or none where the loss ascends.
+
+  Args:
+    combine: `(ascent_grads, delta, grads) -> grads`.
+
+  Returns:
+    A rule for `perturbed_gradient`.
+
+  Raises:
+    ValueError: `update` without params or grad_fn, which `perturbed_gradient`
+      passes on.
+
+  Example:
+    >>> from forgetsam import perturbed_gradient, sam
+    >>> rule = with_loss_gradient(weighted(gamma=0.0))  # plain training
+    >>> transform = perturbed_gradient(sam(rho=1.0), rule)
+    >>> w, of_another_ascent = jax.numpy.array([2.0]), jax.numpy.array([-1.0])
+    >>> transform.update(
+    ...   of_another_ascent, transform.init(w), w, grad_fn=lambda w: w
+    ... )[0]
+    Array([2.], dtype=float32)
+  """
+
+  def update_fn(
+    grads: PyTree,
+    state: optax.EmptyState,
+    params: PyTree | None = None,
+    *,
+    ascent_grads: PyTree,
+    delta: PyTree,
+    grad_fn: GradFn | None = None,
+    ascent_fn: GradFn | None = None,
+    **extra: Any,
+  ) -> tuple[PyTree, optax.EmptyState]:
+    grad_fn = needed_grad_fn("with_loss_gradient", params, grad_fn)
+    clean = ascent_grads
+    if ascent_fn is not grad_fn:
+      clean = cast_like(grad_fn(params), grads)
+    return combine(clean, delta, grads), state
+
+  return optax.GradientTransformationExtraArgs(
+    lambda params: optax.EmptyState(), update_fn
+  )

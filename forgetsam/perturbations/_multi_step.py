@@ -6,7 +6,8 @@ import jax
 import optax
 
 from forgetsam._arrays import add_delta, at_least_float32, cast_like
-from forgetsam._checks import check_count, check_params
+from forgetsam._checks import check_count
+from forgetsam._passes import needed_ascent_fn
 from forgetsam._typing import GradFn, PyTree
 
 
@@ -73,13 +74,7 @@ def multi_step(
     if steps == 1:
       return first, new_state
     name = f"multi_step with steps={steps}"
-    check_params(name, params, ", ascent_fn=ascent_fn")
-    if ascent_fn is None:
-      raise ValueError(
-        f"{name} needs ascent_fn, the function params -> ascent gradient on "
-        "the current batch: call update(ascent_grads, state, params, "
-        "grad_fn=grad_fn, ascent_fn=ascent_fn). make_train_step provides it."
-      )
+    ascent_fn = needed_ascent_fn(name, params, ascent_fn)
     # In float32, where the share of a step and the sum of many survive.
     delta = jax.tree.map(lambda d: at_least_float32(d) / steps, first)
     for _ in range(steps - 1):

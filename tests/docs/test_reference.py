@@ -15,6 +15,7 @@ API = {page: page.read_text() for page in (ROOT / "docs" / "api").glob("*.md")}
 # What they define is documented where `forgetsam` exports it, their states
 # where the transforms are; `run` and `jobs` are behind `main.py`.
 ELSEWHERE = {
+  "forgetsam.methods",
   "forgetsam.perturbations",
   "forgetsam.training",
   "forgetsam.experiment.run",
