@@ -18,7 +18,20 @@ from forgetsam._optimizers import (
   shrink_and_perturb,
 )
 from forgetsam._schedules import lr_proportional_rho
-from forgetsam.methods import friendly_sam, look_sam, momentum_ascent
+from forgetsam.methods import (
+  eigen_sam,
+  friendly_sam,
+  gam,
+  layer_sam,
+  look_layer_sam,
+  look_sam,
+  lookbehind,
+  momentum_ascent,
+  polyak_step,
+  slow_weights,
+  stable_sam,
+  xsam,
+)
 from forgetsam.perturbations import (
   PerturbedGradientState,
   active_between,
@@ -35,6 +48,7 @@ from forgetsam.perturbations import (
   scale_to_radius,
   surrogate_gap,
   weighted,
+  with_loss_gradient,
 )
 from forgetsam.training import (
   TrainState,
@@ -56,13 +70,18 @@ __all__ = [
   "averaged_params",
   "create_train_state",
   "data",
+  "eigen_sam",
   "every_k",
   "forgetting",
   "friendly_sam",
+  "gam",
   "gaussian_direction",
   "interop",
+  "layer_sam",
   "load_run",
+  "look_layer_sam",
   "look_sam",
+  "lookbehind",
   "loss_ascent",
   "lr_proportional_rho",
   "make_eval_step",
@@ -76,6 +95,7 @@ __all__ = [
   "param_shardings",
   "params_ema",
   "perturbed_gradient",
+  "polyak_step",
   "pseudo_loss",
   "random_perturbation",
   "sam",
@@ -85,9 +105,13 @@ __all__ = [
   "sharpness",
   "shrink_and_perturb",
   "sigmoid_cross_entropy",
+  "slow_weights",
   "softmax_cross_entropy",
+  "stable_sam",
   "surrogate_gap",
   "weighted",
+  "with_loss_gradient",
+  "xsam",
 ]
 
 

@@ -59,8 +59,17 @@ def value_and_grad(
   check_params(name, params, ", grad_fn=grad_fn")
   if value_and_grad_fn is not None:
     return value_and_grad_fn
-  grad_fn = needed_grad_fn(name, params, grad_fn)
-  return lambda p: (jnp.zeros((), jnp.float32), grad_fn(p))
+  return _LossUnknown(needed_grad_fn(name, params, grad_fn))
+
+
+class _LossUnknown:
+  """A function `params -> (loss, gradient)` with 0 for the loss."""
+
+  def __init__(self, grad_fn: GradFn) -> None:
+    self.grad_fn = grad_fn
+
+  def __call__(self, params: PyTree) -> tuple[Array, PyTree]:
+    return jnp.zeros((), jnp.float32), self.grad_fn(params)
 
 
 def needed_grad_fn(
@@ -96,7 +105,7 @@ def loss_function(
   name: str, value_and_grad_fn: ValueAndGradFn | None
 ) -> Callable[[PyTree], Array]:
   """The training loss at a point, whose gradient a compiled step leaves out."""
-  if value_and_grad_fn is None:
+  if value_and_grad_fn is None or isinstance(value_and_grad_fn, _LossUnknown):
     raise ValueError(
       f"{name} needs value_and_grad_fn, the function params -> (training loss, "
       "gradient) on the current batch: call update(ascent_grads, state, "

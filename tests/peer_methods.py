@@ -4,6 +4,8 @@ A row gives what comes first in the chain, or with it the keyword arguments of
 `peer_traces.run`.
 """
 
+import optax
+
 import forgetsam as fs
 
 
@@ -23,6 +25,18 @@ def gradient(perturbation, combine=None):
 def made(row):
   """What comes first in the chain, and the arguments of `peer_traces.run`."""
   return row if type(row) is tuple else (row, {})
+
+
+def plain_sgd(case):
+  return optax.sgd(case.base["lr"], case.base["momentum"])
+
+
+def from_eigenvector(perturbation, eigenvector):
+  """Starts the first power iteration from a given vector."""
+  return optax.GradientTransformationExtraArgs(
+    lambda params: perturbation.init(params)._replace(eigenvector=eigenvector),
+    perturbation.update,
+  )
 
 
 PEERS = {
@@ -48,6 +62,44 @@ PEERS = {
   "looksam": lambda c: fs.look_sam(fs.sam(c["rho"]), c["k"], c["alpha"]),
   "fsam": lambda c: gradient(fs.friendly_sam(c["rho"], c["sigma"], c["lmbda"])),
   "msam": lambda c: gradient(fs.momentum_ascent(c["rho"])),
+  "lookbehind": lambda c: (
+    fs.lookbehind(fs.sam(c["rho"]), c["k"]),
+    {"optimizer": fs.slow_weights(plain_sgd(c), c["alpha"])},
+  ),
+  "stablesam": lambda c: gradient(fs.sam(c["rho"]), fs.stable_sam()),
+  "gam": lambda c: fs.gam(
+    fs.sam(c["grad_rho"]),
+    c["grad_norm_rho"],
+    c["grad_beta_1"],
+    abs(c["grad_beta_2"]),
+    c["grad_beta_3"],
+    c["grad_gamma"],
+  ),
+  "eigensam": lambda c: gradient(
+    from_eigenvector(
+      fs.eigen_sam(
+        c["rho"], c["alpha"], c["freq"], c["steps"], scaled_start=True
+      ),
+      c.tree(c.array("v_init_flat")),
+    )
+  ),
+  "xsam": lambda c: gradient(
+    fs.sam(c["rho"]),
+    fs.xsam(
+      c["rho_max"],
+      c["alpha_max"],
+      round(c["alpha_max"] / c["alpha_delta"]) + 1,
+      c["update_every"],
+    ),
+  ),
+  "layersam": lambda c: gradient(fs.layer_sam(c["pha"] * c["rho"], True, 20)),
+  "looklayersam": lambda c: fs.look_layer_sam(
+    c["rho"], c["k"], c["alpha"], by_weights=False
+  ),
+  "sam_sps": lambda c: (
+    gradient(fs.sam(c["rho"]), fs.polyak_step(c["f_star"], c["gamma_b"])),
+    {"optimizer": optax.sgd(1.0)},
+  ),
 }
 
 # Cases that no row meets, and why.
@@ -71,19 +123,11 @@ NOT_MET: dict[str, str] = {
   "lesam": "not built yet",
   "lesam_adaptive": "not built yet",
   "crsam": "not built yet",
-  "eigensam": "not built yet",
   "zsharp": "not built yet",
   "unified_sam": "not built yet",
   "unified_sam_invt": "not built yet",
-  "lookbehind": "not built yet",
   "gcsam": "not built yet",
-  "gam": "not built yet",
-  "sam_sps": "not built yet",
-  "stablesam": "not built yet",
-  "xsam": "not built yet",
   "msam_adamw": "not built yet",
-  "layersam": "not built yet",
-  "looklayersam": "not built yet",
   "gsam_bv_f": "not built yet",
   "gsam_bv_f_adaptive": "not built yet",
   "gnp": "not built yet",

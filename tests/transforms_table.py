@@ -47,12 +47,30 @@ GRADIENTS = {
     fs.sam(rho), fs.surrogate_gap(0.3, normalized=True)
   ),
   "weighted": lambda rho: fs.perturbed_gradient(fs.sam(rho), fs.weighted(0.7)),
+  "with_loss_gradient": lambda rho: fs.perturbed_gradient(
+    fs.sam(rho), fs.with_loss_gradient(fs.weighted(0.7))
+  ),
 }
 
 # Methods of which every sweep has all rows in the long tests alone: they are
 # compositions, and have traces.
-PERTURBING_METHODS = {}
-GRADIENT_METHODS = {}
+PERTURBING_METHODS = {"layer_sam": fs.layer_sam}
+GRADIENT_METHODS = {
+  "eigen_sam": lambda rho: fs.perturbed_gradient(fs.eigen_sam(rho, 0.2, 1, 2)),
+  "gam": lambda rho: fs.gam(fs.sam(rho), 0.1),
+  "look_layer_sam": lambda rho: fs.look_layer_sam(rho, 2, 0.5),
+  "polyak_step": lambda rho: fs.perturbed_gradient(
+    fs.sam(rho), fs.polyak_step()
+  ),
+  "stable_sam": lambda rho: fs.perturbed_gradient(fs.sam(rho), fs.stable_sam()),
+  "xsam": lambda rho: fs.perturbed_gradient(fs.sam(rho), fs.xsam(0.1)),
+  **dict.fromkeys(
+    ("lookbehind", "slow_weights"),
+    lambda rho: optax.chain(
+      fs.lookbehind(fs.sam(rho), 2), fs.slow_weights(optax.identity())
+    ),
+  ),
+}
 
 PERTURBATIONS |= PERTURBING_METHODS
 GRADIENTS |= {

@@ -134,11 +134,11 @@ def perturbed_gradient(
     **extra: Any,
   ) -> tuple[PyTree, PerturbedGradientState]:
     _refuse_masked(ascent_grads)
-    loss_and_grads = value_and_grad(
+    value_and_grad_fn = value_and_grad(
       "perturbed_gradient", params, grad_fn, value_and_grad_fn
     )
     if grad_fn is None:
-      grad_fn = lambda p: loss_and_grads(p)[1]  # noqa: E731
+      grad_fn = lambda p: value_and_grad_fn(p)[1]  # noqa: E731
     extra |= {
       "grad_fn": grad_fn,
       "value_and_grad_fn": value_and_grad_fn,
@@ -152,7 +152,7 @@ def perturbed_gradient(
     delta, inner_state = inner.update(
       ascent_grads, inner_state, params, **extra
     )
-    loss, grads = loss_and_grads(add_delta(params, delta))
+    loss, grads = value_and_grad_fn(add_delta(params, delta))
     grads = cast_like(grads, params)
     if rule is not None:
       grads, rule_state = rule.update(

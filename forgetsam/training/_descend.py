@@ -40,6 +40,7 @@ def descend(
     extra["clean_grads"] = cast_like(clean_grads, state.params)
   grads = cast_like(result.grads, state.params)
   updates, opt_state = _update(optimizer, grads, state, extra)
+  _check_shapes(updates, state.params)
   new_state = TrainState(
     step=state.step + 1,
     params=optax.apply_updates(state.params, updates),
@@ -53,6 +54,17 @@ def descend(
     state,
   )
   return kept, metrics
+
+
+def _check_shapes(updates: PyTree, params: PyTree) -> None:
+  for u, w in zip(
+    jax.tree.leaves(updates), jax.tree.leaves(params), strict=True
+  ):
+    if u.shape != w.shape:
+      raise ValueError(
+        f"optimizer gives an update of shape {u.shape} for params of {w.shape}:"
+        " what lookbehind returns is for slow_weights(optimizer, alpha)"
+      )
 
 
 def _update(

@@ -71,7 +71,9 @@ def reads_clean_gradient(
 
   try:
     return _depends(update, state)
-  except TypeError:  # takes no such argument, or `descend` says what is wrong
+  except (TypeError, ValueError):
+    # It takes no such argument, or other gradients; or `descend` says what is
+    # wrong.
     return False
 
 

@@ -23,11 +23,12 @@ NOT_PERTURBATIONS = {
   "perturbed_gradient",
   "surrogate_gap",
   "weighted",
+  "with_loss_gradient",
   # It needs an optimizer's state: test_momentum_ascent.py.
   "momentum_ascent",
 }
-# Their length is rho exactly; ASAM's depends on the weights.
-OF_LENGTH_RHO = sorted(set(PERTURBATIONS) - {"asam"})
+# Their length is rho exactly; others' depends on the weights.
+OF_LENGTH_RHO = sorted(set(PERTURBATIONS) - {"asam", "layer_sam"})
 
 X = jax.random.normal(jax.random.key(1), (8, 3))
 PARAMS = {
