@@ -48,7 +48,7 @@ from forgetsam.perturbations import (
   scale_to_radius,
   surrogate_gap,
   weighted,
-  with_loss_gradient,
+  with_clean_gradient,
 )
 from forgetsam.training import (
   TrainState,
@@ -110,7 +110,7 @@ __all__ = [
   "stable_sam",
   "surrogate_gap",
   "weighted",
-  "with_loss_gradient",
+  "with_clean_gradient",
   "xsam",
 ]
 

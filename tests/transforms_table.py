@@ -47,8 +47,8 @@ GRADIENTS = {
     fs.sam(rho), fs.surrogate_gap(0.3, normalized=True)
   ),
   "weighted": lambda rho: fs.perturbed_gradient(fs.sam(rho), fs.weighted(0.7)),
-  "with_loss_gradient": lambda rho: fs.perturbed_gradient(
-    fs.sam(rho), fs.with_loss_gradient(fs.weighted(0.7))
+  "with_clean_gradient": lambda rho: fs.perturbed_gradient(
+    fs.sam(rho), fs.with_clean_gradient(fs.weighted(0.7))
   ),
 }
 

@@ -12,7 +12,7 @@ def stable_sam() -> Combine:
 
   with :math:`g_p` the gradient at params + delta and :math:`g_a` the ascent
   gradient, which must be that of the *loss*: with another ascent, wrap it in
-  `with_loss_gradient`. Norms run over the whole tree. Two passes.
+  `with_clean_gradient`. Norms run over the whole tree. Two passes.
 
   Example:
     >>> import jax.numpy as jnp

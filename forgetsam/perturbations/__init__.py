@@ -9,7 +9,7 @@ from forgetsam.perturbations._combine import (
   Combine,
   surrogate_gap,
   weighted,
-  with_loss_gradient,
+  with_clean_gradient,
 )
 from forgetsam.perturbations._every_k import EveryKState, every_k
 from forgetsam.perturbations._multi_step import multi_step
@@ -47,5 +47,5 @@ __all__ = [
   "scale_to_radius",
   "surrogate_gap",
   "weighted",
-  "with_loss_gradient",
+  "with_clean_gradient",
 ]

@@ -100,30 +100,30 @@ def weighted(gamma: Scalar) -> Combine:
   return combine
 
 
-def with_loss_gradient(
+def with_clean_gradient(
   combine: Combine,
 ) -> optax.GradientTransformationExtraArgs:
-  r"""Gives a combine rule the loss's own gradient for the ascent gradient.
+  r"""Gives a combine rule the loss's gradient in place of the ascent gradient.
 
-  .. math:: g = C\bigl(\nabla L(w), \delta, g_p\bigr)
+  .. math:: g = C\bigl(\nabla L(w), \delta, \nabla L(w + \delta)\bigr)
 
-  Rules that weigh the clean gradient against the perturbed one, such as
-  `weighted` and `stable_sam`, then go with any ascent, such as output bias
-  forgetting. It takes one pass more, or none where the loss ascends.
+  For rules that descend or measure what they are given, such as `weighted` and
+  `stable_sam`, where something other than the loss is ascended, such as output
+  bias forgetting. It costs a third gradient, but none where `ascent_fn` is
+  `grad_fn`, as in `make_train_step` without another ascent.
 
   Args:
-    combine: `(ascent_grads, delta, grads) -> grads`.
+    combine: a rule such as `weighted(gamma)`, a function.
 
   Returns:
     A rule for `perturbed_gradient`.
 
   Raises:
-    ValueError: `update` without params or grad_fn, which `perturbed_gradient`
-      passes on.
+    ValueError: combine is not a function; `update` without params or grad_fn.
 
   Example:
     >>> from forgetsam import perturbed_gradient, sam
-    >>> rule = with_loss_gradient(weighted(gamma=0.0))  # plain training
+    >>> rule = with_clean_gradient(weighted(gamma=0.0))  # plain training
     >>> transform = perturbed_gradient(sam(rho=1.0), rule)
     >>> w, of_another_ascent = jax.numpy.array([2.0]), jax.numpy.array([-1.0])
     >>> transform.update(
@@ -131,6 +131,11 @@ def with_loss_gradient(
     ... )[0]
     Array([2.], dtype=float32)
   """
+  if not callable(combine):
+    raise ValueError(
+      f"combine={combine!r} must be a function of (ascent_grads, delta, grads),"
+      " such as weighted(gamma)"
+    )
 
   def update_fn(
     grads: PyTree,
@@ -143,7 +148,7 @@ def with_loss_gradient(
     ascent_fn: GradFn | None = None,
     **extra: Any,
   ) -> tuple[PyTree, optax.EmptyState]:
-    grad_fn = needed_grad_fn("with_loss_gradient", params, grad_fn)
+    grad_fn = needed_grad_fn("with_clean_gradient", params, grad_fn)
     clean = ascent_grads
     if ascent_fn is not grad_fn:
       clean = cast_like(grad_fn(params), grads)

@@ -17,7 +17,7 @@ def grad_fn(w):
 
 @pytest.mark.parametrize("ascend", [grad_fn, jnp.tanh])
 def test_the_length_is_that_of_the_clean_gradient(ascend):
-  rule = fs.with_loss_gradient(fs.stable_sam())
+  rule = fs.with_clean_gradient(fs.stable_sam())
   transform = fs.perturbed_gradient(fs.sam(RHO), rule)
   a = ascend(W)
   found, _ = transform.update(
@@ -35,7 +35,7 @@ def test_the_loss_as_its_own_ascent_is_not_taken_again():
     calls.append(w)
     return A @ w
 
-  rule = fs.with_loss_gradient(fs.stable_sam())
+  rule = fs.with_clean_gradient(fs.stable_sam())
   transform = fs.perturbed_gradient(fs.sam(RHO), rule)
   transform.update(
     A @ W, transform.init(W), W, grad_fn=counted, ascent_fn=counted

@@ -23,7 +23,7 @@ NOT_PERTURBATIONS = {
   "perturbed_gradient",
   "surrogate_gap",
   "weighted",
-  "with_loss_gradient",
+  "with_clean_gradient",
   # It needs an optimizer's state: test_momentum_ascent.py.
   "momentum_ascent",
 }
