@@ -157,8 +157,9 @@ def _plain(value: Any) -> Any:
   return value
 
 
-def _read(config: config_dict.ConfigDict, key: str) -> Any:
-  return functools.reduce(getattr, key.split("."), config)
+def _read(config: config_dict.ConfigDict, key: str, *default: Any) -> Any:
+  *groups, name = key.split(".")
+  return getattr(functools.reduce(getattr, groups, config), name, *default)
 
 
 def _find(config: config_dict.ConfigDict, row: Kind) -> tuple[str, Any]:
@@ -200,7 +201,8 @@ def _call(
       key = row.gives[argument]
       if argument not in parameters and KEYS[key].default is not None:
         continue  # **options has what was set
-      if (value := _read(config, key)) is not None:
+      # A file's own `config.model` need not have each option of each model.
+      if (value := _read(config, key, None)) is not None:
         arguments[argument] = value
   arguments |= {
     n: v for n, v in options.items() if n in parameters or takes_any

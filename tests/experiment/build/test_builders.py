@@ -350,3 +350,5 @@ def test_model_options_that_are_none_are_the_models_own():
   config.model.hidden = (3,)
   assert builders.build_model(config, 7).hidden == (3,)
   assert builders.build_model(config, 7).num_classes == 7
+  config.model = {"name": "mlp", "hidden": (3,)}  # a file's own group
+  assert builders.build_model(config, 7).activation == "gelu"
