@@ -83,7 +83,8 @@ _FOLDERS = Rule(
 )
 _OPTIMIZER = Rule(
   str,
-  "adamw, sgdw, another optimizer of optax, or module:attribute",
+  "adamw, sgdw, slow_sgdw (of method lookbehind), another optimizer of optax, "
+  "or module:attribute",
   lambda v: v.isidentifier() or is_module_attribute(v),
   ("adamw", "sgdw"),
 )

@@ -20,6 +20,7 @@ from forgetsam.experiment.config._perturbing import (
   OWN_ARGUMENTS,
   PERTURBATIONS,
   nothing,
+  slow_sgdw,
 )
 from forgetsam.perturbations import sam
 from forgetsam.training import (
@@ -139,7 +140,7 @@ def _optimizers() -> dict[str, Factory]:
     and not name.startswith("_")
     and "learning_rate" in inspect.signature(found).parameters
   }
-  return {**found_in_optax, "sgdw": sgdw}
+  return {**found_in_optax, "sgdw": sgdw, "slow_sgdw": slow_sgdw}
 
 
 _RATE = optax.constant_schedule(1e-3)
@@ -254,7 +255,7 @@ KINDS: Mapping[str, Kind] = {
     {"learning_rate": _RATE, "mask": None, "weight_decay_mask": None},
     noun=_TRANSFORM,
     fits=_is_transform,
-    ignores=("adamw", "sgdw"),
+    ignores=("adamw", "sgdw", "slow_sgdw"),
   ),
   "schedule": Kind(
     "schedule.name",

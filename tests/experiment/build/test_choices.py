@@ -24,7 +24,14 @@ CHOICES = [
   *(("sam", "none", name) for name in names("method.name")),
 ]
 # Arguments that have no default.
-OPTIONS = {"look_sam": {"k": 2, "alpha": 0.5}}
+OPTIONS = {
+  "look_sam": {"k": 2, "alpha": 0.5},
+  "look_layer_sam": {"k": 2, "alpha": 0.5},
+  "lookbehind": {"k": 2},
+  "gam": {"norm_rho": 0.1},
+}
+OF_PERTURBATION = {"eigen_sam": {"alpha": 0.2}}
+OF_COMBINE = {"xsam": {"rho_max": 0.1}}
 
 
 @pytest.mark.parametrize(("name", "combine", "method"), CHOICES)
@@ -35,17 +42,25 @@ def test_every_perturbation_rule_and_method_is_built(
   config.perturbation.name, config.combine.name = name, combine
   config.method.name = method
   config.method.options.update(OPTIONS.get(method, {}))
+  config.perturbation.options.update(OF_PERTURBATION.get(name, {}))
+  config.combine.options.update(OF_COMBINE.get(combine, {}))
   rho = optax.constant_schedule(0.5)
   perturb = build.build_perturb(config, rho, seed=0, num_steps=2)
   if name == "none":
     assert perturb is None
     return
   assert perturb is not None
+
+  def grad_fn(w):
+    return {"kernel": 2 * w["kernel"]}
+
   grads, _ = perturb.update(
     W,
     perturb.init(W),
     W,
-    grad_fn=lambda w: {"kernel": 2 * w["kernel"]},
+    grad_fn=grad_fn,
+    value_and_grad_fn=lambda w: (jnp.sum(w["kernel"] ** 2), grad_fn(w)),
+    ascent_fn=grad_fn,
     losses_fn=lambda w: jnp.sum(w["kernel"] ** 2, 1),
     opt_state=optax.sgd(0.1, momentum=0.9).init(W),
   )
