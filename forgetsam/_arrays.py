@@ -131,8 +131,8 @@ def _parts(x: Any) -> tuple[Any, ...]:
   return (x.real, x.imag) if jnp.iscomplexobj(x) else (x,)
 
 
-def _on_parts(f: Callable[..., Any], *arrays: Leaf) -> Any:
-  """A linear function of arrays of one dtype, without complex products."""
+def on_parts(f: Callable[..., Any], *arrays: Leaf) -> Any:
+  """A function of arrays of one dtype, of the two parts apart where complex."""
   results = [f(*parts) for parts in zip(*map(_parts, arrays), strict=True)]
   return jax.lax.complex(*results) if len(results) == 2 else results[0]
 
@@ -168,7 +168,7 @@ def orthogonal(tree: PyTree, to: PyTree) -> PyTree:
     return x - along.astype(x.dtype) * d
 
   return jax.tree.map(
-    lambda x, d: _on_parts(subtract, at_least_float32(x), d), tree, direction
+    lambda x, d: on_parts(subtract, at_least_float32(x), d), tree, direction
   )
 
 
@@ -196,7 +196,7 @@ def to_length(tree: PyTree, length: Scalar) -> PyTree:
   def scale(x: Leaf) -> Leaf:
     return (x.astype(norm.dtype) * power * factor).astype(x.dtype)
 
-  return jax.tree.map(lambda x: _on_parts(scale, at_least_float32(x)), tree)
+  return jax.tree.map(lambda x: on_parts(scale, at_least_float32(x)), tree)
 
 
 def unit(tree: PyTree) -> PyTree:

@@ -4,7 +4,10 @@ A row gives what comes first in the chain, or with it the keyword arguments of
 `peer_traces.run`.
 """
 
+import jax
+import jax.numpy as jnp
 import optax
+from peer_traces import record
 
 import forgetsam as fs
 
@@ -14,8 +17,43 @@ def weights_alone(params):
   return {name: "weight" in name for name in params}
 
 
-def biases_alone(params):
-  return {name: "weight" not in name for name in params}
+def recorded(masks):
+  """A mask for `only` that was drawn elsewhere: [step, ...] of each array."""
+
+  def update(updates, count, params=None, **extra):
+    return jax.tree.map(lambda m: jnp.asarray(m)[count], masks), count + 1
+
+  return optax.GradientTransformationExtraArgs(
+    lambda params: jnp.zeros((), jnp.int32), update
+  )
+
+
+def decay_after(factor):
+  """Decay of the weights that an optimizer's step has reached."""
+  return optax.stateless(
+    lambda updates, params: jax.tree.map(
+      lambda u, w: u - factor * (w + u), updates, params
+    )
+  )
+
+
+def adam_with_decay_after(c):
+  return optax.chain(
+    record(),
+    optax.adam(c["lr"], c["beta1"], c["beta2"], c["eps"]),
+    decay_after(c["lr"] * c["weight_decay"]),
+  )
+
+
+def decoupled(c, perturbation):
+  optimizer = fs.decoupled_wsam(c.sgd(), c.base["lr"], c["gamma"])
+  return gradient(perturbation), {"optimizer": optimizer}
+
+
+def samsung(c, **options):
+  """Biases have no magnitude there, unless asked for."""
+  mask = None if c.hyper.get("normalize_bias") else weights_alone
+  return fs.asam(c["rho"], c["eta"], mask=mask, **options)
 
 
 def gradient(perturbation, combine=None):
@@ -58,6 +96,59 @@ PEERS = {
   "samon_sam": lambda c: gradient(fs.only(fs.sam(c["rho"]), fs.norm_layers)),
   "samon_asam_l2": lambda c: gradient(
     fs.only(fs.asam(c["rho"], c["eta"]), fs.norm_layers)
+  ),
+  "gsam_bv_f": lambda c: gradient(
+    fs.sam(c["rho"]), fs.surrogate_gap(c["alpha"], minimize="clean")
+  ),
+  "gsam_bv_f_adaptive": lambda c: gradient(
+    fs.asam(c["rho"], magnitude="after"),
+    fs.surrogate_gap(c["alpha"], minimize="clean"),
+  ),
+  "asam_samsung": lambda c: gradient(samsung(c)),
+  "asam_layerwise": lambda c: gradient(samsung(c, layerwise=True)),
+  "asam_linf": lambda c: gradient(samsung(c, norm="linf")),
+  "asam_layerwise_linf": lambda c: gradient(
+    samsung(c, layerwise=True, norm="linf")
+  ),
+  "samon_asam_layer": lambda c: gradient(
+    fs.only(samsung(c, layerwise=True), fs.norm_layers)
+  ),
+  "samon_asam_linf": lambda c: gradient(
+    fs.only(samsung(c, norm="linf"), fs.norm_layers)
+  ),
+  "wsam_decoupled": lambda c: decoupled(c, fs.sam(c["rho"])),
+  "wsam_decoupled_adaptive": lambda c: decoupled(c, fs.asam(c["rho"])),
+  "vasso": lambda c: gradient(fs.vasso(c["rho"], c["theta"], eps=1e-7)),
+  "gnp": lambda c: gradient(fs.sam(c["r"]), fs.gnp(c["alpha"])),
+  "gnp_normalized": lambda c: gradient(
+    fs.sam(c["r"]), fs.gnp(c["alpha"], normalized=True)
+  ),
+  "fishersam": lambda c: gradient(fs.fisher_sam(c["gamma"], c["eta"])),
+  "esam_official": lambda c: fs.esam(
+    c["rho"],
+    0,
+    c["beta"],
+    c["gamma"],
+    official=True,
+    mask=recorded(dict(zip(c.order, c.array("keep").T, strict=True))),
+  ),
+  "esam_elementwise": lambda c: fs.esam(
+    c["rho"],
+    0,
+    c["beta"],
+    c["gamma"],
+    mask=recorded(c.tree(c.array("mask_flat"))),
+  ),
+  "looksam_pertensor": lambda c: fs.look_sam(
+    fs.scale_to_radius(c["rho"], eps=1e-8),
+    c["k"],
+    c["alpha"],
+    per_array=True,
+    eps=1e-8,
+  ),
+  "msam_adamw": lambda c: (
+    gradient(fs.momentum_ascent(c["rho"])),
+    {"optimizer": adam_with_decay_after(c)},
   ),
   "looksam": lambda c: fs.look_sam(fs.sam(c["rho"]), c["k"], c["alpha"]),
   "fsam": lambda c: gradient(fs.friendly_sam(c["rho"], c["sigma"], c["lmbda"])),
@@ -104,20 +195,7 @@ PEERS = {
 
 # Cases that no row meets, and why.
 NOT_MET: dict[str, str] = {
-  "asam_samsung": "not built yet",
-  "wsam_decoupled": "not built yet",
-  "wsam_decoupled_adaptive": "not built yet",
-  "vasso": "not built yet",
-  "esam_official": "not built yet",
-  "esam_elementwise": "not built yet",
-  "fishersam": "not built yet",
   "sampa": "not built yet",
-  "samon_asam_layer": "not built yet",
-  "samon_asam_linf": "not built yet",
-  "asam_layerwise": "not built yet",
-  "asam_linf": "not built yet",
-  "asam_layerwise_linf": "not built yet",
-  "looksam_pertensor": "not built yet",
   "ssam_f": "not built yet",
   "ssam_d": "not built yet",
   "lesam": "not built yet",
@@ -127,11 +205,6 @@ NOT_MET: dict[str, str] = {
   "unified_sam": "not built yet",
   "unified_sam_invt": "not built yet",
   "gcsam": "not built yet",
-  "msam_adamw": "not built yet",
-  "gsam_bv_f": "not built yet",
-  "gsam_bv_f_adaptive": "not built yet",
-  "gnp": "not built yet",
-  "gnp_normalized": "not built yet",
   "bsam": "not built yet",
   "bsam_wd_m": "not built yet",
 }

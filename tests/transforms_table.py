@@ -7,6 +7,11 @@ import pytest
 
 import forgetsam as fs
 
+
+def matrices(params):
+  return jax.tree.map(lambda x: x.ndim > 1, params)
+
+
 # name -> from rho to a perturbation. Where more is needed than gradients and
 # params, they take what they are given, or `GRADIENTS` has them.
 PERTURBATIONS = {
@@ -54,7 +59,18 @@ GRADIENTS = {
 
 # Methods of which every sweep has all rows in the long tests alone: they are
 # compositions, and have traces.
-PERTURBING_METHODS = {"layer_sam": fs.layer_sam}
+PERTURBING_METHODS = {
+  "layer_sam": fs.layer_sam,
+  "moving_average": lambda rho: optax.chain(
+    fs.moving_average(0.8), fs.scale_to_radius(rho, eps=1e-7)
+  ),
+  "asam_layerwise": lambda rho: fs.asam(
+    rho, 0.01, layerwise=True, mask=matrices
+  ),
+  "asam_linf": lambda rho: fs.asam(rho, 0.01, norm="linf"),
+  "vasso": fs.vasso,
+  "fisher_sam": fs.fisher_sam,
+}
 GRADIENT_METHODS = {
   "eigen_sam": lambda rho: fs.perturbed_gradient(fs.eigen_sam(rho, 0.2, 1, 2)),
   "gam": lambda rho: fs.gam(fs.sam(rho), 0.1),
@@ -70,6 +86,24 @@ GRADIENT_METHODS = {
       fs.lookbehind(fs.sam(rho), 2), fs.slow_weights(optax.identity())
     ),
   ),
+  "surrogate_gap_clean": lambda rho: fs.perturbed_gradient(
+    fs.sam(rho), fs.surrogate_gap(0.3, minimize="clean")
+  ),
+  "gnp": lambda rho: fs.perturbed_gradient(fs.sam(rho), fs.gnp(0.7)),
+  "gnp_normalized": lambda rho: fs.perturbed_gradient(
+    fs.sam(rho), fs.gnp(0.7, normalized=True)
+  ),
+  "look_sam_per_array": lambda rho: fs.look_sam(
+    fs.sam(rho), 2, 0.5, per_array=True
+  ),
+  "random_mask": lambda rho: fs.perturbed_gradient(
+    fs.only(fs.sam(rho), fs.random_mask(0.5, seed=0))
+  ),
+  "sharpest_examples": lambda rho: fs.perturbed_gradient(
+    fs.sam(rho), fs.sharpest_examples(0.5)
+  ),
+  "esam": lambda rho: fs.esam(rho, seed=0),
+  "esam_official": lambda rho: fs.esam(rho, seed=0, official=True),
 }
 
 PERTURBATIONS |= PERTURBING_METHODS
@@ -113,6 +147,9 @@ def step(transform, loss, params, states):
   def ascent_fn(p):
     return jax.tree.map(lambda g, w: g + 0.5 * w, grad_fn(p), p)
 
+  def losses_fn(p):
+    return loss(p) * jnp.arange(1, 7, dtype=jnp.float32)
+
   state, opt_state = states
   grads, state = transform.update(
     ascent_fn(params),
@@ -121,6 +158,7 @@ def step(transform, loss, params, states):
     grad_fn=grad_fn,
     value_and_grad_fn=value_and_grad_fn,
     ascent_fn=ascent_fn,
+    losses_fn=losses_fn,
     opt_state=opt_state,
   )
   updates, opt_state = OPTIMIZER.update(grads, opt_state, params)

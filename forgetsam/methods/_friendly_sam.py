@@ -1,24 +1,18 @@
 """Friendly SAM: ascending what is peculiar to the current batch."""
 
-from typing import NamedTuple
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Int
 
-from forgetsam._arrays import at_least_float32, wide_zeros
+from forgetsam._arrays import at_least_float32
 from forgetsam._checks import check_number
-from forgetsam._combination import Leaf
 from forgetsam._typing import PyTree, Scalar
-from forgetsam.perturbations import scale_to_radius
-
-
-class FriendlyState(NamedTuple):
-  """State of `friendly_sam`; `mean` is the gradient's, in float32 or wider."""
-
-  count: Int[Array, ""]  # type: ignore[assignment]  # mypy: tuple.count
-  mean: PyTree
+from forgetsam.perturbations import (
+  MovingAverageState,
+  moving_average,
+  scale_to_radius,
+)
 
 
 def friendly_sam(
@@ -44,6 +38,7 @@ def friendly_sam(
       [0, 1).
 
   Example:
+    >>> import jax.numpy as jnp
     >>> perturbation = friendly_sam(rho=1.0)
     >>> state = perturbation.init(jnp.zeros(2))
     >>> first, state = perturbation.update(jnp.array([3.0, 4.0]), state)
@@ -56,31 +51,18 @@ def friendly_sam(
     code's; the paper subtracts :math:`m_t`: for sigma = 1 the same direction.
   """
   check_number("sigma", sigma)
-  check_number("decay", decay, low=0, high=1, exclude_high=True)
 
-  def init_fn(params: PyTree) -> FriendlyState:
-    return FriendlyState(jnp.zeros((), jnp.int32), wide_zeros(params))
+  average = moving_average(decay)
 
   def update_fn(
-    updates: PyTree,
-    state: FriendlyState,
-    params: object = None,
-    **extra: object,
-  ) -> tuple[PyTree, FriendlyState]:
+    updates: PyTree, state: MovingAverageState, *rest: Any, **extra: Any
+  ) -> tuple[PyTree, MovingAverageState]:
     direction = jax.tree.map(
       lambda g, m: (at_least_float32(g) - sigma * m).astype(g.dtype),
       updates,
       state.mean,
     )
-    # The first gradient is the first average: zeros would make it too short.
-    weight = jnp.where(state.count == 0, 1.0, 1.0 - decay)
+    return direction, average.update(updates, state)[1]
 
-    def average(g: Leaf, m: Array) -> Leaf:
-      step = weight.astype(m.dtype) * (at_least_float32(g) - m)
-      return (m + step).astype(m.dtype)
-
-    mean = jax.tree.map(average, updates, state.mean)
-    return direction, FriendlyState(optax.safe_increment(state.count), mean)
-
-  without_mean = optax.GradientTransformationExtraArgs(init_fn, update_fn)
+  without_mean = optax.GradientTransformationExtraArgs(average.init, update_fn)
   return optax.chain(without_mean, scale_to_radius(rho))

@@ -1,5 +1,7 @@
 """LookSAM: SAM's gradient in every k-th step, its flat part in between."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -38,7 +40,11 @@ class LookSAMState(NamedTuple):
 
 
 def look_sam(
-  perturbation: optax.GradientTransformation, k: int, alpha: Scalar
+  perturbation: optax.GradientTransformation,
+  k: int,
+  alpha: Scalar,
+  per_array: bool = False,
+  eps: Scalar = 0.0,
 ) -> optax.GradientTransformationExtraArgs:
   r"""A perturbed gradient in every k-th step; its flat part in the others.
 
@@ -65,6 +71,9 @@ def look_sam(
     perturbation: from ascent gradients to offsets, such as `sam(rho)`.
     k: steps per perturbed gradient, at least 1, known before tracing.
     alpha: weight of the flat part, in units of the gradient's norm.
+    per_array: whether inner products and norms of g_v run over each array
+      alone, as in some other implementations.
+    eps: added to the norm of g_v, at least 0, as these do.
 
   Returns:
     A transformation with the arguments of `perturbed_gradient` and its state
@@ -92,7 +101,17 @@ def look_sam(
   """
   check_count("k", k)
   check_number("alpha", alpha)
+  check_number("eps", eps, low=0)
   transform = perturbed_gradient(perturbation)
+
+  def over(f: Callable[..., PyTree]) -> Callable[..., PyTree]:
+    """A function of trees, or of each of their arrays."""
+    return partial(jax.tree.map, f) if per_array else f
+
+  def add_flat(g: PyTree, v: PyTree) -> PyTree:
+    length = tree_norm(v)
+    share = length / jnp.where(length == 0, 1, length + eps)
+    return add_delta(g, unit(v), alpha * tree_norm(g) * share)
 
   def init_fn(params: PyTree) -> PerturbedGradientState:
     state = transform.init(params)
@@ -142,7 +161,7 @@ def look_sam(
       **extra,
     )
     norm = new_state.perturbation_norm
-    apart = orthogonal(grads, plain)
+    apart = over(orthogonal)(grads, plain)
     # Without an offset, what is left of the two gradients is rounding, which
     # must not be stretched to alpha times their length.
     real = (norm > 0) & (tree_norm(apart) > _ROUNDING * tree_norm(grads))
@@ -152,7 +171,7 @@ def look_sam(
       optax.safe_increment(memory.count),
       flat,
     )
-    between = add_delta(plain, unit(flat), alpha * tree_norm(plain))
+    between = over(add_flat)(plain, flat)
     result = jax.tree.map(
       lambda g_s, g: jnp.where(due, g_s, g), grads, cast_like(between, plain)
     )

@@ -12,6 +12,10 @@ from forgetsam.perturbations._combine import (
   with_clean_gradient,
 )
 from forgetsam.perturbations._every_k import EveryKState, every_k
+from forgetsam.perturbations._moving_average import (
+  MovingAverageState,
+  moving_average,
+)
 from forgetsam.perturbations._multi_step import multi_step
 from forgetsam.perturbations._norm_layers import norm_layers
 from forgetsam.perturbations._only import only
@@ -24,27 +28,33 @@ from forgetsam.perturbations._random import (
   gaussian_direction,
   random_perturbation,
 )
+from forgetsam.perturbations._random_mask import random_mask
 from forgetsam.perturbations._sam import RadiusState, sam, scale_to_radius
+from forgetsam.perturbations._sharpest_examples import sharpest_examples
 
 __all__ = [
   "ActiveBetweenState",
   "Combine",
   "EveryKState",
   "GaussianDirectionState",
+  "MovingAverageState",
   "PerturbedGradientState",
   "RadiusState",
   "active_between",
   "asam",
   "every_k",
   "gaussian_direction",
+  "moving_average",
   "multi_step",
   "norm_layers",
   "only",
   "perturbed_gradient",
+  "random_mask",
   "random_perturbation",
   "sam",
   "scale_by_magnitude",
   "scale_to_radius",
+  "sharpest_examples",
   "surrogate_gap",
   "weighted",
   "with_clean_gradient",

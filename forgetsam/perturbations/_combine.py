@@ -11,7 +11,7 @@ import jax
 import optax
 
 from forgetsam._arrays import at_least_float32, cast_like, orthogonal, unit
-from forgetsam._checks import check_number
+from forgetsam._checks import check_choice, check_number
 from forgetsam._combination import Leaf
 from forgetsam._passes import needed_grad_fn
 from forgetsam._typing import GradFn, PyTree, Scalar
@@ -19,7 +19,9 @@ from forgetsam._typing import GradFn, PyTree, Scalar
 Combine = Callable[[PyTree, PyTree, PyTree], PyTree]
 
 
-def surrogate_gap(alpha: Scalar, normalized: bool = False) -> Combine:
+def surrogate_gap(
+  alpha: Scalar, normalized: bool = False, minimize: str = "perturbed"
+) -> Combine:
   r"""GSAM's combine rule: descend the perturbed loss, ascend across it.
 
   .. math:: g = g_p - \alpha \bigl(a - \langle a, \hat g_p \rangle \hat g_p
@@ -30,13 +32,23 @@ def surrogate_gap(alpha: Scalar, normalized: bool = False) -> Combine:
   :math:`\delta = 0`). To first order, the perturbed loss falls as fast as
   without the correction, which is orthogonal to :math:`g_p`.
 
+  The official code can minimise the loss itself instead, and *adds* what of
+  :math:`g_p` is orthogonal to its gradient:
+
+  .. math:: g = a + \alpha \bigl(g_p - \langle g_p, \hat a \rangle \hat a
+     \bigr)
+
+  Then a must be the gradient of the *loss*: see `with_clean_gradient`.
+
   Args:
     alpha: weight of the orthogonal part (normalised: in units of the gradient).
     normalized: whether to project the offset's direction instead of the raw
       ascent gradient.
+    minimize: "perturbed" or "clean", the loss that is descended.
 
   Raises:
-    ValueError: alpha is nan or infinite.
+    ValueError: alpha is nan or infinite, minimize is neither, or it is "clean"
+      with normalized.
 
   Example:
     >>> import jax.numpy as jnp
@@ -48,16 +60,33 @@ def surrogate_gap(alpha: Scalar, normalized: bool = False) -> Combine:
     Zhuang et al., *Surrogate Gap Minimization*, ICLR 2022, algorithm 1.
   """
   check_number("alpha", alpha)
-
-  def combine(ascent_grads: PyTree, delta: PyTree, grads: PyTree) -> PyTree:
-    across = orthogonal(unit(delta) if normalized else ascent_grads, grads)
-    return jax.tree.map(
-      lambda g, a: (at_least_float32(g) - alpha * a).astype(g.dtype),
-      grads,
-      across,
+  check_choice("minimize", minimize, ("perturbed", "clean"))
+  if normalized and minimize == "clean":
+    raise ValueError(
+      "normalized=True must be False where minimize='clean', which projects "
+      "the perturbed gradient"
     )
 
+  def combine(ascent_grads: PyTree, delta: PyTree, grads: PyTree) -> PyTree:
+    if minimize == "clean":
+      across = orthogonal(grads, ascent_grads)
+      return _sum(1.0, ascent_grads, alpha, across, like=grads)
+    across = orthogonal(unit(delta) if normalized else ascent_grads, grads)
+    return _sum(1.0, grads, -alpha, across, like=grads)
+
   return combine
+
+
+def _sum(
+  a: Scalar, left: PyTree, b: Scalar, right: PyTree, like: PyTree
+) -> PyTree:
+  """`a * left + b * right`, in float32 or wider inside."""
+
+  def add(x: Leaf, y: Leaf, z: Leaf) -> Leaf:
+    total = a * at_least_float32(x)
+    return (total + b * at_least_float32(y)).astype(z.dtype)
+
+  return jax.tree.map(add, left, right, like)
 
 
 def weighted(gamma: Scalar) -> Combine:
@@ -69,8 +98,8 @@ def weighted(gamma: Scalar) -> Combine:
 
   with :math:`g_p` the gradient at params + delta and :math:`g_a` the ascent
   gradient, which must be that of the *loss* (output bias forgetting's would be
-  descended). Gamma 0 is plain training, 1/2 is SAM. The paper's weight
-  decoupling, outside of the optimizer's momentum, is left out.
+  descended: see `with_clean_gradient`). Gamma 0 is plain training, 1/2 is SAM.
+  `decoupled_wsam` adds the sharpness outside of the optimizer's momentum.
 
   Args:
     gamma: in [0, 1); the paper takes 0.8 to 0.95.
@@ -91,11 +120,7 @@ def weighted(gamma: Scalar) -> Combine:
   weight = gamma / (1 - gamma)
 
   def combine(ascent_grads: PyTree, delta: PyTree, grads: PyTree) -> PyTree:
-    def mix(g_a: Leaf, g_p: Leaf) -> Leaf:
-      total = (1 - weight) * at_least_float32(g_a)
-      return (total + weight * at_least_float32(g_p)).astype(g_p.dtype)
-
-    return jax.tree.map(mix, ascent_grads, grads)
+    return _sum(1 - weight, ascent_grads, weight, grads, like=grads)
 
   return combine
 

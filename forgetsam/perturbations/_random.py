@@ -89,10 +89,10 @@ def gaussian_direction(
     micro_batch: int | Array = 0,
     **extra: object,
   ) -> tuple[PyTree, GaussianDirectionState]:
-    key = _update_key(state, micro_batch)
+    key = update_key(state, micro_batch)
 
     def draw(path: tuple, g: Array) -> Array:
-      leaf_key = _at(path, key)
+      leaf_key = key_at(path, key)
       dtype = at_least_float32(g).dtype
       noise = jax.random.normal(leaf_key, g.shape, dtype)
       # JAX's complex normal has variance 1 over both parts together.
@@ -113,7 +113,7 @@ def _from_tables(seed: int | Array) -> optax.GradientTransformationExtraArgs:
     def table(path: tuple, w: Array) -> Array:
       numbers = _numbers(w)
       shape = (numbers + max(numbers, _LEAST_PLACES),)
-      drawn = jax.random.normal(_at(path, key), shape, jnp.float32)
+      drawn = jax.random.normal(key_at(path, key), shape, jnp.float32)
       return jax.lax.bitcast_convert_type(drawn, jnp.int32)
 
     tables = jax.tree_util.tree_map_with_path(table, params)
@@ -127,11 +127,11 @@ def _from_tables(seed: int | Array) -> optax.GradientTransformationExtraArgs:
     micro_batch: int | Array = 0,
     **extra: object,
   ) -> tuple[PyTree, GaussianTableState]:
-    key = _update_key(state, micro_batch)
+    key = update_key(state, micro_batch)
 
     def take(path: tuple, g: Array, table: Array) -> Array:
       numbers = _numbers(g)
-      place, coin = jax.random.key_data(_at(path, key))
+      place, coin = jax.random.key_data(key_at(path, key))
       start = (place % (table.size - numbers + 1)).astype(jnp.int32)
       bits = jax.lax.dynamic_slice_in_dim(table, start, numbers)
       taken = jax.lax.bitcast_convert_type(bits, jnp.float32)
@@ -147,14 +147,14 @@ def _from_tables(seed: int | Array) -> optax.GradientTransformationExtraArgs:
   return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
 
-def _update_key(
+def update_key(
   state: GaussianDirectionState | GaussianTableState, micro_batch: int | Array
 ) -> Array:
   step_key = jax.random.fold_in(state.key, state.count)
   return jax.random.fold_in(step_key, micro_batch)
 
 
-def _at(path: tuple, key: Array) -> Array:
+def key_at(path: tuple, key: Array) -> Array:
   name = jax.tree_util.keystr(path)
   return jax.random.fold_in(key, crc32(name.encode()))
 

@@ -2,12 +2,24 @@
 
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Int
 
-from forgetsam._arrays import cast_like, to_length, tree_norm
-from forgetsam._checks import check_number, check_rho, is_number
+from forgetsam._arrays import (
+  at_least_float32,
+  cast_like,
+  on_parts,
+  to_length,
+  tree_norm,
+)
+from forgetsam._checks import (
+  check_choice,
+  check_number,
+  check_rho,
+  is_number,
+)
 from forgetsam._schedules import value_at
 from forgetsam._typing import PyTree, Scalar
 
@@ -21,26 +33,31 @@ class RadiusState(NamedTuple):
 def scale_to_radius(
   rho: optax.ScalarOrSchedule,
   eps: Scalar = 0.0,
+  norm: str = "l2",
 ) -> optax.GradientTransformationExtraArgs:
   r"""Rescales the ascent gradient to a weight offset of length `rho`.
 
   .. math:: \delta = \rho_t \, g / \lVert g \rVert_2,
-     \qquad \delta = 0 \text{ where } g = 0.
+     \qquad \delta = 0 \text{ where } g = 0,
 
-  The norm runs over the whole tree, in float32 whatever the leaves' dtype. An
-  eps, which other implementations add to it, shortens the offset.
+  or, in the maximum norm, :math:`\delta = \rho_t \operatorname{sign}(g)`: the
+  offset of that length along which a linear objective rises most. The norm runs
+  over the whole tree, in float32 whatever the leaves' dtype.
 
   Args:
     rho: radius, in units of the weights' Euclidean norm; a float, at least 0,
       or a schedule of the update count.
-    eps: added to the norm, at least 0; no offset needs it.
+    eps: added to the norm, at least 0, as other implementations do: it shortens
+      the offset.
+    norm: "l2" or "linf".
 
   Returns:
     A transformation from ascent gradients to offsets with the same structure,
     shapes and dtypes.
 
   Raises:
-    ValueError: rho or eps is negative or nan.
+    ValueError: rho or eps is negative or nan, norm is neither, or eps is given
+      for "linf".
 
   Example:
     >>> perturbation = scale_to_radius(0.5)
@@ -54,6 +71,10 @@ def scale_to_radius(
   """
   check_rho("rho", rho)
   check_number("eps", eps, low=0)
+  check_choice("norm", norm, ("l2", "linf"))
+  has_eps = not is_number(eps) or eps > 0
+  if is_number(eps) and has_eps and norm == "linf":
+    raise ValueError(f"eps={eps} must be 0 where norm='linf' divides by none")
 
   def init_fn(params: PyTree) -> RadiusState:
     return RadiusState(jnp.zeros((), jnp.int32))
@@ -62,11 +83,22 @@ def scale_to_radius(
     updates: PyTree, state: RadiusState, params: object = None, **extra: object
   ) -> tuple[PyTree, RadiusState]:
     radius = value_at(rho, state.count)
-    if not is_number(eps) or eps > 0:
-      norm = tree_norm(updates)
-      radius = radius * norm / (norm + eps)
-    delta = cast_like(to_length(updates, radius), updates)
-    return delta, RadiusState(optax.safe_increment(state.count))
+    if norm == "linf":
+      delta = jax.tree.map(
+        lambda g: on_parts(
+          lambda x: jnp.asarray(radius).astype(x.dtype) * jnp.sign(x),
+          at_least_float32(g),
+        ),
+        updates,
+      )
+    else:
+      if has_eps:
+        length = tree_norm(updates)
+        divisor = jnp.where(length == 0, 1, length + eps)
+        radius = radius * length / divisor
+      delta = to_length(updates, radius)
+    count = optax.safe_increment(state.count)
+    return cast_like(delta, updates), RadiusState(count)
 
   return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 

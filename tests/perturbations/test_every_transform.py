@@ -92,7 +92,11 @@ def strict_loss(params):
   "dtypes", [("float32", "float32"), ("complex64", "float64")]
 )
 def test_ranks_and_dtypes_are_never_promoted(name, dtypes):
-  if name in ("asam", "scale_by_magnitude"):  # of real params alone
+  if name in (
+    "asam",
+    "asam_linf",
+    "scale_by_magnitude",
+  ):  # of real params alone
     dtypes = ("float32", dtypes[1])
   transform = GRADIENTS[name](optax.cosine_decay_schedule(0.1, 10))
   with jax.enable_x64(dtypes[1] == "float64"), strict_jax():

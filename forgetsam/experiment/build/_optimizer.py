@@ -63,6 +63,8 @@ def build_optimizer(
 ) -> optax.GradientTransformation:
   """Chains clipping, optimizer, shrink-and-perturb and the weights' average.
 
+  With `config.combine.decoupled`, the first two are those of the loss alone.
+
   Args:
     config: a checked configuration.
     learning_rate: a schedule of the update count.
@@ -86,6 +88,9 @@ def build_optimizer(
       weight_decay_mask=decays,
     )
   )
+  if config.combine.decoupled:
+    gamma = config.combine.gamma
+    chain = [fs.decoupled_wsam(optax.chain(*chain), learning_rate, gamma)]
   if options.shrink_and_perturb is not None:
     factor, peak = options.shrink_and_perturb, options.learning_rate
     # At the number of updates completed, the schedule gives the learning rate

@@ -2,6 +2,7 @@
 
 import operator
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import optax
@@ -94,10 +95,23 @@ def build_perturb(
     config,
     "method",
     perturbation=perturbation,
-    combine=build_component(config, "combine"),
+    combine=_build_combine(config),
     rho=rho,
     seed=seed,
   )
+
+
+def _build_combine(config: config_dict.ConfigDict) -> Any:
+  """The rule; the loss's own gradient for those that descend it."""
+  if config.combine.name == "weighted" and config.combine.decoupled:
+    return None  # of the optimizer
+  rule = build_component(config, "combine")
+  descends_clean = config.combine.name in ("weighted", "gnp") or (
+    config.combine.options.get("minimize") == "clean"
+  )
+  if descends_clean and config.ascent.name != "loss":
+    return fs.with_clean_gradient(rule)
+  return rule
 
 
 def _perturbed_arrays(

@@ -279,6 +279,12 @@ _TABLE: dict[str, Any] = {
     alpha=_number(0.1, FINITE, "Weight of surrogate_gap (GSAM)"),
     normalized=Key(False, FLAG, "Whether surrogate_gap projects delta"),
     gamma=_number(0.9, BELOW_ONE, "Weight of sharpness in weighted (WSAM)"),
+    decoupled=Key(
+      False,
+      FLAG,
+      "Whether weighted's sharpness stays out of the optimizer's momentum",
+      absent=False,
+    ),
   ),
   "optimizer": {
     "name": Key("adamw", _OPTIMIZER, "Optimizer"),

@@ -240,6 +240,7 @@ KINDS: Mapping[str, Kind] = {
     "combine.options",
     lambda: COMBINE_RULES,
     {name: f"combine.{name}" for name in ("alpha", "normalized", "gamma")},
+    own=OWN_ARGUMENTS,
     takes=("ascent_grads", "delta", "grads"),
     fits=lambda value: callable(value) or _is_transform(value),
   ),

@@ -22,9 +22,11 @@ def perturbation_problems(leaves: dict[str, Any], _: int) -> Iterator[str]:
     keys = _REPEATS if combine != "none" else ("ascent.name", *_REPEATS)
     reason = f"{chosen}: its direction needs no ascent gradient"
     yield from _not_default(leaves, keys, reason)
-  if combine == "weighted":
-    reason = f"config.combine.name={combine}: it descends the ascent objective"
-    yield from _not_default(leaves, ["ascent.name"], reason)
+  if leaves["combine.decoupled"] and combine != "weighted":
+    allowed = (
+      f"false where config.combine.name={combine}, which is not weighted"
+    )
+    yield refusal("config.combine.decoupled", True, allowed)
   if leaves["perturbation.steps"] > 1:
     reason = "config.perturbation.steps > 1: each step needs its own ascent"
     yield from _not_default(leaves, ["perturbation.every_k"], reason)

@@ -9,8 +9,11 @@ from forgetsam._optimizers import sgdw
 from forgetsam._typing import PyTree, Scalar
 from forgetsam.methods import (
   eigen_sam,
+  esam,
+  fisher_sam,
   friendly_sam,
   gam,
+  gnp,
   layer_sam,
   look_layer_sam,
   look_sam,
@@ -19,6 +22,7 @@ from forgetsam.methods import (
   polyak_step,
   slow_weights,
   stable_sam,
+  vasso,
   xsam,
 )
 from forgetsam.perturbations import (
@@ -58,6 +62,8 @@ PERTURBATIONS: Factories = {
   "random": random_perturbation,
   "momentum": momentum_ascent,
   "friendly_sam": friendly_sam,
+  "vasso": vasso,
+  "fisher_sam": fisher_sam,
   "eigen_sam": eigen_sam,
   "layer_sam": layer_sam,
 }
@@ -67,6 +73,7 @@ PERTURBATIONS: Factories = {
 METHODS: Factories = {
   "perturbed_gradient": perturbed_gradient,
   "look_sam": look_sam,
+  "esam": esam,
   "look_layer_sam": look_layer_sam,
   "gam": gam,
   "lookbehind": lookbehind,
@@ -76,10 +83,14 @@ COMBINE_RULES: Factories = {
   "none": nothing,
   "surrogate_gap": surrogate_gap,
   "weighted": weighted,
+  "gnp": gnp,
   "stable_sam": stable_sam,
   "xsam": xsam,
   "polyak_step": polyak_step,
 }
 
 # Arguments that are a method's own, though another's key has their name.
-OWN_ARGUMENTS: Mapping[str, tuple[str, ...]] = {}
+OWN_ARGUMENTS: Mapping[str, tuple[str, ...]] = {
+  "fisher_sam": ("eta",),
+  "gnp": ("alpha", "normalized"),
+}

@@ -120,6 +120,54 @@ def test_clip_is_by_the_global_norm_before_the_optimizer():
   np.testing.assert_allclose(params["bias"], 1 - 1.0 / norm, rtol=1e-5)
 
 
+def test_decoupled_sharpness_enters_no_momentum():
+  config = make_config(
+    "sam",
+    optimizer__name="sgdw",
+    optimizer__momentum=0.5,
+    combine__name="weighted",
+    combine__decoupled=True,
+    combine__gamma=0.75,
+  )
+  optimizer = builders.build_optimizer(config, lambda step: jnp.float32(0.5))
+  params = {"bias": jnp.ones(2)}
+  state = optimizer.init(params)
+  # 1 - 0.5 (2 + 3 (5 - 2)) = -4.5; -4.5 - 0.5 (3 + 9) = -10.5
+  for _ in range(2):
+    updates, state = optimizer.update(
+      {"bias": jnp.full(2, 5.0)},
+      state,
+      params,
+      clean_grads={"bias": jnp.full(2, 2.0)},
+    )
+    params = optax.apply_updates(params, updates)
+  np.testing.assert_allclose(params["bias"], -10.5, rtol=1e-6)
+  perturb = builders.build_perturb(config, optax.constant_schedule(0.3), 0, 9)
+  assert_same_steps(perturb, fs.perturbed_gradient(fs.sam(0.3)))
+
+
+@pytest.mark.parametrize(
+  "changes",
+  [
+    {"combine__name": "weighted", "combine__gamma": 0.0},
+    {"combine__name": "gnp", "combine__options": {"alpha": 0.0}},
+    {
+      "combine__name": "surrogate_gap",
+      "combine__alpha": 0.0,
+      "combine__options": {"minimize": "clean"},
+    },
+  ],
+)
+def test_rules_that_descend_the_loss_descend_no_other_objective(changes: Any):
+  perturb = builders.build_perturb(
+    make_config("obf", **changes), optax.constant_schedule(0.3), 0, 9
+  )
+  assert perturb is not None
+  w = jnp.array([1.0, 2.0])
+  grads, _ = perturb.update(-w, perturb.init(w), w, grad_fn=lambda p: 3 * p)
+  np.testing.assert_allclose(grads, [3.0, 6.0], rtol=1e-6)
+
+
 def test_adaptive_clip_is_by_each_units_weights():
   config = make_config(
     optimizer__name="sgdw",

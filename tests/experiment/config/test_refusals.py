@@ -140,6 +140,7 @@ JOINT = [
       "perturbation.start=0.5",
       "perturbation.stop=0.5",
       "look_sam.k=2",
+      "method.name=esam",
     ]
   ],
   ("random", ["perturbation.every_k=2"], "config.perturbation.every_k"),
@@ -149,13 +150,14 @@ JOINT = [
     "config.perturbation.steps",
   ),
   ("obf", ["perturbation.name=momentum"], "config.ascent.name"),
-  ("obf", ["combine.name=weighted"], "config.ascent.name"),
+  ("sam", ["combine.decoupled=true"], "config.combine.decoupled"),
   (
     "sam",
     ["perturbation.steps=2", "perturbation.every_k=2"],
     "config.perturbation.every_k",
   ),
   ("gsam", ["look_sam.k=2"], "config.combine.name"),
+  ("sam", ["look_sam.k=2", "method.name=esam"], "config.method.name"),
   (
     "sam",
     ["look_sam.k=2", "perturbation.every_k=2"],
