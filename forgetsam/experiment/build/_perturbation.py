@@ -102,14 +102,14 @@ def build_perturb(
 
 
 def _build_combine(config: config_dict.ConfigDict) -> Any:
-  """The rule; the loss's own gradient for those that descend it."""
+  """The rule, with the loss's own gradient where it reads that."""
   if config.combine.name == "weighted" and config.combine.decoupled:
     return None  # of the optimizer
   rule = build_component(config, "combine")
-  descends_clean = config.combine.name in ("weighted", "gnp") or (
+  reads_clean = config.combine.name in ("weighted", "gnp", "stable_sam") or (
     config.combine.options.get("minimize") == "clean"
   )
-  if descends_clean and config.ascent.name != "loss":
+  if reads_clean and config.ascent.name != "loss":
     return fs.with_clean_gradient(rule)
   return rule
 
