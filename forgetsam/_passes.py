@@ -59,10 +59,10 @@ def value_and_grad(
   check_params(name, params, ", grad_fn=grad_fn")
   if value_and_grad_fn is not None:
     return value_and_grad_fn
-  return _LossUnknown(needed_grad_fn(name, params, grad_fn))
+  return LossUnknown(needed_grad_fn(name, params, grad_fn))
 
 
-class _LossUnknown:
+class LossUnknown:
   """A function `params -> (loss, gradient)` with 0 for the loss."""
 
   def __init__(self, grad_fn: GradFn) -> None:
@@ -105,11 +105,14 @@ def loss_function(
   name: str, value_and_grad_fn: ValueAndGradFn | None
 ) -> Callable[[PyTree], Array]:
   """The training loss at a point, whose gradient a compiled step leaves out."""
-  if value_and_grad_fn is None or isinstance(value_and_grad_fn, _LossUnknown):
-    raise ValueError(
-      f"{name} needs value_and_grad_fn, the function params -> (training loss, "
-      "gradient) on the current batch: call update(ascent_grads, state, "
-      "params, value_and_grad_fn=value_and_grad_fn). make_train_step provides "
-      "it."
-    )
+  if value_and_grad_fn is None or isinstance(value_and_grad_fn, LossUnknown):
+    raise missing_loss(name)
   return lambda p: value_and_grad_fn(p)[0]
+
+
+def missing_loss(name: str) -> ValueError:
+  return ValueError(
+    f"{name} needs value_and_grad_fn, the function params -> (training loss, "
+    "gradient) on the current batch: call update(ascent_grads, state, params, "
+    "value_and_grad_fn=value_and_grad_fn). make_train_step provides it."
+  )

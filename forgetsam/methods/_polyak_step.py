@@ -7,15 +7,14 @@ import optax
 from jaxtyping import Array, Float
 
 from forgetsam._arrays import (
-  add_delta,
   cast_like,
   to_length,
   tree_dot,
   tree_norm,
 )
 from forgetsam._checks import check_number
-from forgetsam._passes import loss_function
-from forgetsam._typing import PyTree, Scalar, ValueAndGradFn
+from forgetsam._passes import missing_loss
+from forgetsam._typing import PyTree, Scalar
 
 
 class PolyakStepState(NamedTuple):
@@ -73,14 +72,14 @@ def polyak_step(
     params: PyTree | None = None,
     *,
     delta: PyTree,
-    value_and_grad_fn: ValueAndGradFn | None = None,
+    perturbed_loss: Array | None = None,
     **extra: Any,
   ) -> tuple[PyTree, PolyakStepState]:
-    loss_fn = loss_function("polyak_step", value_and_grad_fn)
+    if perturbed_loss is None:
+      raise missing_loss("polyak_step")
     norm = tree_norm(grads)
-    # The pass that gave grads, which a compiled step does not take again.
-    loss = loss_fn(add_delta(params, delta)).astype(norm.dtype)
-    gap = loss - f_star - tree_dot(grads, delta).astype(norm.dtype)
+    gap = jnp.asarray(perturbed_loss).astype(norm.dtype) - f_star
+    gap = gap - tree_dot(grads, delta).astype(norm.dtype)
     largest = max_step * norm
     length = jnp.clip(gap / jnp.where(norm == 0, 1, norm), 0, largest)
     size = length / jnp.where(norm == 0, 1, norm)

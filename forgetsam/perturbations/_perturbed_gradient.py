@@ -8,7 +8,7 @@ import optax
 from jaxtyping import Array, Float
 
 from forgetsam._arrays import add_delta, cast_like, is_masked, plain_norm
-from forgetsam._passes import value_and_grad
+from forgetsam._passes import LossUnknown, value_and_grad
 from forgetsam._typing import GradFn, PyTree, ValueAndGradFn
 from forgetsam.perturbations._combine import Combine
 
@@ -70,8 +70,9 @@ def perturbed_gradient(
     perturbation: from ascent gradients to offsets, such as `sam(rho)`.
     combine: `(ascent_grads, delta, grads) -> grads`, such as
       `surrogate_gap(alpha)`; or, for a rule with a state, an optax transform of
-      the perturbed gradient, with `ascent_grads`, `delta` and the above as
-      extra arguments. `None` takes the perturbed gradient.
+      the perturbed gradient, with `ascent_grads`, `delta`, `perturbed_loss`
+      (None where only `grad_fn` is given) and the above as extra arguments.
+      `None` takes the perturbed gradient.
 
   Returns:
     A transformation from ascent gradients to descent gradients, with state
@@ -155,12 +156,14 @@ def perturbed_gradient(
     loss, grads = value_and_grad_fn(add_delta(params, delta))
     grads = cast_like(grads, params)
     if rule is not None:
+      known = not isinstance(value_and_grad_fn, LossUnknown)
       grads, rule_state = rule.update(
         grads,
         rule_state,
         params,
         ascent_grads=ascent_grads,
         delta=delta,
+        perturbed_loss=loss if known else None,
         **extra,
       )
       inner_state = CombinedState(inner_state, rule_state)
