@@ -42,7 +42,7 @@ def xsam(
   steps between, the last one is used. Two passes, and a forward pass per point
   at a search. With micro-batches each searches, and the mean is kept. Where
   offset and gradient have one direction, or there is no offset, it is SAM.
-  With `multi_step` it is the paper's multi-step form. Not X-SAM (Duan et al.,
+  With `multi_step`, the arc begins at the whole offset. Not X-SAM (Duan et al.,
   2026), another method.
 
   Args:
