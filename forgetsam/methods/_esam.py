@@ -18,7 +18,7 @@ def esam(
   rho: optax.ScalarOrSchedule,
   seed: int | Array,
   beta: Scalar = 0.6,
-  gamma: float = 0.5,
+  gamma: Scalar = 0.5,
   official: bool = False,
   mask: optax.GradientTransformation | None = None,
 ) -> optax.GradientTransformationExtraArgs:

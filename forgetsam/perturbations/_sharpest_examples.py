@@ -10,11 +10,11 @@ from jaxtyping import Array, Float
 
 from forgetsam._arrays import add_delta, cast_like, conj
 from forgetsam._checks import check_number, is_number
-from forgetsam._typing import PyTree
+from forgetsam._typing import PyTree, Scalar
 
 
 def sharpest_examples(
-  fraction: float, strict: bool = False
+  fraction: Scalar, strict: bool = False
 ) -> optax.GradientTransformationExtraArgs:
   r"""A combine rule that descends on a part of the examples alone.
 
@@ -87,7 +87,7 @@ def sharpest_examples(
 
 
 def _mean_of_largest(
-  rise: Float[Array, " batch"], fraction: float, strict: bool
+  rise: Float[Array, " batch"], fraction: Any, strict: bool
 ) -> Float[Array, " batch"]:
   """The weights of a mean over the largest entries, and zeros for the rest."""
   # Rounded first: 0.29 * 100 is a little less than 29.
