@@ -111,7 +111,8 @@ def _row(setting: Setting) -> Row:
   loss = None
   if setting.loss is not None:
     losses = _by_method(setting, setting.loss, 1.0)
-    loss = paired_difference(*(losses[n] for n in setting.methods[:0:-1]))
+    _, sam_name, obf_name = setting.methods
+    loss = paired_difference(losses[obf_name], losses[sam_name])
   differences = (
     paired_difference(sam, plain),
     paired_difference(obf, plain),

@@ -1,0 +1,90 @@
+"""The tables of accuracy along m, from made-up runs."""
+
+import csv
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from scripts import m_curve
+
+
+def tuned(runs: Path, folder: str, **setting: float) -> None:
+  best = {
+    "overrides": {k.replace("__", "."): v for k, v in setting.items()},
+    "validation/accuracy": 0.8,
+    "standard_error": 0.01,
+  }
+  place = runs / "tune/m" / folder
+  place.mkdir(parents=True)
+  (place / "best.json").write_text(json.dumps({"any": best}))
+
+
+def scored(runs: Path, folder: str, *accuracies: float | None) -> None:
+  place = runs / "report/m" / folder
+  place.mkdir(parents=True)
+  with (place / "runs.csv").open("w") as file:
+    rows = csv.writer(file)
+    rows.writerow(["seed", "diverged_at", "test/accuracy", "test/loss"])
+    for seed, accuracy in enumerate(accuracies):
+      rows.writerow(
+        [seed, *((3, "", "") if accuracy is None else ("", accuracy, 1))]
+      )
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> Path:
+  tuned(tmp_path, "plain", optimizer__learning_rate=0.02)
+  for m, rho in ((1, 0.05), (128, 0.4)):
+    tuned(tmp_path, f"{m}/sam", perturbation__rho=rho)
+    tuned(tmp_path, f"{m}/gamma0", perturbation__rho=2 * rho)
+  return tmp_path
+
+
+def along_m(docs: Path) -> dict[tuple[str, str], dict[str, str]]:
+  with (docs / "along_m.csv").open() as file:
+    rows = [r for r in csv.DictReader(file) if r["score"] == "test/accuracy"]
+  return {(row["method"], row["m"]): row for row in rows}
+
+
+def test_differences_are_paired_with_plain_and_with_the_whole_batch(
+  runs: Path, monkeypatch: pytest.MonkeyPatch
+):
+  scored(runs, "plain", 0.70, 0.72, 0.74)
+  scored(runs, "128/sam", 0.72, 0.74, 0.76)
+  scored(runs, "1/sam", 0.73, 0.74, 0.78)
+  scored(runs, "1/gamma0", 0.7, None, 0.7)
+  docs = runs / "docs"
+  docs.mkdir()
+  monkeypatch.setattr(sys, "argv", ["m_curve", str(runs), str(docs)])
+  m_curve.main()
+  found = along_m(docs)
+  assert set(found) == {("plain", "128"), ("sam", "1"), ("sam", "128")}
+  assert found["plain", "128"]["minus_plain"] == ""
+  assert found["sam", "128"]["minus_whole"] == ""
+  one = found["sam", "1"]
+  assert float(one["minus_plain"]) == pytest.approx(0.03)
+  assert float(one["minus_whole"]) == pytest.approx(0.01)
+  # 0.01, 0 and 0.02: their error is 0.01 / sqrt(3), t is 4.302653.
+  low = 0.01 - 4.302653 * 0.01 / 3**0.5
+  assert float(one["minus_whole_low"]) == pytest.approx(low)
+  assert (
+    "| SAM | 1 | 0.7500 ± 0.0153 | +0.0300" in (docs / "along_m.md").read_text()
+  )
+  assert len((docs / "runs.csv").read_text().splitlines()) == 1 + 12
+  assert (docs / "along_m.png").is_file()
+
+
+def test_choices_stand_before_any_test(runs: Path):
+  m_curve.write(runs, runs)
+  with (runs / "choices.csv").open() as file:
+    rows = {(r["method"], r["m"]): r for r in csv.DictReader(file)}
+  assert rows["sam", "1"]["perturbation.rho"] == "0.05"
+  assert rows["plain", "128"]["perturbation.rho"] == ""
+  assert not (runs / "along_m.csv").exists()
+
+
+def test_runs_that_are_not_there_are_named(tmp_path: Path):
+  with pytest.raises(SystemExit, match="run tune_m first"):
+    m_curve.write(tmp_path, tmp_path)
