@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from needed_options import NEEDED
 
 from forgetsam.experiment import base_config, build
 from forgetsam.experiment.config import KEYS
@@ -24,15 +25,6 @@ CHOICES = [
   *(("sam", name, "perturbed_gradient") for name in names("combine.name")),
   *(("sam", "none", name) for name in names("method.name")),
 ]
-# Arguments that have no default.
-OPTIONS = {
-  "look_sam": {"k": 2, "alpha": 0.5},
-  "look_layer_sam": {"k": 2, "alpha": 0.5},
-  "lookbehind": {"k": 2},
-  "gam": {"norm_rho": 0.1},
-}
-OF_PERTURBATION = {"eigen_sam": {"alpha": 0.2}}
-OF_COMBINE = {"xsam": {"rho_max": 0.1}}
 
 
 @pytest.mark.parametrize(("name", "combine", "method"), CHOICES)
@@ -42,9 +34,8 @@ def test_every_perturbation_rule_and_method_is_built(
   config = base_config()
   config.perturbation.name, config.combine.name = name, combine
   config.method.name = method
-  config.method.options.update(OPTIONS.get(method, {}))
-  config.perturbation.options.update(OF_PERTURBATION.get(name, {}))
-  config.combine.options.update(OF_COMBINE.get(combine, {}))
+  for group in (config.perturbation, config.combine, config.method):
+    group.options.update(NEEDED.get(group.name, {}))
 
   def grad_fn(w):
     return {"kernel": 2 * w["kernel"]}

@@ -1,0 +1,10 @@
+"""Options without a default of built-in components, which tests name."""
+
+NEEDED = {
+  "eigen_sam": {"alpha": 0.2},
+  "gam": {"norm_rho": 0.1},
+  "look_layer_sam": {"k": 2, "alpha": 0.5},
+  "look_sam": {"k": 2, "alpha": 0.5},
+  "lookbehind": {"k": 2},
+  "xsam": {"rho_max": 0.1},
+}
