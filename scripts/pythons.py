@@ -2,9 +2,8 @@
 
 The package, with the core's requirements alone, is installed and tried on every
 newer Python at hand. The newest then gets the rest, with the newest packages
-that the requirements admit, and the tests below run there on one and on four
-virtual devices; `--all` does that on each. Where there is no newer Python, it
-says so and passes.
+that the requirements admit, and the tests below run there; `--all` does that on
+each. Where there is no newer Python, it says so and passes.
 
 `--lock` takes the Python that runs this as well, and where a Python passes,
 writes what was installed to `requirements-lock-VERSION.txt`.
@@ -21,17 +20,22 @@ from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-TESTS = (
-  "tests/training/factored/test_layers.py",
-  "tests/training/test_mesh.py",
-  "tests/training/test_sharded_params.py",
-  "tests/training/test_train_step.py",
-  "tests/training/test_eval_step.py",
-  "tests/perturbations",
-  "tests/methods",
-  "tests/experiment/run/test_checkpoint.py",
-  "tests/experiment/jobs/test_train_job.py",
-)
+# By the number of devices that the tests see: some need several.
+TESTS = {
+  "1": (
+    "tests/perturbations",
+    "tests/methods",
+    "tests/experiment/run/test_checkpoint.py",
+    "tests/experiment/jobs/test_train_job.py",
+  ),
+  "8": (
+    "tests/training/factored/test_layers.py",
+    "tests/training/test_mesh.py",
+    "tests/training/test_sharded_params.py",
+    "tests/training/test_train_step.py",
+    "tests/training/test_eval_step.py",
+  ),
+}
 PYTEST = ("-m", "pytest", "-q", "-p", "no:cacheprovider")
 Version = tuple[int, int]
 
@@ -81,12 +85,12 @@ def install_rest(venv: Path) -> bool:
 
 
 def run_tests(venv: Path) -> bool:
-  """Runs the tests on one and four devices side by side."""
+  """Runs the tests on one device, and beside them those on eight."""
   running = [
     subprocess.Popen(
       [
         *(venv / "bin" / "python", *PYTEST, "-m", "not slow and not long"),
-        *("--jaxtyping-packages=forgetsam,type_checker.typechecker", *TESTS),
+        *("--jaxtyping-packages=forgetsam,type_checker.typechecker", *tests),
       ],
       cwd=ROOT,
       env={**os.environ, "TEST_DEVICES": devices},
@@ -94,10 +98,10 @@ def run_tests(venv: Path) -> bool:
       stderr=subprocess.STDOUT,
       text=True,
     )
-    for devices in ("1", "4")
+    for devices, tests in TESTS.items()
   ]
   outputs = [process.communicate()[0] for process in running]
-  for devices, output in zip((1, 4), outputs, strict=True):
+  for devices, output in zip(TESTS, outputs, strict=True):
     print(f"[{venv.name}] {devices} device(s)\n{output}")
   return not any(process.returncode for process in running)
 
