@@ -61,6 +61,7 @@ from forgetsam.perturbations import (
 from forgetsam.training import (
   TrainState,
   create_train_state,
+  factored_gradient,
   make_eval_step,
   make_train_step,
   param_shardings,
@@ -82,6 +83,7 @@ __all__ = [
   "eigen_sam",
   "esam",
   "every_k",
+  "factored_gradient",
   "fisher_sam",
   "forgetting",
   "friendly_sam",

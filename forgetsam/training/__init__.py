@@ -3,6 +3,7 @@
 from forgetsam.training._calibration import calibration_error, confidence_bins
 from forgetsam.training._checked_step import check_batch
 from forgetsam.training._eval_step import EvalStep, make_eval_step
+from forgetsam.training._factored_gradient import factored_gradient
 from forgetsam.training._mesh import (
   DATA_AXIS,
   check_mesh,
@@ -31,6 +32,7 @@ __all__ = [
   "classification_metrics",
   "confidence_bins",
   "create_train_state",
+  "factored_gradient",
   "has_more_axes",
   "make_eval_step",
   "make_train_step",

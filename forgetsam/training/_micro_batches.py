@@ -14,8 +14,9 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array
 
-from forgetsam._arrays import at_least_float32, is_float
+from forgetsam._arrays import at_least_float32
 from forgetsam._typing import PyTree
+from forgetsam.training._loop import Step, at, scanned, unrolled
 from forgetsam.training._mesh import (
   DATA_AXIS,
   FSDP_AXIS,
@@ -34,13 +35,32 @@ from forgetsam.training._micro_step import (
 from forgetsam.training._placed_step import over_group
 from forgetsam.training._train_state import TrainState
 from forgetsam.training._weighted_mean import (
-  add_weighted,
   nan_without_weight,
   weighted_over_devices,
 )
 
 # XLA's CPU backend runs convolutions inside a loop about 12 times slower.
 MOST_UNROLLED = 16
+
+
+class Share(NamedTuple):
+  """A device's micro-batches, of which `choose` sees the first.
+
+  Attributes:
+    first: its examples.
+    number: how many there are.
+    first_index: the first one's index, over all devices.
+    key: of the step; a micro-batch's own folds in its index.
+    platform: where they run.
+    varying: marks arrays as different on every device, on a mesh.
+  """
+
+  first: Examples
+  number: int
+  first_index: int | Array
+  key: jax.Array
+  platform: str
+  varying: Callable[[PyTree], PyTree]
 
 
 class Together(NamedTuple):
@@ -53,10 +73,42 @@ class Together(NamedTuple):
   chunk: int
 
 
-# (state, a micro-batch, how many there are, a dropout key, platform)
-Choose = Callable[[TrainState, Examples, int, jax.Array, str], Together | None]
-# (model state, micro-batch, its index on the device) -> result
-_Step = Callable[[PyTree, Examples, int | Array], MicroBatchResult]
+Choose = Callable[[TrainState, Share], Together | None]
+
+
+def platform_of(mesh: Mesh | None) -> str:
+  if mesh is None:
+    return jax.default_backend()
+  return mesh.devices.flat[0].platform
+
+
+def divide(
+  batch: Examples, size: int | None, mesh: Mesh | None
+) -> tuple[int, int]:
+  """A device's micro-batches: the examples of each, and how many."""
+  share = num_examples(batch)
+  size = share if size is None else size
+  if share % size:
+    raise ValueError(
+      f"micro_batch_size={size} must divide the per-device batch of {share}"
+    )
+  if size % group_size(mesh):
+    raise ValueError(
+      f"micro_batch_size={size} must be a multiple of {group_size(mesh)}, the "
+      f'devices along the mesh\'s axis "{FSDP_AXIS}" that share a micro-batch'
+    )
+  return size, share // size
+
+
+def share_of_one(
+  batch: Examples, size: int | None, mesh: Mesh | None, key: jax.Array
+) -> Share:
+  """The first device's share, of a batch over all."""
+  devices = 1 if mesh is None else mesh.shape[DATA_AXIS]
+  mine = jax.tree.map(lambda x: x[: len(x) // devices], batch)
+  size, count = divide(mine, size, mesh)
+  first = jax.tree.map(lambda x: x[:size], mine)
+  return Share(first, count, 0, key, platform_of(mesh), lambda tree: tree)
 
 
 def average_over_micro_batches(
@@ -77,15 +129,11 @@ def average_over_micro_batches(
   mask, all count by their weight; where there is none at all, metrics are nan.
   `choose` may run several micro-batches at once, in place of `micro_step`.
   """
-  platform = jax.default_backend()
-  if mesh is not None:
-    platform = mesh.devices.flat[0].platform
   on_one_device = functools.partial(
     _on_one_device,
     micro_step,
     choose,
     size=size,
-    platform=platform,
     mesh=mesh,
   )
   # Of one group alone the compiler divides all; XLA refuses a program apart.
@@ -127,22 +175,10 @@ def _on_one_device(
   batch: Examples,
   key: jax.Array,
   size: int | None,
-  platform: str,
   device: Array | None = None,
   mesh: Mesh | None = None,
 ) -> MicroBatchResult:
-  share = num_examples(batch)
-  size = share if size is None else size
-  if share % size:
-    raise ValueError(
-      f"micro_batch_size={size} must divide the per-device batch of {share}"
-    )
-  if size % group_size(mesh):
-    raise ValueError(
-      f"micro_batch_size={size} must be a multiple of {group_size(mesh)}, the "
-      f'devices along the mesh\'s axis "{FSDP_AXIS}" that share a micro-batch'
-    )
-  count = share // size
+  size, count = divide(batch, size, mesh)
   first_index = 0 if device is None else device * count
   step_key = jax.random.fold_in(key, state.step)
 
@@ -163,23 +199,29 @@ def _on_one_device(
     lambda x: x.reshape(count, size, *x.shape[1:]), batch
   )
   micro_batches = over_group(micro_batches, mesh, axis=1)
-  run: _Step = step
-  together = None
-  if choose is not None:
-    first_key = jax.random.fold_in(step_key, first_index)
-    together = choose(state, _at(micro_batches, 0), count, first_key, platform)
+  share = Share(
+    at(micro_batches, 0),
+    count,
+    first_index,
+    step_key,
+    platform_of(mesh),
+    (lambda tree: tree) if device is None else varying,
+  )
+  run: Step = step
+  together = None if choose is None else choose(state, share)
+  unrolls = share.platform == "cpu" and count <= MOST_UNROLLED
   if together is not None:
-    run = _several(together, state, first_index, step_key, device is not None)
+    run = several(together, state, share)
     count //= together.chunk
     micro_batches = jax.tree.map(
       lambda x: x.reshape(count, -1, *x.shape[1:]), micro_batches
     )
-  if count == 1 or (platform == "cpu" and count <= MOST_UNROLLED):
-    total = _unrolled(run, state.model_state, micro_batches, count)
+    # Chunks one after another: XLA would run unrolled ones side by side.
+    unrolls = False
+  if count == 1 or unrolls:
+    total = unrolled(run, state.model_state, micro_batches, count)
   else:
-    total = _scanned(
-      run, state.model_state, micro_batches, count, on_mesh=device is not None
-    )
+    total = scanned(run, state.model_state, micro_batches, count, share.varying)
   if total.weights is not None:
     return total
   sums = (total.grads, total.metrics)
@@ -187,107 +229,21 @@ def _on_one_device(
   return total._replace(grads=grads, metrics=metrics)
 
 
-def _several(
-  together: Together,
-  state: TrainState,
-  first_index: int | Array,
-  step_key: jax.Array,
-  on_mesh: bool,
-) -> _Step:
+def several(together: Together, state: TrainState, share: Share) -> Step:
   """The work on a chunk of micro-batches, the i-th of the device."""
 
   def step(
     model_state: PyTree, chunk: Examples, i: int | Array
   ) -> MicroBatchResult:
-    indices = first_index + i * together.chunk + jnp.arange(together.chunk)
+    indices = (
+      share.first_index + i * together.chunk + jnp.arange(together.chunk)
+    )
     return together.step(
       state.replace(model_state=model_state),
       chunk,
       indices,
-      jax.vmap(lambda k: jax.random.fold_in(step_key, k))(indices),
-      varying if on_mesh else lambda tree: tree,
+      jax.vmap(lambda k: jax.random.fold_in(share.key, k))(indices),
+      share.varying,
     )
 
   return step
-
-
-def _unrolled(
-  step: _Step, model_state: PyTree, micro_batches: Examples, count: int
-) -> MicroBatchResult:
-  total = step(model_state, _at(micro_batches, 0), 0)
-  for i in range(1, count):
-    result = step(total.model_state, _at(micro_batches, i), i)
-    total = _accumulate(total, result, i)
-  return total
-
-
-def _scanned(
-  step: _Step,
-  model_state: PyTree,
-  micro_batches: Examples,
-  count: int,
-  *,
-  on_mesh: bool,
-) -> MicroBatchResult:
-  def body(
-    total: MicroBatchResult, xs: tuple[Array, Examples]
-  ) -> tuple[MicroBatchResult, PyTree]:
-    i, micro_batch = xs
-    result = step(total.model_state, micro_batch, i)
-    # Integers and keys leave by the stacked outputs: the loop's carry would
-    # mark them as different on every device.
-    floats, others = _partition(result.perturb_state)
-    return _accumulate(total, result._replace(perturb_state=floats), i), others
-
-  shapes = jax.eval_shape(lambda: step(model_state, _at(micro_batches, 0), 0))
-  shapes = shapes._replace(perturb_state=_partition(shapes.perturb_state)[0])
-  zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
-  zeros = zeros._replace(model_state=model_state)
-  total, others = jax.lax.scan(
-    body,
-    varying(zeros) if on_mesh else zeros,
-    (jnp.arange(count), micro_batches),
-  )
-  perturb_state = jax.tree.map(
-    lambda x, y: y if x is None else x,
-    total.perturb_state,
-    _at(others, 0),
-    is_leaf=lambda x: x is None,
-  )
-  return total._replace(perturb_state=perturb_state)
-
-
-def _at(tree: PyTree, i: int) -> PyTree:
-  return jax.tree.map(lambda x: x[i], tree)
-
-
-def _partition(tree: PyTree) -> tuple[PyTree, PyTree]:
-  """Floating-point leaves and the others, each with `None` for the rest."""
-  return (
-    jax.tree.map(lambda x: x if is_float(x) else None, tree),
-    jax.tree.map(lambda x: None if is_float(x) else x, tree),
-  )
-
-
-def _accumulate(
-  total: MicroBatchResult, result: MicroBatchResult, i: int | Array
-) -> MicroBatchResult:
-  """Adds the i-th result: sums, and a running mean of the state.
-
-  The running mean is exact where all values agree, such as hyper-parameters;
-  a sum divided by the count would drift from step to step.
-  """
-  if total.weights is not None:
-    return add_weighted(total, result)
-
-  def running_mean(mean: Array, x: Array) -> Array:
-    return (mean + (x - mean) / (i + 1)) if is_float(x) else mean
-
-  return MicroBatchResult(
-    grads=jax.tree.map(jnp.add, total.grads, result.grads),
-    metrics=jax.tree.map(jnp.add, total.metrics, result.metrics),
-    model_state=result.model_state,
-    perturb_state=jax.tree.map(
-      running_mean, total.perturb_state, result.perturb_state
-    ),
-  )

@@ -61,28 +61,41 @@ MicroStep = Callable[
 ]
 
 
-def micro_batch_step(
-  forward: Forward,
-  *,
-  loss: Loss,
-  ascent: AscentSignal | None,
-  perturb: optax.GradientTransformationExtraArgs | None,
-  metrics: MetricsFn,
-  ascent_fraction: float,
-  reads_ascent: bool,
-  reads_clean: bool,
-) -> MicroStep:
-  """Makes the work on one micro-batch, with arguments of `make_train_step`.
+class Parts(NamedTuple):
+  """The parts of a step: arguments of `make_train_step`, and what they read.
+
+  Attributes:
+    reads_ascent: whether the perturbation reads the ascent gradient.
+    reads_clean: whether the optimizer reads the clean gradient.
+  """
+
+  forward: Forward
+  loss: Loss
+  ascent: AscentSignal | None
+  perturb: optax.GradientTransformationExtraArgs | None
+  metrics: MetricsFn
+  ascent_fraction: float
+  reads_ascent: bool
+  reads_clean: bool
+
+  @property
+  def signal(self) -> AscentSignal:
+    return loss_ascent(self.loss) if self.ascent is None else self.ascent
+
+
+def micro_batch_step(parts: Parts) -> MicroStep:
+  """Makes the work on one micro-batch.
 
   Both passes share one dropout key; the model state advances in the clean pass.
   """
-  signal = loss_ascent(loss) if ascent is None else ascent
+  forward, loss, signal = parts.forward, parts.loss, parts.signal
+  ascent, perturb = parts.ascent, parts.perturb
 
   def step(
     state: TrainState, batch: Examples, index: int | Array, key: jax.Array
   ) -> MicroBatchResult:
     batch = finite_where_nothing_counts(batch)
-    clean = first_examples(batch, ascent_fraction)
+    clean = first_examples(batch, parts.ascent_fraction)
 
     def outputs_fn(params: PyTree, examples: Examples) -> tuple[PyTree, PyTree]:
       arguments = params, state.model_state, examples.inputs
@@ -117,7 +130,7 @@ def micro_batch_step(
       return example_losses(loss, outputs, batch.labels, batch.mask)
 
     outputs, pullback, model_state = clean_pass(state.params)
-    found: dict[str, Any] = clean_metrics(loss, metrics, outputs, clean)
+    found: dict[str, Any] = clean_metrics(parts, outputs, clean)
     weights = None
     if batch.mask is not None:
       weights = Weights(total_weight(batch.mask), total_weight(clean.mask))
@@ -128,9 +141,9 @@ def micro_batch_step(
       return MicroBatchResult(
         ascent_grads, found, model_state, state.perturb_state, weights
       )
-    if reads_ascent:
+    if parts.reads_ascent:
       found["ascent_grad_norm"] = tree_norm(ascent_grads)
-    if reads_clean:
+    if parts.reads_clean:
       # Beside the metrics, which are means of the same examples.
       clean_grads = ascent_grads
       if ascent is not None:
@@ -155,13 +168,13 @@ def micro_batch_step(
 
 
 def clean_metrics(
-  loss: Loss, metrics: MetricsFn, outputs: PyTree, clean: Examples
+  parts: Parts, outputs: PyTree, clean: Examples
 ) -> dict[str, Array]:
   """The loss and the task's metrics of a clean pass."""
-  value = mean_loss(loss, outputs, clean.labels, clean.mask)
+  value = mean_loss(parts.loss, outputs, clean.labels, clean.mask)
   return {
     "loss": value.astype(jnp.float32),
-    **mean_metrics(metrics, outputs, clean.labels, clean.mask, OWN),
+    **mean_metrics(parts.metrics, outputs, clean.labels, clean.mask, OWN),
   }
 
 

@@ -7,7 +7,6 @@ import jax
 import optax
 from jax.sharding import Mesh
 
-from forgetsam._ascent import loss_ascent
 from forgetsam._typing import AscentSignal, Forward, Loss
 from forgetsam.training._checked_step import CheckedStep
 from forgetsam.training._descend import Metrics, descend
@@ -24,11 +23,13 @@ from forgetsam.training._mesh import (
 )
 from forgetsam.training._metrics import MetricsFn, default_metrics
 from forgetsam.training._micro_batches import (
-  Together,
+  Share,
   average_over_micro_batches,
+  share_of_one,
 )
 from forgetsam.training._micro_step import (
   Examples,
+  Parts,
   micro_batch_step,
   num_examples,
 )
@@ -39,7 +40,7 @@ from forgetsam.training._step_arguments import (
   check_state,
 )
 from forgetsam.training._train_state import TrainState, check_transforms
-from forgetsam.training.factored import MSharpness, Parts, decide
+from forgetsam.training.factored import Decision, MSharpness, decide
 
 
 class TrainStep(CheckedStep):
@@ -196,7 +197,41 @@ def make_train_step(
   if perturb is not None:
     perturb = optax.with_extra_args_support(perturb)
 
-  decisions: list[MSharpness] = []
+  def parts_of(
+    state: TrainState, batch: dict[str, Any]
+  ) -> tuple[Parts, Examples]:
+    check_state(perturb, state)
+    examples = Examples(batch[inputs], batch[labels], batch.get("mask"))
+    share = num_examples(examples) // (
+      1 if mesh is None else mesh.shape["data"]
+    )
+    reads_ascent = perturb is not None and reads_ascent_gradient(
+      perturb, state, micro_batch_size or share
+    )
+    parts = Parts(
+      forward=forward,
+      loss=loss,
+      ascent=ascent,
+      perturb=perturb,
+      metrics=metrics or default_metrics(loss, ascent),
+      ascent_fraction=ascent_fraction,
+      reads_ascent=reads_ascent,
+      reads_clean=reads_clean_gradient(optimizer, state),
+    )
+    return parts, examples
+
+  def decision(
+    parts: Parts, state: TrainState, share: Share, *, tries: bool = False
+  ) -> Decision:
+    refusal = None
+    if parts.reads_clean:
+      refusal = "the optimizer reads the clean gradient"
+    elif mesh is not None and has_more_axes(mesh):
+      refusal = "parameters are divided over devices"
+    return decide(
+      *(parts, m_sharpness, m_sharpness_chunk, refusal, state, share),
+      tries=tries,
+    )
 
   def step(
     state: TrainState,
@@ -204,72 +239,42 @@ def make_train_step(
     key: jax.Array,
     placed: tuple[TrainState] | None = None,
   ) -> tuple[TrainState, Metrics]:
-    check_state(perturb, state)
-    examples = Examples(batch[inputs], batch[labels], batch.get("mask"))
-    share = num_examples(examples) // (
-      1 if mesh is None else mesh.shape["data"]
-    )
-    reads_clean = reads_clean_gradient(optimizer, state)
-    model = forward
+    parts, examples = parts_of(state, batch)
     if placed is not None and mesh is not None:
       model = gathering(forward, placed[0].params, mesh)
-    reads_ascent = perturb is not None and reads_ascent_gradient(
-      perturb, state, micro_batch_size or share
-    )
-    of_task = metrics or default_metrics(loss, ascent)
-
-    def choose(*arguments: Any) -> Together | None:
-      parts = None
-      if perturb is not None:
-        signal = loss_ascent(loss) if ascent is None else ascent
-        parts = Parts(
-          forward, loss, signal, perturb, of_task, ascent_fraction, reads_ascent
-        )
-      refusal = None
-      if reads_clean:
-        refusal = "the optimizer reads the clean gradient"
-      elif mesh is not None and has_more_axes(mesh):
-        refusal = "parameters are divided over devices"
-      found = decide(parts, m_sharpness, m_sharpness_chunk, refusal, *arguments)
-      decisions[:] = [found.report]
-      return found.together
-
-    micro_step = micro_batch_step(
-      model,
-      loss=loss,
-      ascent=ascent,
-      perturb=perturb,
-      metrics=of_task,
-      ascent_fraction=ascent_fraction,
-      reads_ascent=reads_ascent,
-      reads_clean=reads_clean,
-    )
+      parts = parts._replace(forward=model)
     result = average_over_micro_batches(
-      micro_step,
+      micro_batch_step(parts),
       state,
       examples,
       key,
       size=micro_batch_size,
       mesh=mesh,
-      choose=choose,
+      choose=lambda *place: decision(parts, *place).together,
     )
     new_state, found = descend(
-      optimizer, state, result, reads_clean=reads_clean
+      optimizer, state, result, reads_clean=parts.reads_clean
     )
     if placed is not None:
       new_state = constrained(new_state, placed[0])
     elif shard_opt_state and mesh is not None and not has_more_axes(mesh):
       # XLA chooses the same where it follows the old state; this is certain.
-      parts = spread(mesh, new_state.opt_state)
+      spreads = spread(mesh, new_state.opt_state)
       new_state = new_state.replace(
-        opt_state=jax.lax.with_sharding_constraint(new_state.opt_state, parts)
+        opt_state=jax.lax.with_sharding_constraint(new_state.opt_state, spreads)
       )
     return new_state, found
 
   def report(state: TrainState, batch: dict[str, Any]) -> MSharpness:
-    # A function of its own: a trace that JAX has kept would not choose again.
-    jax.eval_shape(lambda *a: step(*a), state, batch, jax.random.key(0))
-    return decisions[-1]
+    found: list[MSharpness] = []
+
+    def choose(state: TrainState, batch: dict[str, Any], key: Any) -> None:
+      parts, examples = parts_of(state, batch)
+      share = share_of_one(examples, micro_batch_size, mesh, key)
+      found.append(decision(parts, state, share, tries=True).report)
+
+    jax.eval_shape(choose, state, batch, jax.random.key(0))
+    return found[0]
 
   shardings: dict[str, Any] = {}
   if mesh is not None:

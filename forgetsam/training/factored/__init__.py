@@ -1,6 +1,10 @@
 """m-sharpness without a gradient or an offset of each micro-batch."""
 
-from forgetsam.training.factored._choice import MODES, MSharpness, decide
-from forgetsam.training.factored._passes import Parts
+from forgetsam.training.factored._choice import (
+  MODES,
+  Decision,
+  MSharpness,
+  decide,
+)
 
-__all__ = ["MODES", "MSharpness", "Parts", "decide"]
+__all__ = ["MODES", "Decision", "MSharpness", "decide"]

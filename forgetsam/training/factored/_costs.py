@@ -8,11 +8,11 @@ constants of each platform, as `benchmarks/m_sharpness.py --fit` writes them;
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from forgetsam.training.factored._program import Equation, Program
+from forgetsam.training.factored._program import Equation, Program, Value
 from forgetsam.training.factored._step import Factored
 from forgetsam.training.factored._uses import Use, rows_of
 
@@ -126,11 +126,21 @@ def _operations(equation: Equation) -> int:
 
 def activation_bytes(program: Program) -> int:
   """Bytes of all values that a forward pass makes."""
+  return sum(
+    times * bytes_of_shapes(equation.shapes)
+    for equation, times in equations(program)
+  )
+
+
+def bytes_of(program: Program, some: Sequence[Value]) -> int:
+  return bytes_of_shapes([program.shapes[value] for value in some])
+
+
+def bytes_of_shapes(shapes: Iterable[Any]) -> int:
   total = 0
-  for equation, times in equations(program):
-    for shape in equation.shapes:
-      size = getattr(getattr(shape, "dtype", None), "itemsize", 4)
-      total += times * math.prod(getattr(shape, "shape", ())) * size
+  for shape in shapes:
+    size = getattr(getattr(shape, "dtype", None), "itemsize", 4)
+    total += math.prod(getattr(shape, "shape", ())) * size
   return total
 
 

@@ -4,11 +4,17 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 from forgetsam._objectives import run_forward
 from forgetsam._typing import Forward, PyTree
 from forgetsam.training.factored._evaluate import Later, later_part
-from forgetsam.training.factored._program import Program, flatten, values
+from forgetsam.training.factored._program import (
+  Equation,
+  Program,
+  flatten,
+  values,
+)
 from forgetsam.training.factored._uses import (
   Site,
   Use,
@@ -80,6 +86,10 @@ def trace_network(
     leaves, inputs, key, state_leaves
   )
   program = flatten(closed)
+  if _draws_otherwise(program):
+    raise CannotFactorError(
+      "its random keys are not of threefry: `vmap` would draw other numbers"
+    )
   outputs, new_state = shapes
   if not same_structure(new_state, model_state):
     raise CannotFactorError("the model's state changes its structure")
@@ -121,6 +131,19 @@ def trace_network(
     later=later,
   )
   return _with_uses(network, uses, tuple(how), found.known)
+
+
+def _draws_otherwise(program: Program) -> bool:
+  """Whether keys are read that draw other numbers under `vmap`."""
+  same = jax.random.key(0, impl="threefry2x32").dtype
+
+  def reads(equation: Equation) -> bool:
+    dtypes = [x.dtype for x in equation.input_shapes if hasattr(x, "dtype")]
+    keys = [d for d in dtypes if jnp.issubdtype(d, jax.dtypes.prng_key)]
+    inside = equation.body is not None and _draws_otherwise(equation.body)
+    return inside or any(d != same for d in keys)
+
+  return any(map(reads, program.equations))
 
 
 def _with_uses(

@@ -5,15 +5,14 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 from jaxtyping import Array
 
 from forgetsam._ascent import loss_ascent
 from forgetsam._objectives import ascent_direction, mean_loss
-from forgetsam._typing import AscentSignal, Forward, Loss, PyTree
-from forgetsam.training._metrics import MetricsFn
+from forgetsam._typing import PyTree
 from forgetsam.training._micro_step import (
   Examples,
+  Parts,
   Weights,
   clean_metrics,
   finite_where_nothing_counts,
@@ -31,18 +30,6 @@ from forgetsam.training.factored._pass import (
   run_pass,
   tap_shapes,
 )
-
-
-class Parts(NamedTuple):
-  """The parts of a step; arguments of `make_train_step`."""
-
-  forward: Forward
-  loss: Loss
-  signal: AscentSignal
-  perturb: optax.GradientTransformationExtraArgs
-  metrics: MetricsFn
-  ascent_fraction: float
-  reads_ascent: bool
 
 
 class CleanPasses(NamedTuple):
@@ -75,7 +62,7 @@ def clean_passes(
       network, leaves, clean.inputs, key, state_leaves, taps=taps
     )
     rest = clean.labels, clean.mask
-    metrics = clean_metrics(parts.loss, parts.metrics, found.outputs, clean)
+    metrics = clean_metrics(parts, found.outputs, clean)
     direction = ascent_direction(parts.signal, "ascent", found.outputs, *rest)
     weights = None
     if batch.mask is not None:
@@ -92,7 +79,10 @@ def clean_passes(
     return kept_without_weight(new, leaves, weights), None
 
   if state_leaves:
-    state_leaves, _ = jax.lax.scan(advance, state_leaves, (captured, weights))
+    # Without captured values where the state is a count of steps.
+    state_leaves, _ = jax.lax.scan(
+      advance, state_leaves, (captured, weights), length=len(keys)
+    )
   structure = jax.tree.structure(state.model_state)
   model_state = jax.tree.unflatten(structure, state_leaves)
   return CleanPasses(metrics, weights, ascent, model_state)

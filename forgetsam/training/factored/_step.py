@@ -24,7 +24,9 @@ from forgetsam._typing import PyTree
 from forgetsam.training._micro_step import (
   Examples,
   MicroBatchResult,
+  Parts,
   Weights,
+  first_examples,
 )
 from forgetsam.training._train_state import TrainState
 from forgetsam.training.factored._averages import (
@@ -44,12 +46,7 @@ from forgetsam.training.factored._network import (
   trace_network,
 )
 from forgetsam.training.factored._pass import Offset
-from forgetsam.training.factored._passes import (
-  Parts,
-  PerturbedPasses,
-  clean_passes,
-  first_examples,
-)
+from forgetsam.training.factored._passes import PerturbedPasses, clean_passes
 from forgetsam.training.factored._update import (
   ASCENT,
   PERTURBED,
@@ -141,7 +138,7 @@ def factored_step(
   """
   plan, network = factored.plan, factored.clean
   leaves = jax.tree.leaves(state.params)
-  update = _Updates(parts, factored, state)
+  update = _Updates(factored, state)
   clean = clean_passes(parts, network, state, batch, keys, varying)
   shares = shares_of(
     None if clean.weights is None else clean.weights.whole, indices
@@ -209,8 +206,7 @@ def factored_step(
 class _Updates:
   """The update of `perturb`, for one micro-batch at a time."""
 
-  def __init__(self, parts: Parts, factored: Factored, state: TrainState):
-    self._parts = parts
+  def __init__(self, factored: Factored, state: TrainState):
     self._factored = factored
     self._state = state
 
@@ -232,8 +228,9 @@ class _Updates:
     numbers = Numbers(
       micro.indices, micro.loss, micro.lengths.scales, product, with_array
     )
-    plain = self._factored.plan.factor is not None
-    return run_update(self._parts.perturb, self._state, numbers, whole=plain)
+    plan = self._factored.plan
+    plain = plan.factor is not None
+    return run_update(plan.perturb, self._state, numbers, whole=plain)
 
   def __call__(self, micro: _Micro) -> _After:
     """The part of an update that each micro-batch has of its own."""

@@ -72,6 +72,7 @@ class Plan(NamedTuple):
   """The facts of an update that are known before it runs.
 
   Attributes:
+    perturb: the transform whose update it is.
     needs: of pairs of gradients, the arrays whose inner products it reads.
     moved: the arrays that have an offset of each micro-batch.
     factor: the result is this number times the perturbed gradient; `None`
@@ -81,6 +82,7 @@ class Plan(NamedTuple):
       in their weight.
   """
 
+  perturb: optax.GradientTransformationExtraArgs
   needs: dict[tuple[str, str], frozenset[int]]
   moved: tuple[int, ...]
   factor: float | None
@@ -169,7 +171,7 @@ def _moved(leaves: list[Any]) -> Moved:
 
 
 def plan_update(
-  perturb: optax.GradientTransformationExtraArgs, state: TrainState
+  perturb: optax.GradientTransformationExtraArgs | None, state: TrainState
 ) -> Plan:
   """Runs an update on shapes, to learn whether and how it can be factored.
 
@@ -177,6 +179,8 @@ def plan_update(
     CannotFactorError: the perturbation reads more of the gradient than its
       direction and norms, or offsets differ in another way.
   """
+  if perturb is None:
+    raise CannotFactorError("nothing is perturbed")
   needs: dict[tuple[str, str], set[int]] = {}
   seen: dict[str, Any] = {}
   num_leaves = len(jax.tree.leaves(state.params))
@@ -238,6 +242,7 @@ def plan_update(
     if apart and is_float(x) and x.size > _MOST_NUMBERS:
       raise CannotFactorError("its state is an array of each micro-batch")
   return Plan(
+    perturb=perturb,
     needs={pair: frozenset(arrays) for pair, arrays in needs.items()},
     moved=tuple(
       k for k, c in enumerate(seen["found"].point.coefficients) if ASCENT in c

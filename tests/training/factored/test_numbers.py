@@ -1,4 +1,4 @@
-"""Numbers at the edge of float32, low precision, and what fits in memory."""
+"""Numbers at the edge of float32, and parameters of low precision."""
 
 import jax
 import jax.numpy as jnp
@@ -87,80 +87,3 @@ def test_low_precision_parameters_are_moved_in_float32():
   expected, _ = _step("loop", params, x, y)
   assert found.dtype == jnp.bfloat16
   assert _relative(found, expected) < 1e-2  # two units of bfloat16
-
-
-def _compiled(how, n, m, **options):
-  params, x, y = _data(n)
-  perturb = fs.perturbed_gradient(fs.sam(0.1))
-  step = fs.make_train_step(
-    _forward,
-    loss=lambda outputs, labels: jnp.mean((outputs - labels) ** 2),
-    optimizer=optax.sgd(1.0),
-    perturb=perturb,
-    micro_batch_size=m,
-    m_sharpness=how,
-    **options,
-  )
-  state = fs.create_train_state(params, {}, optax.sgd(1.0), perturb)
-  batch = {"image": x, "label": y}
-  return step, state, batch
-
-
-def test_a_chunk_bounds_memory():
-  step, state, batch = _compiled("factored", 4096, 64, m_sharpness_chunk=128)
-  small = step.lower(state, batch, jax.random.key(0)).compile()
-  assert step.m_sharpness(state, batch).chunk == 128
-  step, state, batch = _compiled("factored", 4096, 64)
-  whole = step.lower(state, batch, jax.random.key(0)).compile()
-  assert step.m_sharpness(state, batch).chunk == 4096
-  few, all_ = (c.memory_analysis().temp_size_in_bytes for c in (small, whole))
-  assert few < all_ / 8
-
-
-@pytest.mark.parametrize("chunk", [3, 96])
-def test_a_chunk_that_does_not_divide_is_refused(chunk):
-  step, state, batch = _compiled("factored", 256, 2, m_sharpness_chunk=chunk)
-  with pytest.raises(
-    ValueError, match=rf"m_sharpness_chunk={chunk} .*multiple"
-  ):
-    step.m_sharpness(state, batch)
-
-
-def test_unknown_modes_are_refused():
-  with pytest.raises(ValueError, match=r"m_sharpness='fast' .*auto"):
-    _compiled("fast", 8, 2)
-
-
-def _choice(name, shape, m, batch):
-  module = fs.models.create(name, num_classes=10)
-  params, model_state = fs.models.initialise(module, jax.random.key(0), shape)
-  perturb = fs.perturbed_gradient(fs.sam(0.1))
-  step = fs.make_train_step(
-    fs.models.forward(module),
-    loss=fs.sigmoid_cross_entropy(),
-    optimizer=optax.sgd(1.0),
-    perturb=perturb,
-    micro_batch_size=m,
-    m_sharpness="auto",
-  )
-  state = fs.create_train_state(params, model_state, optax.sgd(1.0), perturb)
-  images, labels = np.zeros((batch, *shape), np.float32), np.zeros(batch, int)
-  return step.m_sharpness(state, {"image": images, "label": labels})
-
-
-@pytest.mark.parametrize(
-  ("name", "shape", "m", "batch", "how"),
-  [
-    ("mlp", (28, 28, 1), 1, 128, "factored"),
-    ("mlp", (28, 28, 1), 8, 128, "factored"),
-    ("mlp", (28, 28, 1), 32, 128, "factored"),
-    ("mlp", (28, 28, 1), 128, 128, "loop"),
-    ("vit_tiny", (8, 8, 1), 1, 64, "factored"),
-    ("vit_tiny", (8, 8, 1), 8, 64, "factored"),
-    ("cnn", (8, 8, 1), 32, 64, "factored"),
-  ],
-)
-def test_what_auto_takes_on_a_cpu(name, shape, m, batch, how):
-  found = _choice(name, shape, m, batch)
-  assert found.how == how, found.reason
-  assert found.chunk == (batch if how == "factored" else m)
