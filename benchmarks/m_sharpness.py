@@ -1,13 +1,17 @@
 """Measures m-sharpness: plain, SAM in a loop, and SAM in factors, over m.
 
-    PYTHONPATH=. python benchmarks/m_sharpness.py --rounds 9 \
+    PYTHONPATH=. python benchmarks/m_sharpness.py --setups "mlp,cnn" \
+      --output docs/m_sharpness
+    PYTHONPATH=. python benchmarks/m_sharpness.py --setups "mlp,cnn" --counts \
       --output docs/m_sharpness
 
-All steps of a model take turns in one process; ratios of times to the plain
-step's are medians over rounds, with quartiles. Operations and bytes of memory
-are XLA's counts (a loop that is not unrolled counts once, and is left out);
-agreement is the largest difference of the gradients of the two, relative to
-the gradient's norm. Prints Markdown; writes a CSV file and a picture.
+All steps of a setup take turns in one process; ratios of times to the plain
+step's are medians over rounds, with quartiles. The difference is the largest of
+the gradients of the two, relative to the gradient's norm. `--counts` runs
+nothing: XLA counts operations, bytes that are read and written, and bytes that
+live during the step (a loop that is not unrolled counts once, and is left out).
+Both print Markdown, and put their rows among those of `times.csv`, which the
+picture is drawn of.
 
     PYTHONPATH=. python benchmarks/m_sharpness.py \
       --fit docs/m_sharpness/times.csv
@@ -19,9 +23,10 @@ import argparse
 import csv
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -29,34 +34,28 @@ import numpy as np
 import optax
 
 import forgetsam as fs
+from benchmarks.step_cost import Setup, batch_of
 from forgetsam.training._metrics import classification_metrics
 from forgetsam.training._micro_batches import MOST_UNROLLED
-from forgetsam.training._micro_step import Examples
+from forgetsam.training._micro_step import Examples, Parts
+from forgetsam.training.factored import _lengths
 from forgetsam.training.factored._costs import COSTS, TABLE, Costs, estimate
-from forgetsam.training.factored._passes import Parts
-from forgetsam.training.factored._step import Factored, plan_factored
+from forgetsam.training.factored._plan import Factored, plan_factored
 
 RHO = 0.05
 LOSS = fs.sigmoid_cross_entropy()
-
-
-class Setup(NamedTuple):
-  """A model and its batch."""
-
-  model: str
-  options: dict[str, Any]
-  image: tuple[int, int, int]
-  batch: int
-
-
 SETUPS = {
   "mlp": Setup("mlp", {}, (28, 28, 1), 128),
   "vit 4 tokens": Setup("vit_tiny", {}, (8, 8, 1), 64),
   "vit 16 tokens": Setup("vit_tiny", {"width": 192}, (16, 16, 1), 64),
   "vit 64 tokens": Setup("vit_tiny", {}, (32, 32, 1), 64),
+  "vit 196 tokens": Setup("vit_tiny", {}, (56, 56, 1), 32),
   "cnn": Setup("cnn", {}, (16, 16, 1), 64),
   "resnet": Setup("resnet18_cifar", {"width": 8}, (16, 16, 3), 32),
 }
+COLUMNS = ["model", "how", "m", "time", "time_25", "time_75", "difference"]
+COLUMNS += ["operations", "moved", "temporary_mib"]
+Rows = dict[tuple[str, str, int], dict[str, Any]]
 
 
 class Step(NamedTuple):
@@ -65,8 +64,6 @@ class Step(NamedTuple):
   run: Any
   state: Any
   batch: Any
-  flops: float
-  temporary: int
 
 
 def make_step(setup: Setup, m: int | None, how: str) -> Step:
@@ -85,14 +82,10 @@ def make_step(setup: Setup, m: int | None, how: str) -> Step:
     micro_batch_size=m,
     m_sharpness=how,
   )
-  rng = np.random.RandomState(0)
-  images = rng.randn(setup.batch, *setup.image).astype(np.float32)
-  labels = rng.randint(0, 10, setup.batch)
-  batch = jax.device_put({"image": images, "label": labels})
+  batch = batch_of(setup)
   state = fs.create_train_state(params, model_state, optimizer, perturb)
   run = step.lower(state, batch, jax.random.key(1)).compile()  # type: ignore[attr-defined]
-  memory = run.memory_analysis().temp_size_in_bytes
-  return Step(run, state, batch, run.cost_analysis()["flops"], memory)
+  return Step(run, state, batch)
 
 
 def _gradient(step: Step) -> jax.Array:
@@ -102,11 +95,10 @@ def _gradient(step: Step) -> jax.Array:
   return jnp.concatenate([g.ravel() for g in jax.tree.leaves(moved)])
 
 
-def measure(
-  setup: Setup, sizes: Sequence[int], rounds: int
-) -> list[dict[str, Any]]:
-  """One row for each way and m."""
-  steps = {("plain", 0): make_step(setup, None, "loop")}
+def measure(name: str, sizes: Sequence[int], rounds: int) -> Rows:
+  """Times and differences of a setup, for each way and m."""
+  setup = SETUPS[name]
+  steps = {("plain", setup.batch): make_step(setup, None, "loop")}
   agreement = {}
   for m in sizes:
     for how in ("loop", "factored"):
@@ -114,37 +106,55 @@ def measure(
     loop, factored = (_gradient(steps[how, m]) for how in ("loop", "factored"))
     apart = jnp.max(jnp.abs(loop - factored)) / jnp.linalg.norm(loop)
     agreement[m] = float(apart)
-  states = {name: step.state for name, step in steps.items()}
-  seconds: dict[tuple[str, int], list[float]] = {name: [] for name in steps}
+  states = {kind: step.state for kind, step in steps.items()}
+  seconds: dict[tuple[str, int], list[float]] = {kind: [] for kind in steps}
   for i in range(rounds + 1):
-    for name, step in steps.items():
+    for kind, step in steps.items():
       # The first of two finds the caches as another step has left them.
       for _ in range(2):
         began = time.perf_counter()
-        states[name], metrics = step.run(
-          states[name], step.batch, jax.random.key(1)
+        states[kind], metrics = step.run(
+          states[kind], step.batch, jax.random.key(1)
         )
         jax.block_until_ready(metrics)
       if i:  # the first round warms up
-        seconds[name].append(time.perf_counter() - began)
-  plain = np.array(seconds["plain", 0])
-  rows = []
-  for (how, m), step in steps.items():
-    ratios = np.quantile(np.array(seconds[how, m]) / plain, [0.25, 0.5, 0.75])
-    looped = how == "loop" and m and setup.batch // m > MOST_UNROLLED
-    flops = step.flops / steps["plain", 0].flops
-    rows.append(
-      {
-        "how": how,
-        "m": m or setup.batch,
-        "time": round(float(ratios[1]), 3),
-        "time_25": round(float(ratios[0]), 3),
-        "time_75": round(float(ratios[2]), 3),
-        "operations": "" if looped else round(flops, 3),
-        "temporary_mib": round(step.temporary / 2**20, 2),
-        "difference": f"{agreement[m]:.1e}" if how == "factored" else "",
-      }
-    )
+        seconds[kind].append(time.perf_counter() - began)
+  plain = np.array(seconds["plain", setup.batch])
+  rows: Rows = {}
+  for (how, m), times in seconds.items():
+    low, middle, high = np.quantile(np.array(times) / plain, [0.25, 0.5, 0.75])
+    rows[name, how, m] = {
+      "time": round(float(middle), 3),
+      "time_25": round(float(low), 3),
+      "time_75": round(float(high), 3),
+      "difference": f"{agreement[m]:.1e}" if how == "factored" else "",
+    }
+  return rows
+
+
+def count(name: str, sizes: Sequence[int], rounds: int) -> Rows:
+  """XLA's counts for a setup, for each way and m; nothing is run."""
+  setup = SETUPS[name]
+  kinds = [("plain", setup.batch)]
+  kinds += [(how, m) for m in sizes for how in ("loop", "factored")]
+  rows: Rows = {}
+  for how, m in kinds:
+    plain = how == "plain"
+    # The gradients that are formed where norms cancel are no part of a step.
+    with mock.patch.object(_lengths, "one_of", lambda fine, *both: both[0]()):
+      step = make_step(setup, None if plain else m, "loop" if plain else how)
+    cost = step.run.cost_analysis()
+    size = sum(x.nbytes for x in jax.tree.leaves(step.state.params))
+    if plain:
+      operations = cost["flops"]
+    looped = how == "loop" and setup.batch // m > MOST_UNROLLED
+    moved = cost["bytes accessed"] / size
+    held = step.run.memory_analysis().temp_size_in_bytes
+    rows[name, how, m] = {
+      "operations": "" if looped else round(cost["flops"] / operations, 3),
+      "moved": "" if looped else round(moved, 1),
+      "temporary_mib": round(held / 2**20, 2),
+    }
   return rows
 
 
@@ -152,6 +162,7 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
   """Times against m: the loop's, and in factors."""
   import matplotlib.pyplot as plt
 
+  rows = [row for row in rows if row.get("time")]
   names = list(dict.fromkeys(row["model"] for row in rows))
   figure, axes = plt.subplots(
     1, len(names), figsize=(3.2 * len(names), 3.0), layout="constrained"
@@ -159,7 +170,8 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
   for axis, name in zip(np.atleast_1d(axes), names, strict=True):
     for how, colour in (("loop", "#b3443c"), ("factored", "#2a6f97")):
       mine = [r for r in rows if r["model"] == name and r["how"] == how]
-      sizes, times = [r["m"] for r in mine], [r["time"] for r in mine]
+      sizes = [int(r["m"]) for r in mine]
+      times = [float(r["time"]) for r in mine]
       axis.plot(sizes, times, "o-", color=colour, label=how)
     axis.axhline(1, color="#777777", lw=1)
     axis.axhline(2, color="#777777", lw=1, ls=":")
@@ -180,14 +192,17 @@ def fit(path: Path) -> Costs:
 
   with path.open(newline="") as file:
     rows = list(csv.DictReader(file))
-  times = {(r["model"], r["how"], int(r["m"])): float(r["time"]) for r in rows}
+  times = {
+    (r["model"], r["how"], int(r["m"])): float(r["time"])
+    for r in rows
+    if r["time"]
+  }
   cases = []
   for (name, how, m), seconds in times.items():
     setup = SETUPS[name]
-    count = setup.batch // m
-    if how == "loop" and count > 1:
+    if how == "loop":
       ratio = seconds / times[name, "factored", m]
-      cases.append((_plan(setup, m), count, np.log(ratio)))
+      cases.append((plan(setup, m), setup.batch // m, np.log(ratio)))
 
   def misfit(logs: np.ndarray) -> list[float]:
     costs = Costs(*np.exp(logs))
@@ -207,7 +222,8 @@ def fit(path: Path) -> Costs:
   return Costs(*(float(f"{x:.3g}") for x in np.exp(found.x)))
 
 
-def _plan(setup: Setup, m: int) -> Factored:
+def plan(setup: Setup, m: int) -> Factored:
+  """What a factored step of a setup would do."""
   module = fs.models.create(setup.model, num_classes=10, **setup.options)
   perturb = fs.perturbed_gradient(fs.sam(RHO))
   params, model_state = fs.models.initialise(
@@ -215,62 +231,89 @@ def _plan(setup: Setup, m: int) -> Factored:
   )
   state = fs.create_train_state(params, model_state, optax.sgd(0.1), perturb)
   parts = Parts(
-    fs.models.forward(module),
-    LOSS,
-    fs.loss_ascent(LOSS),
-    optax.with_extra_args_support(perturb),
-    classification_metrics,
-    1.0,
-    True,
+    forward=fs.models.forward(module),
+    loss=LOSS,
+    ascent=None,
+    perturb=optax.with_extra_args_support(perturb),
+    metrics=classification_metrics,
+    ascent_fraction=1.0,
+    reads_ascent=True,
+    reads_clean=False,
   )
   images = np.zeros((m, *setup.image), np.float32)
   examples = Examples(images, np.zeros(m, np.int32), None)
   return plan_factored(parts, state, examples, jax.random.key(0))
 
 
-def main() -> None:
+def read_rows(path: Path) -> Rows:
+  """The rows of a file, in their order; none where there is no file."""
+  if not path.exists():
+    return {}
+  with path.open(newline="") as file:
+    return {
+      (row["model"], row["how"], int(row["m"])): dict(row)
+      for row in csv.DictReader(file)
+    }
+
+
+def write_rows(path: Path, rows: Rows) -> list[dict[str, Any]]:
+  """Writes the file, its setups in the order of `SETUPS`."""
+  order = list(SETUPS)
+  names = sorted(rows, key=lambda kind: order.index(kind[0]))
+  found = [
+    {c: rows[k].get(c, "") for c in COLUMNS}
+    | dict(zip(COLUMNS, k, strict=False))
+    for k in names
+  ]
+  path.parent.mkdir(parents=True, exist_ok=True)
+  with path.open("w", newline="") as file:
+    writer = csv.DictWriter(file, COLUMNS)
+    writer.writeheader()
+    writer.writerows(found)
+  return found
+
+
+def show(found: Rows) -> None:
+  """Prints rows as Markdown."""
+  columns = [c for c in COLUMNS[3:] if any(c in row for row in found.values())]
+  print("| " + " | ".join([*COLUMNS[:3], *columns]) + " |")
+  print("|---" * (3 + len(columns)) + "|")
+  for kind, row in found.items():
+    cells = [*kind, *(row.get(c, "") for c in columns)]
+    print("| " + " | ".join(map(str, cells)) + " |", flush=True)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
   """Runs the benchmark."""
-  parser = argparse.ArgumentParser(description=__doc__)
-  parser.add_argument("--models", default=",".join(SETUPS))
+  parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+  parser.add_argument("--setups", default=",".join(SETUPS))
   parser.add_argument("--m", default="1,2,8,32,128")
   parser.add_argument("--rounds", type=int, default=9)
-  parser.add_argument("--output", type=Path)
+  parser.add_argument("--counts", action="store_true", help="run nothing")
+  parser.add_argument("--output", type=Path, help="a folder")
   parser.add_argument(
     "--fit", type=Path, metavar="CSV", help="write costs from times"
   )
-  flags = parser.parse_args()
+  flags = parser.parse_args(argv)
   if flags.fit is not None:
     platform = jax.default_backend()
     table = COSTS | {platform: fit(flags.fit)}
     rows = {name: costs._asdict() for name, costs in table.items()}
     TABLE.write_text(json.dumps(rows, indent=2) + "\n")
     return
-  print(f"{jax.devices()[0].device_kind}, {jax.__version__}\n")
-  print("| model | m | loop | factored | operations | memory | difference |")
-  print("|---|---|---|---|---|---|---|")
-  rows = []
-  for name in flags.models.split(","):
-    setup = SETUPS[name]
-    sizes = sorted({min(int(m), setup.batch) for m in flags.m.split(",")})
-    found = measure(setup, sizes, flags.rounds)
-    rows += [{"model": name, **row} for row in found]
-    by = {(row["how"], row["m"]): row for row in found}
-    for m in sizes:
-      one, other = by["loop", m], by["factored", m]
-      print(
-        f"| {name} | {m} | {one['time']:.2f} | {other['time']:.2f} "
-        f"({other['time_25']:.2f} to {other['time_75']:.2f}) "
-        f"| {other['operations']:.2f} | {other['temporary_mib']:.1f} MiB "
-        f"| {other['difference']} |",
-        flush=True,
-      )
-  if flags.output is not None:
-    flags.output.mkdir(parents=True, exist_ok=True)
-    with (flags.output / "times.csv").open("w", newline="") as file:
-      writer = csv.DictWriter(file, rows[0])
-      writer.writeheader()
-      writer.writerows(rows)
-    draw(rows, flags.output / "times.png")
+  print(f"{jax.devices()[0].device_kind}, jax {jax.__version__}\n")
+  work: Callable[..., Rows] = count if flags.counts else measure
+  for name in flags.setups.split(","):
+    batch = SETUPS[name].batch
+    sizes = sorted({min(int(m), batch) for m in flags.m.split(",")})
+    found = work(name, sizes, flags.rounds)
+    show(found)
+    if flags.output is not None:
+      path = flags.output / "times.csv"
+      known = read_rows(path)
+      merged = {k: known.get(k, {}) | row for k, row in found.items()}
+      written = write_rows(path, known | merged)
+      draw(written, flags.output / "times.png")
 
 
 if __name__ == "__main__":

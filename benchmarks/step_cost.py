@@ -3,11 +3,11 @@
     PYTHONPATH=. python benchmarks/step_cost.py --rounds 15 --json costs.json
 
 For an MLP, a CNN, a ViT and a ResNet: the plain step, ours with SAM, OBF, GSAM,
-ASAM and random offsets, with 1 and 8 micro-batches, and `optax.contrib.sam` in
-its opaque mode. Ours reports all of its metrics; optax's reports the loss
-alone. All steps of a model take turns in one process; ratios of times are
-medians over rounds, with quartiles. Prints Markdown. `--micro_batches=1` leaves
-out the 8, which are long to compile.
+ASAM and random offsets, with 1 and 8 micro-batches (SAM and OBF also with those
+in factors), and `optax.contrib.sam` in its opaque mode. Ours reports all of its
+metrics; optax's reports the loss alone. All steps of a model take turns in one
+process; ratios of times are medians over rounds, with quartiles. Prints
+Markdown. `--micro_batches=1` leaves out the 8, which are long to compile.
 """
 
 import argparse
@@ -26,6 +26,7 @@ from optax import contrib
 import forgetsam as fs
 
 RHO, LEARNING_RATE = 0.05, 0.05
+FACTORED = ("sam", "obf")
 LOSS = fs.softmax_cross_entropy()
 
 
@@ -246,7 +247,7 @@ def _ratio(cost: Cost, other: Cost) -> str:
 def micro_batch_line(costs: dict[str, Cost], parameter_bytes: int) -> str:
   """Time and memory traffic of eight micro-batches instead of one."""
   parts = []
-  for name in perturbs():
+  for name in (*perturbs(), *(f"{kind}, factored" for kind in FACTORED)):
     one, eight = costs[f"{name}, 1"], costs[f"{name}, 8"]
     moved = (eight.bytes_moved - one.bytes_moved) / 7 / parameter_bytes
     parts.append(f"{name} {_ratio(eight, one)}, {moved:.1f}")
@@ -271,11 +272,14 @@ def main(argv: Sequence[str] | None = None) -> None:
   results = {}
   for name in options.models.split(","):
     setup = SETUPS[name]
-    steps = {"optax, 1": optax_step(setup)} | {
-      f"{kind}, {n}": our_step(setup, signal, perturb, n)
-      for n in map(int, options.micro_batches.split(","))
-      for kind, (signal, perturb) in perturbs().items()
-    }
+    steps = {"optax, 1": optax_step(setup)}
+    for n in map(int, options.micro_batches.split(",")):
+      for kind, (signal, perturb) in perturbs().items():
+        steps[f"{kind}, {n}"] = our_step(setup, signal, perturb, n)
+        if kind in FACTORED:
+          steps[f"{kind}, factored, {n}"] = our_step(
+            *(setup, signal, perturb, n), m_sharpness="factored"
+          )
     costs = measure(steps, setup, options.rounds, options.compilations)
     params = steps["plain, 1"].start().params
     size = sum(4 * x.size for x in jax.tree.leaves(params))

@@ -11,7 +11,7 @@ from typing import Any, overload
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from forgetsam import _combination
 from forgetsam._combination import Leaf, has_combination, is_combination
@@ -111,10 +111,14 @@ def tree_norm(tree: PyTree) -> Float[Array, ""]:
   if not leaves:
     return jnp.zeros((), jnp.float32)
   total = _dot(leaves, leaves)
-  in_range = (total >= _SMALLEST) & (total <= _LARGEST)
   return jax.lax.cond(
-    in_range, lambda: jnp.sqrt(total), lambda: _scaled(leaves)
+    is_in_range(total), lambda: jnp.sqrt(total), lambda: _scaled(leaves)
   )
+
+
+def is_in_range(total: Float[Array, ""]) -> Bool[Array, ""]:
+  """Whether a sum of squares has all of float32's digits."""
+  return (total >= _SMALLEST) & (total <= _LARGEST)
 
 
 def _real_leaves(tree: PyTree) -> list[Array]:

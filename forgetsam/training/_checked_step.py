@@ -1,6 +1,6 @@
 """Jitted steps that first check what JAX's own errors would not name."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -10,6 +10,8 @@ from jax.sharding import Mesh
 from forgetsam._labels import check_width
 from forgetsam._typing import PyTree
 from forgetsam.training._mesh import batch_shards
+from forgetsam.training._train_state import TrainState
+from forgetsam.training.factored import MSharpness
 
 
 class CheckedStep:
@@ -43,6 +45,28 @@ class CheckedStep:
     if name == "_jitted":  # a copy in the making has no attributes yet
       raise AttributeError(name)
     return getattr(self._jitted, name)
+
+
+class TrainStep(CheckedStep):
+  """A training step, `(state, batch, key) -> (state, metrics)`."""
+
+  def __init__(
+    self,
+    jitted: Any,
+    mesh: Mesh | None,
+    inputs: str,
+    labels: str,
+    report: Callable[[TrainState, dict[str, Any]], MSharpness],
+  ) -> None:
+    super().__init__(jitted, mesh, 1, inputs, labels)
+    self._report = report
+
+  def m_sharpness(self, state: TrainState, batch: dict[str, Any]) -> MSharpness:
+    """How the step takes micro-batches of these shapes, and why.
+
+    Arrays may be given by their `jax.ShapeDtypeStruct`.
+    """
+    return self._report(state, batch)
 
 
 def is_group(name: str) -> bool:

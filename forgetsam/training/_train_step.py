@@ -1,6 +1,5 @@
 """The jitted training step: ascent, perturbation and descent on a mesh."""
 
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -8,7 +7,7 @@ import optax
 from jax.sharding import Mesh
 
 from forgetsam._typing import AscentSignal, Forward, Loss
-from forgetsam.training._checked_step import CheckedStep
+from forgetsam.training._checked_step import TrainStep
 from forgetsam.training._descend import Metrics, descend
 from forgetsam.training._hooks import (
   reads_ascent_gradient,
@@ -41,28 +40,6 @@ from forgetsam.training._step_arguments import (
 )
 from forgetsam.training._train_state import TrainState, check_transforms
 from forgetsam.training.factored import Decision, MSharpness, decide
-
-
-class TrainStep(CheckedStep):
-  """A training step, `(state, batch, key) -> (state, metrics)`."""
-
-  def __init__(
-    self,
-    jitted: Any,
-    mesh: Mesh | None,
-    inputs: str,
-    labels: str,
-    report: Callable[[TrainState, dict[str, Any]], MSharpness],
-  ) -> None:
-    super().__init__(jitted, mesh, 1, inputs, labels)
-    self._report = report
-
-  def m_sharpness(self, state: TrainState, batch: dict[str, Any]) -> MSharpness:
-    """How the step takes micro-batches of these shapes, and why.
-
-    Arrays may be given by their `jax.ShapeDtypeStruct`.
-    """
-    return self._report(state, batch)
 
 
 def make_train_step(

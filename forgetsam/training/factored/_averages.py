@@ -11,6 +11,7 @@ from forgetsam._combination import Terms
 from forgetsam._typing import PyTree
 from forgetsam.training.factored._gradient import Gradient, sum_of
 from forgetsam.training.factored._network import Network
+from forgetsam.training.factored._update import Moved
 
 
 class Coefficients(NamedTuple):
@@ -18,6 +19,19 @@ class Coefficients(NamedTuple):
 
   own: dict[str, Array]
   shared: list[Array]
+
+
+def coefficients_of(
+  moved: Moved, scales: dict[str, Array]
+) -> list[Coefficients]:
+  """Those of the gradients themselves, not of what `scales` divided."""
+  return [
+    Coefficients(
+      {name: jnp.asarray(c) / scales[name] for name, c in own.items()},
+      [jnp.asarray(d) for d, _ in terms],
+    )
+    for own, terms in zip(moved.coefficients, moved.shared, strict=True)
+  ]
 
 
 def shares_of(weights: Array | None, indices: Array) -> Array:

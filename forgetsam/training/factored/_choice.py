@@ -18,12 +18,9 @@ from forgetsam.training.factored._costs import (
   estimate,
 )
 from forgetsam.training.factored._network import CannotFactorError
-from forgetsam.training.factored._step import (
-  Factored,
-  factored_step,
-  plan_factored,
-)
-from forgetsam.training.factored._uses import rows_of
+from forgetsam.training.factored._plan import Factored, plan_factored
+from forgetsam.training.factored._products import rows_of
+from forgetsam.training.factored._step import factored_step
 
 MODES = ("auto", "factored", "loop")
 # Bytes that a chunk's activations and factors may take, at the least.

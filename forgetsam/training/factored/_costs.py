@@ -12,9 +12,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from forgetsam.training.factored._plan import Factored
+from forgetsam.training.factored._products import Use, rows_of
 from forgetsam.training.factored._program import Equation, Program, Value
-from forgetsam.training.factored._step import Factored
-from forgetsam.training.factored._uses import Use, rows_of
 
 
 class Costs(NamedTuple):

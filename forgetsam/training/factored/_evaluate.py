@@ -7,6 +7,7 @@ import jax
 from jaxtyping import Array
 
 from forgetsam._typing import PyTree
+from forgetsam.training.factored._products import Site, Use
 from forgetsam.training.factored._program import (
   Equation,
   Program,
@@ -14,7 +15,6 @@ from forgetsam.training.factored._program import (
   num_consts_and_carry,
   values,
 )
-from forgetsam.training.factored._uses import Site, Use
 
 # (use, equation, operands, what was given for its site) -> (output, findings)
 Product = Callable[[Use, Equation, list[Array], PyTree], tuple[Array, PyTree]]

@@ -21,8 +21,8 @@ from forgetsam.training.factored._pieces import (
   operand_of,
   weighted_sum,
 )
+from forgetsam.training.factored._products import Use
 from forgetsam.training.factored._program import Equation
-from forgetsam.training.factored._uses import Use
 
 
 class Gradient(NamedTuple):

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from forgetsam._arrays import is_in_range
 from forgetsam._typing import PyTree
 from forgetsam.training.factored._gradient import (
   Gradient,
@@ -16,10 +17,9 @@ from forgetsam.training.factored._gradient import (
 )
 from forgetsam.training.factored._network import Network
 
-# Where an inner product is this much smaller than its terms, or a square
-# outside of this range, they are taken from the formed gradients.
+# Where an inner product is this much smaller than its terms, it is taken from
+# the formed gradients.
 _MOST_CANCELLED = 1e-4
-_SMALLEST, _LARGEST = 1e-30, 1e37
 
 Pair = tuple[str, str]
 Needs = Mapping[Pair, Collection[int]]
@@ -55,11 +55,11 @@ def lengths(
     for (left, right), arrays in needs.items():
       sums = products(network, of[left], of[right], sorted(arrays))
       found[left, right] = {k: total.value for k, total in sums.items()}
-      total = sum(s.value for s in sums.values())
+      total = jnp.asarray(sum(s.value for s in sums.values()))
       terms = sum(s.absolute for s in sums.values())
       here = jnp.abs(total) >= _MOST_CANCELLED * terms
       if left == right:
-        here &= (total >= _SMALLEST) & (total <= _LARGEST)
+        here &= is_in_range(total)
       # Zero is no loss of digits.
       fine &= here | is_zero(of[left]) | is_zero(of[right])
     one = jnp.ones((), ones.dtype)
@@ -86,13 +86,17 @@ def lengths(
 
   found, fine = jax.vmap(direct)(gradients)
   found = varying(jax.tree.map(lambda x: x.astype(ones.dtype), found))
-  return jax.lax.cond(
+  return one_of(
     jnp.all(fine),
-    lambda of, found: found,
-    lambda of, found: varying(jax.lax.map(exact, of)),
-    gradients,
-    found,
+    lambda: found,
+    lambda: varying(jax.lax.map(exact, gradients)),
   )
+
+
+def one_of(
+  fine: Array, direct: Callable[[], Lengths], exact: Callable[[], Lengths]
+) -> Lengths:
+  return jax.lax.cond(fine, direct, exact)
 
 
 def norm(found: Lengths, name: str) -> Array:

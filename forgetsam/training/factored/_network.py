@@ -5,22 +5,20 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.extend import core
+from jax.interpreters import partial_eval
 
 from forgetsam._objectives import run_forward
 from forgetsam._typing import Forward, PyTree
 from forgetsam.training.factored._evaluate import Later, later_part
+from forgetsam.training.factored._products import Site, Use, is_cheaper_factored
 from forgetsam.training.factored._program import (
   Equation,
   Program,
   flatten,
   values,
 )
-from forgetsam.training.factored._uses import (
-  Site,
-  Use,
-  find_uses,
-  is_cheaper_factored,
-)
+from forgetsam.training.factored._uses import find_uses
 
 
 def same_structure(left: PyTree, right: PyTree) -> bool:
@@ -85,7 +83,10 @@ def trace_network(
   closed, shapes = jax.make_jaxpr(run, return_shape=True)(
     leaves, inputs, key, state_leaves
   )
-  program = flatten(closed)
+  jaxpr, _ = partial_eval.dce_jaxpr(
+    closed.jaxpr, [True] * len(closed.jaxpr.outvars), instantiate=True
+  )
+  program = flatten(core.ClosedJaxpr(jaxpr, closed.consts))
   if _draws_otherwise(program):
     raise CannotFactorError(
       "its random keys are not of threefry: `vmap` would draw other numbers"

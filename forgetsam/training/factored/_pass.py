@@ -29,8 +29,8 @@ from forgetsam.training.factored._pieces import (
   multiply,
   output_of,
 )
+from forgetsam.training.factored._products import Site, Use
 from forgetsam.training.factored._program import Equation, Program
-from forgetsam.training.factored._uses import Site, Use
 
 
 class CleanPass(NamedTuple):

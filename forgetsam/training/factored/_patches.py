@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from forgetsam.training.factored._uses import Use
+from forgetsam.training.factored._products import Use
 
 
 def patches(use: Use, params: dict[str, Any], x: Array) -> Array:

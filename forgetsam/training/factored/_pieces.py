@@ -17,8 +17,8 @@ from jaxtyping import Array
 
 from forgetsam._arrays import at_least_float32, wide_dtype
 from forgetsam.training.factored._patches import patches
+from forgetsam.training.factored._products import Use
 from forgetsam.training.factored._program import Equation
-from forgetsam.training.factored._uses import Use
 
 # Accelerators would multiply in TF32 or bfloat16, and lose a norm's digits.
 _EXACT = jax.lax.Precision.HIGHEST

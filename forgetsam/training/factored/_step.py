@@ -26,11 +26,11 @@ from forgetsam.training._micro_step import (
   MicroBatchResult,
   Parts,
   Weights,
-  first_examples,
 )
 from forgetsam.training._train_state import TrainState
 from forgetsam.training.factored._averages import (
   Coefficients,
+  coefficients_of,
   mean,
   shares_of,
   times,
@@ -39,38 +39,17 @@ from forgetsam.training.factored._averages import (
 )
 from forgetsam.training.factored._gradient import Gradient, product_with_array
 from forgetsam.training.factored._lengths import Lengths, lengths, norm
-from forgetsam.training.factored._network import (
-  CannotFactorError,
-  Network,
-  agree,
-  trace_network,
-)
 from forgetsam.training.factored._pass import Offset
 from forgetsam.training.factored._passes import PerturbedPasses, clean_passes
+from forgetsam.training.factored._plan import Factored, Plan
 from forgetsam.training.factored._update import (
   ASCENT,
   PERTURBED,
   Moved,
   Numbers,
-  Plan,
   Updated,
-  plan_update,
   run_update,
 )
-
-
-class Factored(NamedTuple):
-  """How a step's micro-batches are taken together.
-
-  Attributes:
-    clean: the network at the parameters.
-    perturbed: the network at the perturbed parameters, in float32 at least.
-    plan: what the update of `perturb` reads and returns.
-  """
-
-  clean: Network
-  perturbed: Network
-  plan: Plan
 
 
 class _Micro(NamedTuple):
@@ -89,35 +68,6 @@ class _After(NamedTuple):
   result: list[Coefficients]
   state: list[Array]  # the arrays that differ
   sums: dict[int, Coefficients]
-
-
-def plan_factored(
-  parts: Parts, state: TrainState, micro_batch: Examples, key: jax.Array
-) -> Factored:
-  """Traces a step for one micro-batch, to see whether it can be factored.
-
-  Raises:
-    CannotFactorError: it cannot; the reason.
-  """
-  leaves = jax.tree.leaves(state.params)
-  if not all(jnp.issubdtype(x.dtype, jnp.floating) for x in leaves):
-    raise CannotFactorError("a parameter is complex or an integer")
-  plan = plan_update(parts.perturb, state)
-  wide = jax.tree.map(at_least_float32, state.params)
-  examples = first_examples(micro_batch, parts.ascent_fraction)
-  clean = trace_network(
-    parts.forward, state.params, state.model_state, examples.inputs, key
-  )
-  same_dtypes = all(
-    x.dtype == y.dtype
-    for x, y in zip(leaves, jax.tree.leaves(wide), strict=True)
-  )
-  if examples is micro_batch and same_dtypes:
-    return Factored(clean, clean, plan)
-  perturbed = trace_network(
-    parts.forward, wide, state.model_state, micro_batch.inputs, key
-  )
-  return Factored(*agree(clean, perturbed), plan)
 
 
 def factored_step(
@@ -238,25 +188,14 @@ class _Updates:
     differs = self._factored.plan.differs
     scales = micro.lengths.scales
     return _After(
-      _coefficients(found.point, scales),
-      _coefficients(found.result, scales),
+      coefficients_of(found.point, scales),
+      coefficients_of(found.result, scales),
       [x for x, d in zip(found.state, differs, strict=True) if d],
       {
-        k: _coefficients(Moved([x.coefficients], [x.shared]), scales)[0]
+        k: coefficients_of(Moved([x.coefficients], [x.shared]), scales)[0]
         for k, x in found.sums.items()
       },
     )
-
-
-def _coefficients(moved: Moved, scales: dict[str, Array]) -> list[Coefficients]:
-  """Those of the gradients themselves, not of what `scales` divided."""
-  return [
-    Coefficients(
-      {name: jnp.asarray(c) / scales[name] for name, c in own.items()},
-      [jnp.asarray(d) for d, _ in terms],
-    )
-    for own, terms in zip(moved.coefficients, moved.shared, strict=True)
-  ]
 
 
 def _point(
