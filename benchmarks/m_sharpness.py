@@ -162,12 +162,18 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
   """Times against m: the loop's, and in factors."""
   import matplotlib.pyplot as plt
 
-  rows = [row for row in rows if row.get("time")]
   names = list(dict.fromkeys(row["model"] for row in rows))
+  columns = min(len(names), 4)
+  lines = -(-len(names) // columns)
   figure, axes = plt.subplots(
-    1, len(names), figsize=(3.2 * len(names), 3.0), layout="constrained"
+    *(lines, columns),
+    figsize=(3.2 * columns, 3.0 * lines),
+    layout="constrained",
+    squeeze=False,
   )
-  for axis, name in zip(np.atleast_1d(axes), names, strict=True):
+  for axis in axes.flat[len(names) :]:
+    axis.remove()
+  for axis, name in zip(axes.flat, names, strict=False):
     for how, colour in (("loop", "#b3443c"), ("factored", "#2a6f97")):
       mine = [r for r in rows if r["model"] == name and r["how"] == how]
       sizes = [int(r["m"]) for r in mine]
@@ -180,7 +186,7 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
     axis.set_yscale("log", base=2)
     axis.xaxis.set_major_formatter("{x:g}")
     axis.yaxis.set_major_formatter("{x:g}")
-  first = np.atleast_1d(axes)[0]
+  first = axes[0, 0]
   first.set_ylabel("time of a step, plain training = 1")
   first.legend(frameon=False)
   figure.savefig(path, dpi=120)
@@ -313,7 +319,8 @@ def main(argv: Sequence[str] | None = None) -> None:
       known = read_rows(path)
       merged = {k: known.get(k, {}) | row for k, row in found.items()}
       written = write_rows(path, known | merged)
-      draw(written, flags.output / "times.png")
+      if timed := [row for row in written if row["time"]]:
+        draw(timed, flags.output / "times.png")
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from sweep_runs import tiny_config
 
 import forgetsam as fs
 from forgetsam.experiment.build import build_experiment, build_sources
+from forgetsam.experiment.config import ConfigError
 from forgetsam.experiment.jobs.train import train
 from forgetsam.experiment.sweep import Runner
 from forgetsam.experiment.sweep._program import Program, RunBatches, take_apart
@@ -93,6 +94,20 @@ def test_a_run_agrees_with_single_steps(
   assert_close(outcome.state.params, state.params)
   last_epoch = np.mean([m["loss"] for m in history[-5:]])
   assert outcome.metrics["train/loss"] == pytest.approx(last_epoch, rel=1e-5)
+
+
+def test_a_run_in_factors_agrees_with_the_loop(
+  one_device: None, data_dir: Path
+):
+  values = {"model__hidden": (64,), "epochs": 1, **SGD}
+  state, _ = step_by_step(tiny_config(data_dir, "obf", **values))
+  values["m_sharpness"] = "factored"
+  runner = Runner()
+  outcome = runner.run(tiny_config(data_dir, "obf", **values), ("validation",))
+  assert_close(outcome.state.params, state.params)
+  values["m_sharpness_chunk"] = 12
+  with pytest.raises(ConfigError, match=r"m_sharpness_chunk.*12.*multiple"):
+    runner.prepare(tiny_config(data_dir, "obf", **values))
 
 
 def test_a_long_epoch_of_images_goes_to_the_device_in_parts(

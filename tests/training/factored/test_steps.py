@@ -186,6 +186,20 @@ def test_devices_are_the_loops(devices, name):
   _assert_same(perturb, mesh=mesh, mask=mask, shard_opt_state=devices == 2)
 
 
+def test_a_radius_may_be_traced_and_vmapped():
+  def steps(how):
+    def alone(rho):
+      perturb = fs.perturbed_gradient(fs.sam(rho))
+      state, _ = _run(perturb, how, steps=1)
+      return state.params
+
+    return jax.jit(jax.vmap(alone))(jnp.array([0.0, 0.3]))
+
+  found, expected = steps("factored"), steps("loop")
+  for f, e in zip(*map(jax.tree.leaves, (found, expected)), strict=True):
+    np.testing.assert_allclose(f, e, rtol=1e-8, atol=1e-11)
+
+
 REFUSED = {
   "asam": (fs.asam(0.3), "entry by entry|norms"),
   "random": (fs.random_perturbation(0.3, seed=0), "differs between|draw"),
