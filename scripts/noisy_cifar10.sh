@@ -106,8 +106,10 @@ report() {
 report_cnn() {
   local CONFIG=configs/noisy_cifar10.py n
   local all=plain,sam,obf_gamma0,obf,random,augmented,label_smoothing,gsam,gsam_obf,friendly_sam,asam,asam_obf,momentum
+  local corrupted=$dir/corrupted.npz
+  [ -e "$corrupted" ] || python -m scripts.corrupted_cifar10 --out="$corrupted"
   for n in 5 10 15; do
-    report cnn cnn $all $n --keep_runs
+    report cnn cnn $all $n --keep_runs --config.evaluation.sets="$corrupted"
   done
 }
 

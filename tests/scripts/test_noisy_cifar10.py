@@ -35,7 +35,8 @@ def commands(stage: str, folder: Path) -> list[list[str]]:
       check=True,
     )
   found = (folder / "said").read_text().strip().split("\n\n")
-  return [command.splitlines()[1:] for command in found]
+  lines = [command.splitlines() for command in found]
+  return [arguments for script, *arguments in lines if script == "main.py"]
 
 
 @pytest.mark.parametrize("stage", STAGES)
