@@ -58,7 +58,7 @@ def test_the_search_is_on_the_arc_and_its_result_waits():
 def test_without_an_arc_it_is_sam(ascent):
   w = jnp.array([2.0, 0.0])  # an eigenvector
   delta = 0.0 if ascent is not None else RHO
-  found, _ = update(fs.xsam(0.5), w, ascent=ascent)
+  found, _ = update(fs.xsam(0.5, alpha_max=0.0), w, ascent=ascent)
   np.testing.assert_allclose(found, [2.0 + delta, 0.0], rtol=1e-6)
 
 
