@@ -183,7 +183,7 @@ PEERS = {
       c["update_every"],
     ),
   ),
-  "layersam": lambda c: gradient(fs.layer_sam(c["pha"] * c["rho"], True, 20)),
+  "layersam": lambda c: gradient(fs.layer_sam(c["pha"] * c["rho"])),
   "looklayersam": lambda c: fs.look_layer_sam(
     c["rho"], c["k"], c["alpha"], by_weights=False
   ),

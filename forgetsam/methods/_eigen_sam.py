@@ -132,12 +132,15 @@ def eigen_sam(
     found = gate(due, iterate)(jax.tree.map(at_least_float32, params))
     v = jax.tree.map(lambda new, old: jnp.where(due, new, old), found, last)
     known = state.count >= freq
-    radius = value_at(rho, state.count)
+    norm = tree_norm(ascent_grads)
+    radius = jnp.asarray(value_at(rho, state.count)).astype(norm.dtype)
+    one = jnp.ones_like(norm)
+    length = jnp.where(known, one, norm) if scaled_start else one
+    delta = to_length(ascent_grads, radius * length)
     side = jnp.where(known, jnp.sign(tree_dot(ascent_grads, v)), 0)
-    length = tree_norm(ascent_grads) if scaled_start else 1.0
-    delta = to_length(ascent_grads, radius * jnp.where(known, 1.0, length))
+    weight = radius * jnp.asarray(alpha).astype(norm.dtype)
     across = orthogonal(unit(v), ascent_grads)
-    delta = add_delta(delta, across, radius * alpha * side)
+    delta = add_delta(delta, across, weight * side.astype(norm.dtype))
     count = optax.safe_increment(state.count)
     return cast_like(delta, ascent_grads), EigenSAMState(count, v, start)
 

@@ -2,10 +2,9 @@
 
 from typing import Any, NamedTuple
 
-import jax
 import optax
 
-from forgetsam._arrays import add_delta, at_least_float32, cast_like
+from forgetsam._arrays import add_delta, cast_like, wide_zeros
 from forgetsam._checks import check_number, check_rho
 from forgetsam._passes import needed_ascent_fn, value_and_grad
 from forgetsam._typing import GradFn, PyTree, Scalar, ValueAndGradFn
@@ -123,9 +122,8 @@ def gam(
     ascent = second if ascent_fn is grad_fn else ascent_fn(point)
     third, _ = transform.update(ascent, before, point, **extra)
     plain = add_delta(clean, second, beta_2)
-    perturbed = add_delta(
-      jax.tree.map(lambda g: beta_1 * at_least_float32(g), first), third, beta_3
-    )
+    perturbed = add_delta(wide_zeros(first), first, beta_1)
+    perturbed = add_delta(perturbed, third, beta_3)
     grads = cast_like(combine(plain, None, perturbed), params)
     memory = GAMState(after.perturbation, across)
     return grads, after._replace(perturbation=memory)

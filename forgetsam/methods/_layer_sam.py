@@ -17,26 +17,27 @@ from forgetsam.perturbations import RadiusState
 def layer_sam(
   rho: optax.ScalarOrSchedule,
   by_weights: bool = True,
-  max_ratio: Scalar | None = None,
+  max_ratio: Scalar | None = 20.0,
 ) -> optax.GradientTransformationExtraArgs:
   r"""LayerSAM's perturbation: every array has a radius of its own.
 
   .. math:: \delta_l = \rho_t\, \Lambda_l\, \frac{g_l}{\lVert g \rVert}, \qquad
-     \Lambda_l = \frac{\lVert w_l \rVert}{\lVert g_l \rVert}
+     \Lambda_l = \min\Bigl(\frac{\lVert w_l \rVert}{\lVert g_l \rVert}, 20\Bigr)
 
   for the arrays l, each a layer; without `by_weights`
   :math:`\delta_l = \rho_t\, g_l / \lVert g_l \rVert`. Arrays whose gradients,
   or (with `by_weights`) weights are zeros are not perturbed.
 
-  The source is weak: the authors released no code, and public ones disagree:
-  they have the first form, with :math:`\Lambda_l \le 20`, or the second. Both
-  are matched.
+  The source is weak: the authors released no code, and of two public ones one
+  has the first form, with the bound of 20, the other the second. Both are
+  matched.
 
   Args:
     rho: a float, at least 0, or a schedule of the update count; without
       `by_weights` each array's radius, with it a factor of its weights' length.
     by_weights: whether offsets are in proportion to the weights' lengths.
-    max_ratio: bound on :math:`\Lambda_l`, more than 0; `None` has none.
+    max_ratio: bound on :math:`\Lambda_l`, at least 0. With `None`, which has
+      none, offsets grow without bound as the whole gradient vanishes.
 
   Raises:
     ValueError: rho is negative or nan, or max_ratio is negative; `update`
@@ -67,20 +68,20 @@ def layer_sam(
     params: PyTree | None = None,
     **extra: object,
   ) -> tuple[PyTree, RadiusState]:
-    radius = value_at(rho, state.count)
     if by_weights:
       check_params("layer_sam", params)
-      norm = tree_norm(updates)
+    norm = tree_norm(updates)
+    radius = jnp.asarray(value_at(rho, state.count)).astype(norm.dtype)
+    divisor = jnp.where(norm == 0, 1, norm)
 
     def offset(g: Leaf, w: Array) -> Leaf:
-      length = radius
-      if by_weights:
-        length = tree_norm(w)
-        if max_ratio is not None:
-          length = jnp.minimum(length, max_ratio * tree_norm(g))
-        share = radius / jnp.where(norm == 0, 1, norm)
-        length = share * length.astype(norm.dtype)
-      return to_length(g, length).astype(g.dtype)
+      if not by_weights:
+        return to_length(g, radius).astype(g.dtype)
+      length = tree_norm(w).astype(norm.dtype)
+      if max_ratio is not None:
+        most = jnp.asarray(max_ratio).astype(norm.dtype)
+        length = jnp.minimum(length, most * tree_norm(g).astype(norm.dtype))
+      return to_length(g, radius * (length / divisor)).astype(g.dtype)
 
     weights = params if by_weights else updates
     delta = jax.tree.map(offset, updates, weights)
@@ -94,7 +95,7 @@ def look_layer_sam(
   k: int,
   alpha: Scalar,
   by_weights: bool = True,
-  max_ratio: Scalar | None = None,
+  max_ratio: Scalar | None = 20.0,
 ) -> optax.GradientTransformationExtraArgs:
   r"""Look-LayerSAM: `look_sam` with `layer_sam`'s offsets.
 
