@@ -61,6 +61,10 @@ MOMENTUM_GRID = f"perturbation.rho=0.2,0.3,0.5,0.7,1;{_DECAY},0.1,0.15"
 WEIGHTED_GRID = (
   f"perturbation.rho=0.01,0.02,0.05;{_DECAY},0.15;micro_batch_size=128,32"
 )
+# In units of the weights' size, or of each weight's move.
+ASAM_GRID = f"perturbation.rho=0.5,1,2;{_DECAY},0.15;micro_batch_size=128"
+LAYERWISE_GRID = f"perturbation.rho=0.02,0.05,0.1;{_DECAY},0.15"
+LINF_GRID = f"perturbation.rho=0.01,0.02,0.05;{_DECAY},0.15"
 GRIDS = {
   **dict.fromkeys(PLAIN, PLAIN_GRID),
   **dict.fromkeys(("sam", "obf", "friendly"), FULL_GRID),
@@ -68,7 +72,10 @@ GRIDS = {
     ("sam_eighth", "friendly_quarter", "friendly_eighth"), FINER_GRID
   ),
   "momentum": MOMENTUM_GRID,
-  "weighted": WEIGHTED_GRID,
+  **dict.fromkeys(("weighted", "wsam_decoupled"), WEIGHTED_GRID),
+  "asam": ASAM_GRID,
+  **dict.fromkeys(("asam_layerwise", "layer_sam"), LAYERWISE_GRID),
+  "asam_linf": LINF_GRID,
 }
 
 

@@ -17,7 +17,7 @@ as long as others do in 30), sam, obf, friendly, weighted and momentum; of the
 first three what makes a step cheap: _quarter and _eighth (of each micro-batch,
 the part that is climbed); of sam and obf also _every_5 (steps ascends one),
 _every_5_quarter, _look_5 (LookSAM), _late (from half of training on, on a
-quarter), _early (until then).
+quarter), _early (until then). The other published methods are by their names.
 """
 
 from typing import Any
@@ -41,6 +41,47 @@ _CHEAPER: dict[str, dict[str, Any]] = {
   "early": {"perturbation.stop": 0.5} | _QUARTER,
 }
 
+# Published methods at full cost, a line each.
+PUBLISHED: dict[str, dict[str, Any]] = {
+  "asam": {**METHODS["asam"]},
+  "asam_layerwise": {**METHODS["asam"], "perturbation.options.layerwise": True},
+  "asam_linf": {**METHODS["asam"], "perturbation.options.norm": "linf"},
+  "gsam": {**METHODS["gsam"]},
+  "gsam_clean": {**METHODS["gsam"], "combine.options.minimize": "clean"},
+  "wsam_decoupled": {
+    **METHODS["sam"],
+    "combine.name": "weighted",
+    "combine.decoupled": True,
+  },
+  "vasso": {"perturbation.name": "vasso"},
+  "fisher_sam": {"perturbation.name": "fisher_sam"},
+  "gnp": {**METHODS["sam"], "combine.name": "gnp"},
+  "esam": {**METHODS["sam"], "method.name": "esam"},
+  "stable_sam": {**METHODS["sam"], "combine.name": "stable_sam"},
+  "eigen_sam": {
+    "perturbation.name": "eigen_sam",
+    "perturbation.options.alpha": 0.2,
+  },
+  "layer_sam": {"perturbation.name": "layer_sam"},
+  "gam": {
+    **METHODS["sam"],
+    "method.name": "gam",
+    "method.options.norm_rho": 0.1,
+  },
+  "xsam": {
+    **METHODS["sam"],
+    "combine.name": "xsam",
+    "combine.options.rho_max": 0.4,
+  },
+  "lookbehind": {
+    **METHODS["sam"],
+    "method.name": "lookbehind",
+    "method.options.k": 2,
+    "optimizer.name": "slow_sgdw",
+    "optimizer.options.k": 2,
+  },
+}
+
 VARIANTS: dict[str, dict[str, Any]] = {
   "plain": {},
   "plain_38": {"epochs": 38},
@@ -59,6 +100,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
   "friendly_quarter": _FRIENDLY | _QUARTER,
   "friendly_eighth": _FRIENDLY | _EIGHTH,
   "weighted": {**METHODS["sam"], "combine.name": "weighted"},
+  **PUBLISHED,
 }
 
 
