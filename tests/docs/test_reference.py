@@ -54,6 +54,7 @@ def test_every_transform_is_in_the_guide():
     "make_train_step",
     "make_eval_step",
     "create_train_state",
+    "factored_gradient",
     "param_shardings",
   }
   for name in set(fs.__all__) - training:
