@@ -25,6 +25,7 @@ from forgetsam.experiment.config import (
   apply_overrides,
   load_config_file,
   path_of_flag,
+  reads_previous,
 )
 from forgetsam.experiment.figures import new_figure
 from forgetsam.experiment.jobs.sweep import sweep
@@ -176,7 +177,12 @@ class _Epochs:
     self._data = RunBatches(config, sources.train)
     steps = self._program.steps_per_epoch
     self._xs = list(
-      self._data.chunks(config.seed, self._program.num_steps, steps)
+      self._data.chunks(
+        config.seed,
+        self._program.num_steps,
+        steps,
+        previous=reads_previous(config),
+      )
     )
     self.num_epochs = len(self._xs)
     self.restart()

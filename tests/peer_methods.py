@@ -7,7 +7,7 @@ A row gives what comes first in the chain, or with it the keyword arguments of
 import jax
 import jax.numpy as jnp
 import optax
-from peer_traces import record
+from peer_traces import losses, record
 
 import forgetsam as fs
 
@@ -75,6 +75,84 @@ def from_eigenvector(perturbation, eigenvector):
     lambda params: perturbation.init(params)._replace(eigenvector=eigenvector),
     perturbation.update,
   )
+
+
+def loss_equated(c):
+  return gradient(fs.le_sam(c["rho_max"], c["sigma"], c["adaptive"]))
+
+
+def unified(c):
+  schedules = {
+    "1/t": lambda count: 1 / (count + 1.0),
+    "1-1/t": lambda count: 1 - 1 / (count + 1.0),
+  }
+  lam = schedules.get(c["lambd"], c["lambd"])
+  return gradient(fs.unified_sam(c["rho"], lam))
+
+
+def bayesian(c):
+  """With the file's noise in place of its own."""
+  noise = c.tree(c.array("noise_flat"))
+  read = optax.GradientTransformationExtraArgs(
+    lambda params: jnp.zeros((), jnp.int32),
+    lambda updates, step, params=None, *, micro_batch, **extra: (
+      {name: x[step, micro_batch] for name, x in noise.items()},
+      step + 1,
+    ),
+  )
+  transform = fs.bsam(
+    c["rho"],
+    0,
+    c["Ndata"],
+    c["beta1"],
+    c["beta2"],
+    c["wdecay"],
+    c["damping"],
+    c["s_init"],
+    noise=read,
+  )
+  return transform, {
+    "optimizer": optax.sgd(c["lr"]),
+    "micro_batches": c["msharpness"],
+  }
+
+
+def sparse_by_fisher(c):
+  """Of the file's samples; the first gradient is added to the last step's."""
+  x, y = (c.golden[f"fisher/{name}"] for name in "xy")
+
+  def fisher(params, *, opt_state, **extra):
+    gradients = jax.jacrev(losses)(params, x, y)
+    last = optax.tree.get(opt_state, "recorded")
+    return jax.tree.map(
+      lambda g, d: jnp.sum(g.at[0].add(d) ** 2, axis=0), gradients, last
+    )
+
+  every = c["batches_per_epoch"] * c["update_freq"]
+  mask = fs.fisher_mask(c["sparsity"], every, start=1, fisher=fisher)
+  return gradient(fs.sparse_sam(c["rho"], mask, eps=1e-7))
+
+
+def sparse_by_turnover(c):
+  """From the file's first mask, which is random."""
+  per_epoch, begin = c["batches_per_epoch"], c["T_start"]
+
+  def rate(count):
+    part = (count // per_epoch - begin) / (c["T_end"] - begin)
+    return c["drop_rate"] * (1 + jnp.cos(jnp.pi * part)) / 2
+
+  mask = fs.dynamic_mask(
+    c["sparsity"],
+    per_epoch * c["update_freq"],
+    rate,
+    c["drop_strategy"],
+    c["growth_strategy"],
+  )
+  first = c.tree(c.array("mask_flat")[0])
+  begun = optax.GradientTransformationExtraArgs(
+    lambda params: mask.init(params)._replace(mask=first), mask.update
+  )
+  return gradient(fs.sparse_sam(c["rho"], begun, eps=1e-7))
 
 
 PEERS = {
@@ -191,20 +269,23 @@ PEERS = {
     gradient(fs.sam(c["rho"]), fs.polyak_step(c["f_star"], c["gamma_b"])),
     {"optimizer": optax.sgd(1.0)},
   ),
+  "sampa": lambda c: fs.sampa(
+    fs.sam(c["rho"]), c.base["lr"], c["og"], c.base["momentum"]
+  ),
+  "bsam": bayesian,
+  "bsam_wd_m": bayesian,
+  "lesam": loss_equated,
+  "lesam_adaptive": loss_equated,
+  "ssam_f": sparse_by_fisher,
+  "ssam_d": sparse_by_turnover,
+  "zsharp": lambda c: gradient(
+    fs.zsharp(c["rho"], c["percentile"], per_array=True)
+  ),
+  "unified_sam": unified,
+  "unified_sam_invt": unified,
+  "gcsam": lambda c: gradient(fs.gc_sam(c["rho"], axis=0, full_norm=True)),
+  "crsam": lambda c: fs.cr_sam(fs.sam(c["rho"]), c["gamma"], c["beta"]),
 }
 
 # Cases that no row meets, and why.
-NOT_MET: dict[str, str] = {
-  "sampa": "not built yet",
-  "ssam_f": "not built yet",
-  "ssam_d": "not built yet",
-  "lesam": "not built yet",
-  "lesam_adaptive": "not built yet",
-  "crsam": "not built yet",
-  "zsharp": "not built yet",
-  "unified_sam": "not built yet",
-  "unified_sam_invt": "not built yet",
-  "gcsam": "not built yet",
-  "bsam": "not built yet",
-  "bsam_wd_m": "not built yet",
-}
+NOT_MET: dict[str, str] = {}

@@ -51,7 +51,8 @@ class Case:
     return np.concatenate([np.ravel(tree[n]) for n in self.order])
 
   def batch(self, t: int) -> tuple[np.ndarray, np.ndarray]:
-    """Inputs and labels of step t, from 1."""
+    """Inputs and labels of step t, from 1; of the first, where t is less."""
+    t = max(t, 1)
     return self.golden["data/x"][t - 1], self.golden["data/y"][t - 1]
 
   def sgd(self) -> optax.GradientTransformation:
@@ -106,23 +107,25 @@ def step_of_own(
   optimizer = optax.with_extra_args_support(optimizer)
 
   @jax.jit
-  def step(state: Any, x: Any, y: Any) -> Any:
+  def step(state: Any, batch: Any, before: Any) -> Any:
     params, perturb_state, opt_state = state
 
-    def on_part(x: Any, y: Any, i: int) -> Any:
-      functions = arguments(x, y)
-      loss, clean = functions["value_and_grad_fn"](params)
+    def on_part(i: int) -> Any:
+      now, past = (
+        arguments(*(a.reshape(micro_batches, -1, *a.shape[1:])[i] for a in b))
+        for b in (batch, before)
+      )
+      loss, clean = now["value_and_grad_fn"](params)
       grads, new = transform.update(
         *(clean, perturb_state, params),
-        **functions,
+        **now,
+        previous_value_and_grad_fn=past["value_and_grad_fn"],
         micro_batch=i,
         opt_state=opt_state,
       )
       return grads, new, {"value": loss, "clean_grads": clean}
 
-    xs = x.reshape(micro_batches, -1, *x.shape[1:])
-    ys = y.reshape(micro_batches, -1)
-    parts = [on_part(xs[i], ys[i], i) for i in range(micro_batches)]
+    parts = [on_part(i) for i in range(micro_batches)]
     grads, new, extra = jax.tree.map(mean_of_floats, *parts)
     updates, opt_state = optimizer.update(grads, opt_state, params, **extra)
     return optax.apply_updates(params, updates), new, opt_state
@@ -161,7 +164,7 @@ def run(
   differences = [0.0]
   compared = case.golden["meta/grad_steps"].tolist()
   for t in range(1, NUM_STEPS + 1):
-    state = step(state, *case.batch(t))
+    state = step(state, case.batch(t), case.batch(t - 1))
     found = optax.tree.get_all_with_path(state[2], "recorded")
     if found and t in compared:
       wanted = case.array("grad_flat")[compared.index(t)]

@@ -70,6 +70,26 @@ PERTURBING_METHODS = {
   "asam_linf": lambda rho: fs.asam(rho, 0.01, norm="linf"),
   "vasso": fs.vasso,
   "fisher_sam": fs.fisher_sam,
+  "centralize": lambda rho: optax.chain(
+    fs.centralize(), fs.scale_to_radius(rho)
+  ),
+  "dynamic_mask": lambda rho: fs.sparse_sam(
+    rho, fs.dynamic_mask(0.5, every=1, drop="weight")
+  ),
+  "fisher_mask": lambda rho: fs.sparse_sam(
+    rho,
+    fs.fisher_mask(
+      0.5, every=2, fisher=lambda p, **extra: jax.tree.map(jnp.square, p)
+    ),
+  ),
+  "gc_sam": fs.gc_sam,
+  "le_sam": lambda rho: fs.le_sam(rho, sigma=0.01),
+  "sparse_sam": lambda rho: fs.sparse_sam(rho, "dynamic", every=2),
+  "unified_sam": lambda rho: fs.unified_sam(rho, lam=0.5),
+  "z_score_filter": lambda rho: optax.chain(
+    fs.z_score_filter(0.5), fs.scale_to_radius(rho)
+  ),
+  "zsharp": lambda rho: fs.zsharp(rho, 0.5, per_array=True),
 }
 GRADIENT_METHODS = {
   "eigen_sam": lambda rho: fs.perturbed_gradient(fs.eigen_sam(rho, 0.2, 1, 2)),
@@ -104,6 +124,16 @@ GRADIENT_METHODS = {
   ),
   "esam": lambda rho: fs.esam(rho, seed=0),
   "esam_official": lambda rho: fs.esam(rho, seed=0, official=True),
+  "bsam": lambda rho: fs.bsam(rho, seed=0, num_examples=100),
+  "cr_sam": lambda rho: fs.cr_sam(fs.sam(rho)),
+  "sampa": lambda rho: fs.sampa(fs.sam(rho), learning_rate=0.1),
+}
+# They refuse complex numbers, of which a part could count alone or with the
+# other.
+OF_REAL = {
+  *("asam", "asam_linf", "scale_by_magnitude", "bsam"),
+  *("z_score_filter", "zsharp"),
+  *("dynamic_mask", "fisher_mask", "sparse_sam"),
 }
 
 PERTURBATIONS |= PERTURBING_METHODS
@@ -159,6 +189,7 @@ def step(transform, loss, params, states):
     value_and_grad_fn=value_and_grad_fn,
     ascent_fn=ascent_fn,
     losses_fn=losses_fn,
+    previous_value_and_grad_fn=value_and_grad_fn,
     opt_state=opt_state,
   )
   updates, opt_state = OPTIMIZER.update(grads, opt_state, params)

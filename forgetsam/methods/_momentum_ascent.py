@@ -55,22 +55,27 @@ def momentum_ascent(
     opt_state: Any = None,
     **extra: Any,
   ) -> tuple[PyTree, optax.EmptyState]:
-    momentum = _find_momentum(opt_state)
-    try:
-      # Under `only` and `partition`, the updates lack what is left out.
-      return jax.tree.map(_take, updates, momentum, is_leaf=is_masked), state
-    except ValueError as error:
-      raise ValueError(
-        "momentum_ascent found a momentum with the structure "
-        f"{jax.tree.structure(momentum)}, which is not that of params, "
-        f"{jax.tree.structure(updates)}: the optimizer must keep one momentum "
-        "for all parameters"
-      ) from error
+    return momentum_like("momentum_ascent", updates, opt_state), state
 
   momentum = optax.GradientTransformationExtraArgs(
     lambda params: optax.EmptyState(), update_fn
   )
   return optax.chain(momentum, scale_to_radius(rho), optax.scale(-1.0))
+
+
+def momentum_like(name: str, tree: PyTree, opt_state: Any) -> PyTree:
+  """The optimizer's momentum, with a tree's dtypes and gaps."""
+  momentum = _find_momentum(name, opt_state)
+  try:
+    # Under `only` and `partition`, the tree lacks what is left out.
+    return jax.tree.map(_take, tree, momentum, is_leaf=is_masked)
+  except ValueError as error:
+    raise ValueError(
+      f"{name} found a momentum with the structure "
+      f"{jax.tree.structure(momentum)}, which is not that of params, "
+      f"{jax.tree.structure(tree)}: the optimizer must keep one momentum "
+      "for all parameters"
+    ) from error
 
 
 def _take(like: Any, m: Any) -> Any:
@@ -81,21 +86,21 @@ def _take(like: Any, m: Any) -> Any:
   return m.astype(like.dtype)
 
 
-def _find_momentum(opt_state: Any) -> PyTree:
+def _find_momentum(name: str, opt_state: Any) -> PyTree:
   """The first `trace` or `mu` of a state in the tree of states."""
   if opt_state is None:
     raise ValueError(
-      "momentum_ascent needs opt_state, the optimizer's state: call "
+      f"{name} needs opt_state, the optimizer's state: call "
       "update(ascent_grads, state, params, grad_fn=grad_fn, "
       "opt_state=opt_state). make_train_step provides it."
     )
   for state in jax.tree.leaves(
     opt_state, is_leaf=lambda s: _momentum_name(s) != ""
   ):
-    if name := _momentum_name(state):
-      return getattr(state, name)
+    if field := _momentum_name(state):
+      return getattr(state, field)
   raise ValueError(
-    "momentum_ascent found no momentum (a state with `trace` or `mu`) in "
+    f"{name} found no momentum (a state with `trace` or `mu`) in "
     "opt_state: use an optimizer with momentum, such as sgdw(learning_rate, "
     "momentum=0.9) or optax.adamw(learning_rate)"
   )

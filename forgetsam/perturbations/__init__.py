@@ -5,6 +5,7 @@ from forgetsam.perturbations._active_between import (
   active_between,
 )
 from forgetsam.perturbations._asam import asam, scale_by_magnitude
+from forgetsam.perturbations._centralize import centralize
 from forgetsam.perturbations._combine import (
   Combine,
   surrogate_gap,
@@ -42,6 +43,7 @@ __all__ = [
   "RadiusState",
   "active_between",
   "asam",
+  "centralize",
   "every_k",
   "gaussian_direction",
   "moving_average",

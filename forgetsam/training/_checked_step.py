@@ -29,15 +29,19 @@ class CheckedStep:
     labels: str = "label",
     *,
     groups: bool = False,
+    previous: bool = False,
   ) -> None:
     _check_names(inputs, labels)
     self._jitted, self._mesh, self._batch_at = jitted, mesh, batch_at
     self._names, self._groups = (inputs, labels), groups
+    self._previous = previous
 
   def __call__(self, *arguments: Any) -> Any:
     batch = arguments[self._batch_at]
     if self._groups and isinstance(batch, Mapping):
       batch = _without_groups(batch, self._names[1])
+    if self._previous and isinstance(batch, Mapping):
+      batch = _without_previous(batch, *self._names)
     check_batch(batch, self._mesh, *self._names)
     return self._jitted(*arguments)
 
@@ -58,7 +62,7 @@ class TrainStep(CheckedStep):
     labels: str,
     report: Callable[[TrainState, dict[str, Any]], MSharpness],
   ) -> None:
-    super().__init__(jitted, mesh, 1, inputs, labels)
+    super().__init__(jitted, mesh, 1, inputs, labels, previous=True)
     self._report = report
 
   def m_sharpness(self, state: TrainState, batch: dict[str, Any]) -> MSharpness:
@@ -84,6 +88,28 @@ def _without_groups(batch: Mapping[str, Any], labels: str) -> dict[str, Any]:
         f"one mark for each example, {', '.join(map(str, sorted(sizes)))}"
       )
   return {name: x for name, x in batch.items() if not is_group(name)}
+
+
+def _without_previous(
+  batch: Mapping[str, Any], inputs: str, labels: str
+) -> dict[str, Any]:
+  """The batch without the one before, which must have arrays like its own."""
+  now = dict(batch)
+  before = now.pop("previous", None)
+  if before is None:
+    return now
+  own = {name: now.get(name) for name in (inputs, labels)}
+  if jax.tree.map(np.shape, before) != jax.tree.map(np.shape, own):
+    raise ValueError(
+      'batch["previous"] must be the batch of the step before: '
+      f"{inputs!r} and {labels!r} in the shapes of this one's"
+    )
+  if "mask" in now:
+    raise ValueError(
+      'the batch has "previous" and a "mask", which would weigh both batches: '
+      "leave one out"
+    )
+  return now
 
 
 def check_batch(
@@ -168,9 +194,10 @@ def _kind(x: Any) -> str:
 
 def _check_names(inputs: str, labels: str) -> None:
   for argument, name in (("inputs", inputs), ("labels", labels)):
-    if not isinstance(name, str) or name == "mask":
+    if not isinstance(name, str) or name in ("mask", "previous"):
       raise ValueError(
         f"{argument}={name!r} must be the name of one key of the batch, which "
-        "may hold any tree of arrays, and not 'mask', the weights; a loss that "
-        "needs no labels may share the inputs'"
+        "may hold any tree of arrays, and not 'mask', the weights, or "
+        "'previous', the batch before; a loss that needs no labels may share "
+        "the inputs'"
       )

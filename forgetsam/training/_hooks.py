@@ -22,13 +22,25 @@ def reads_ascent_gradient(
   perturb: optax.GradientTransformationExtraArgs,
   state: TrainState,
   micro_batch_size: int,
+  previous: bool = False,
 ) -> bool:
-  """Whether `perturb`'s update depends on the ascent gradient's values."""
-  called = []
+  """Whether `perturb`'s update depends on the ascent gradient's values.
+
+  With `previous`, it must read the batch before.
+  """
+  called, looked_back = [], []
 
   def value_and_grad_fn(point: PyTree) -> tuple[Array, PyTree]:
     called.append(True)
     return optax.tree.norm(point).astype(jnp.float32), point
+
+  def previous_value_and_grad_fn(point: PyTree) -> tuple[Array, PyTree]:
+    looked_back.append(True)
+    return value_and_grad_fn(point)
+
+  others: dict[str, Any] = {}
+  if previous:
+    others["previous_value_and_grad_fn"] = previous_value_and_grad_fn
 
   def update(ascent_grads: PyTree, state: TrainState) -> Any:
     return perturb.update(
@@ -43,9 +55,15 @@ def reads_ascent_gradient(
       ),
       micro_batch=jnp.zeros((), jnp.int32),
       opt_state=state.opt_state,
+      **others,
     )
 
   reads = _depends(update, state)
+  if previous and not looked_back:
+    raise ValueError(
+      'the batch has "previous", the batch before, which perturb does not '
+      "read: leave it out"
+    )
   if not called:
     raise ValueError(
       "perturb never evaluates grad_fn, so it is a perturbation alone: wrap it,"

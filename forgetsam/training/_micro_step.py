@@ -1,7 +1,8 @@
 """One micro-batch: the clean pass, its pullback, and the perturbed pass."""
 
+import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -36,6 +37,7 @@ class Examples(NamedTuple):
   inputs: PyTree
   labels: PyTree
   mask: NDArray | None  # weights of examples, or of label positions
+  previous: Any = None  # the Examples of the step before, where they are read
 
 
 class Weights(NamedTuple):
@@ -101,9 +103,9 @@ def micro_batch_step(parts: Parts) -> MicroStep:
       arguments = params, state.model_state, examples.inputs
       return run_forward(forward, *arguments, train=True, key=key)
 
-    def loss_fn(params: PyTree) -> Array:
-      outputs, _ = outputs_fn(params, batch)
-      return mean_loss(loss, outputs, batch.labels, batch.mask)
+    def loss_fn(params: PyTree, examples: Examples = batch) -> Array:
+      outputs, _ = outputs_fn(params, examples)
+      return mean_loss(loss, outputs, examples.labels, examples.mask)
 
     def clean_pass(params: PyTree) -> tuple[PyTree, GradFn, PyTree]:
       return jax.vjp(lambda p: outputs_fn(p, clean), params, has_aux=True)
@@ -121,8 +123,10 @@ def micro_batch_step(parts: Parts) -> MicroStep:
     def grad_fn(params: PyTree) -> PyTree:
       return conj(jax.grad(loss_fn)(params))
 
-    def value_and_grad_fn(params: PyTree) -> tuple[Array, PyTree]:
-      value, grads = jax.value_and_grad(loss_fn)(params)
+    def value_and_grad_fn(
+      params: PyTree, examples: Examples = batch
+    ) -> tuple[Array, PyTree]:
+      value, grads = jax.value_and_grad(loss_fn)(params, examples)
       return value, conj(grads)
 
     def losses_fn(params: PyTree) -> Array:
@@ -151,6 +155,11 @@ def micro_batch_step(parts: Parts) -> MicroStep:
       found["clean_grads"] = jax.tree.map(at_least_float32, clean_grads)
     # One function where the two are the same, so that one pass can do for both.
     same = ascent is None and clean is batch
+    others: dict[str, Any] = {}
+    if batch.previous is not None:
+      others["previous_value_and_grad_fn"] = functools.partial(
+        value_and_grad_fn, examples=batch.previous
+      )
     grads, perturb_state = perturb.update(
       ascent_grads,
       state.perturb_state,
@@ -161,6 +170,7 @@ def micro_batch_step(parts: Parts) -> MicroStep:
       losses_fn=losses_fn,
       micro_batch=index,
       opt_state=state.opt_state,
+      **others,
     )
     return MicroBatchResult(grads, found, model_state, perturb_state, weights)
 
@@ -196,6 +206,16 @@ def first_examples(batch: Examples, fraction: float) -> Examples:
   if count == size:
     return batch
   return jax.tree.map(lambda x: x[: max(count, 1)], batch)
+
+
+def read_examples(
+  batch: Mapping[str, Any], inputs: str, labels: str
+) -> Examples:
+  """The parts of a batch by their keys, and those of the one before."""
+  previous = batch.get("previous")
+  if previous is not None:
+    previous = Examples(previous[inputs], previous[labels], None)
+  return Examples(batch[inputs], batch[labels], batch.get("mask"), previous)
 
 
 def num_examples(batch: Examples) -> int:

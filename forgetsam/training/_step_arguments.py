@@ -6,6 +6,7 @@ import optax
 
 from forgetsam._checks import check_count, is_number
 from forgetsam._typing import AscentSignal
+from forgetsam.training._micro_step import Examples
 from forgetsam.training._train_state import TrainState, check_opt_state
 from forgetsam.training.factored import MODES
 
@@ -49,6 +50,16 @@ def check_state(
     raise ValueError(
       f"the {with_} was made with a perturb, and the {without} without: pass "
       "the same perturb to create_train_state and make_train_step"
+    )
+
+
+def check_previous(
+  perturb: optax.GradientTransformationExtraArgs | None, examples: Examples
+) -> None:
+  if examples.previous is not None and perturb is None:
+    raise ValueError(
+      'the batch has "previous", the batch before, which plain training does '
+      "not read: leave it out"
     )
 
 

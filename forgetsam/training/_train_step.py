@@ -31,11 +31,13 @@ from forgetsam.training._micro_step import (
   Parts,
   micro_batch_step,
   num_examples,
+  read_examples,
 )
 from forgetsam.training._placed_step import PlacedStep, constrained, gathering
 from forgetsam.training._step_arguments import (
   check_arguments,
   check_m_sharpness,
+  check_previous,
   check_state,
 )
 from forgetsam.training._train_state import TrainState, check_transforms
@@ -125,7 +127,9 @@ def make_train_step(
     Then :math:`1 / n` becomes the micro-batch's part of all weights, metrics
     and states are weighted means, a micro-batch without weight adds nothing,
     and a batch without any is skipped. BatchNorm sees all examples of a
-    micro-batch that has a weight. `key` is the run's key, the same at every
+    micro-batch that has a weight. A `perturb` that reads the batch before, as
+    `sampa` does, finds that one's inputs and labels under "previous", of a
+    batch without a mask. `key` is the run's key, the same at every
     step: the step folds in `state.step` and the global micro-batch index.
     `state` is donated. Metrics are scalars: loss and the task's (accuracy) of
     the clean pass, grad_norm, skipped; with `perturb` also perturbed_loss,
@@ -178,12 +182,13 @@ def make_train_step(
     state: TrainState, batch: dict[str, Any]
   ) -> tuple[Parts, Examples]:
     check_state(perturb, state)
-    examples = Examples(batch[inputs], batch[labels], batch.get("mask"))
+    examples = read_examples(batch, inputs, labels)
+    check_previous(perturb, examples)
     share = num_examples(examples) // (
       1 if mesh is None else mesh.shape["data"]
     )
     reads_ascent = perturb is not None and reads_ascent_gradient(
-      perturb, state, micro_batch_size or share
+      perturb, state, micro_batch_size or share, examples.previous is not None
     )
     parts = Parts(
       forward=forward,
@@ -203,6 +208,8 @@ def make_train_step(
     refusal = None
     if parts.reads_clean:
       refusal = "the optimizer reads the clean gradient"
+    elif share.first.previous is not None:
+      refusal = "the perturbation reads the batch before"
     elif mesh is not None and has_more_axes(mesh):
       refusal = "parameters are divided over devices"
     return decide(

@@ -15,6 +15,7 @@ MICRO_BATCHES = 2
 LEFT_OUT = {
   *("sam_davda", "sam_samsung", "asam_davda", "asam_samsung", "msharp_sam"),
   *("gsam", "gsam_bv_fp", "gsam_adaptive", "wsam_coupled"),
+  *("bsam", "lesam_adaptive", "unified_sam_invt"),
   *("samon_sam", "samon_asam_l2", "looksam", "fsam", "msam"),
   *("asam_layerwise_linf", "samon_asam_layer", "samon_asam_linf", "gnp"),
   *("gsam_bv_f_adaptive", "esam_elementwise", "wsam_decoupled_adaptive"),
@@ -24,6 +25,7 @@ FACTORED = {
   *("gsam_bv_f", "asam_layerwise", "vasso", "gnp_normalized"),
   *("msam_adamw", "stablesam", "layersam"),
 }
+READ_PREVIOUS = {"sampa"}
 
 
 @pytest.mark.parametrize("name", [n for n in PEERS if n not in LEFT_OUT])
@@ -43,9 +45,14 @@ def test_micro_batches_and_states_are_averaged(name):
     )
     state = fs.create_train_state(case.params, {}, optimizer, transform)
     for t in (1, 2):
-      x, y = case.batch(t)
-      own = own_step(own, x, y)
-      state, metrics = step(state, {"image": x, "label": y}, jax.random.key(0))
+      batch, before = (
+        dict(zip(("image", "label"), case.batch(i), strict=True))
+        for i in (t, t - 1)
+      )
+      own = own_step(own, case.batch(t), case.batch(t - 1))
+      if name in READ_PREVIOUS:
+        batch["previous"] = before
+      state, metrics = step(state, batch, jax.random.key(0))
       assert metrics["skipped"] == 0
       assert np.isfinite(metrics["perturbed_loss"])
     for actual, wanted in zip(

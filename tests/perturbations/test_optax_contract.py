@@ -35,6 +35,8 @@ OTHER_LENGTHS = {
   "asam_linf",
   "fisher_sam",
   "layer_sam",
+  *("le_sam", "unified_sam", "zsharp"),
+  *("dynamic_mask", "fisher_mask", "sparse_sam"),
 }
 OF_LENGTH_RHO = sorted(set(PERTURBATIONS) - OTHER_LENGTHS)
 

@@ -1,6 +1,10 @@
 """From a configuration to the functions and numbers of a run."""
 
-from forgetsam.experiment.build._batches import Batches, build_eval_batches
+from forgetsam.experiment.build._batches import (
+  Batches,
+  beside_previous,
+  build_eval_batches,
+)
 from forgetsam.experiment.build._data import (
   build_data,
   build_sources,
@@ -49,6 +53,7 @@ __all__ = [
   "Intervals",
   "Offset",
   "adapt_to_sets",
+  "beside_previous",
   "build_ascent",
   "build_data",
   "build_eval_batches",

@@ -1,6 +1,7 @@
 """From `config.data` to batches on the devices."""
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import jax
 import numpy as np
@@ -9,7 +10,7 @@ from jaxtyping import Int64
 from ml_collections import config_dict
 
 from forgetsam import data
-from forgetsam.experiment.config import ConfigError
+from forgetsam.experiment.config import ConfigError, reads_previous
 from forgetsam.experiment.run import process_shard
 
 Batches = Iterator[dict[str, jax.Array]]
@@ -21,23 +22,45 @@ def build_train_batches(
   sharding: NamedSharding | None,
 ) -> Callable[[int, int], Batches]:
   """The training batches from one step to another, as a function of both."""
+  looks_back = reads_previous(config)
 
   def batches(start: int, stop: int) -> Batches:
+    first = max(start - 1, 0) if looks_back else start
     try:
       host = source.train_batches(
         batch_size=config.batch_size,
         seed=config.seed,
-        start_step=start,
-        num_steps=stop - start,
+        start_step=first,
+        num_steps=stop - first,
         shard=process_shard(),
       )
     except ValueError as error:  # as many processes cannot share a batch
       raise ConfigError(
         f"config.batch_size={config.batch_size} is refused\n  {error}"
       ) from error
-    return data.prefetch_to_device(host, sharding)
+    on_devices = data.prefetch_to_device(host, sharding)
+    if not looks_back:
+      return on_devices
+    previous = next(on_devices) if first < start else None
+    return _with_previous(on_devices, previous)
 
   return batches
+
+
+def _with_previous(
+  batches: Batches, previous: dict[str, jax.Array] | None
+) -> Iterator[dict[str, Any]]:
+  for batch in batches:
+    yield beside_previous(batch, batch if previous is None else previous)
+    previous = batch
+
+
+def beside_previous(
+  batch: dict[str, Any], previous: dict[str, Any]
+) -> dict[str, Any]:
+  """A batch with the examples of the one before, for `sampa`."""
+  examples = {name: previous[name] for name in ("image", "label")}
+  return {**batch, "previous": examples}
 
 
 def build_train_indices(

@@ -123,7 +123,14 @@ def build_experiment(
   _check_smallest_pass(config, model, inputs)
   if not isinstance(config.seed, jax.Array):  # traced: it was said before
     warn_of_idle_keys(config, per_epoch)
-  perturb = build_perturb(config, rho, config.seed, num_steps)
+  perturb = build_perturb(
+    config,
+    rho,
+    config.seed,
+    num_steps,
+    learning_rate=learning_rate,
+    num_examples=len(sources.train),
+  )
   schedules = {"learning_rate": learning_rate}
   if perturb is not None:
     schedules["rho"] = rho

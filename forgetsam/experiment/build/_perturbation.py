@@ -67,6 +67,7 @@ def build_perturb(
   rho: optax.Schedule,
   seed: Seed,
   num_steps: int,
+  **offers: Any,
 ) -> optax.GradientTransformation | None:
   """The perturbed gradient, or None where training is plain.
 
@@ -75,6 +76,7 @@ def build_perturb(
     rho: the radius, a schedule of the step.
     seed: what a random perturbation draws from.
     num_steps: updates in the run, of which a part may perturb.
+    **offers: what else a method may name: learning_rate, num_examples.
 
   Returns:
     What `make_train_step` takes as `perturb`.
@@ -98,6 +100,7 @@ def build_perturb(
     combine=_build_combine(config),
     rho=rho,
     seed=seed,
+    **offers,
   )
 
 

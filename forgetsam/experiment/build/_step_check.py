@@ -7,12 +7,14 @@ import numpy as np
 from absl import logging
 from ml_collections import config_dict
 
+from forgetsam.experiment.build._batches import beside_previous
 from forgetsam.experiment.build._model import input_spec
 from forgetsam.experiment.config import (
   ConfigError,
   cause,
   leaves,
   own_components,
+  reads_previous,
   refusal,
 )
 from forgetsam.experiment.run import Experiment
@@ -30,6 +32,11 @@ def check_step(config: config_dict.ConfigDict, run: Experiment) -> None:
     ConfigError: the state, a schedule or the step cannot be made.
   """
   own = own_components(config)
+  if reads_previous(config) and "mask" in _batch(config, run):
+    allowed = "another method where the training set has weights of examples"
+    raise ConfigError(
+      refusal("config.method.name", config.method.name, allowed)
+    )
   if own or config.optimizer.train_only is not None:
     _check_own(config, run, own)
   if config.m_sharpness != "loop":
@@ -123,4 +130,6 @@ def _batch(config: config_dict.ConfigDict, run: Experiment) -> dict[str, Any]:
   weights = getattr(getattr(sources.train, "split", None), "weights", None)
   if weights is not None:
     batch["mask"] = spec(weights.shape[1:], weights.dtype)
+  if reads_previous(config):
+    return beside_previous(batch, batch)
   return batch

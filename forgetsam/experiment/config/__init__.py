@@ -45,6 +45,7 @@ from forgetsam.experiment.config._options import (
   is_model_option,
   row_of,
 )
+from forgetsam.experiment.config._perturbing import reads_previous
 from forgetsam.experiment.config._plot_flags import PlotFlags
 from forgetsam.experiment.config._process_flags import LAUNCHERS, ProcessFlags
 from forgetsam.experiment.config._recipes import (
@@ -89,6 +90,7 @@ __all__ = [
   "own_components",
   "parse_command_line",
   "path_of_flag",
+  "reads_previous",
   "refusal",
   "row_of",
   "run_config_file",

@@ -213,6 +213,8 @@ KINDS: Mapping[str, Kind] = {
       "combine": None,
       "rho": optax.constant_schedule(0.05),
       "seed": 0,
+      "learning_rate": _RATE,
+      "num_examples": 1000,
     },
     needs={
       "perturbation": {"perturbation.name": "sam"} | _WITHOUT_CHANGES,

@@ -30,6 +30,11 @@ def perturbation_problems(leaves: dict[str, Any], _: int) -> Iterator[str]:
   if leaves["perturbation.steps"] > 1:
     reason = "config.perturbation.steps > 1: each step needs its own ascent"
     yield from _not_default(leaves, ["perturbation.every_k"], reason)
+  if leaves["method.name"] == "sampa":
+    reason = "config.method.name=sampa: it ascends by the last step's gradient"
+    yield from _not_default(
+      leaves, ("ascent.name", "perturbation.steps"), reason
+    )
   if leaves["look_sam.k"] > 1:
     reason = "config.look_sam.k > 1: it has its own rule for the steps between"
     keys = ("combine.name", "perturbation.every_k", "method.name")

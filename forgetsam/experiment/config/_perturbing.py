@@ -4,26 +4,35 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import optax
+from ml_collections import config_dict
 
 from forgetsam._optimizers import sgdw
 from forgetsam._typing import PyTree, Scalar
 from forgetsam.methods import (
+  bsam,
+  cr_sam,
   eigen_sam,
   esam,
   fisher_sam,
   friendly_sam,
   gam,
+  gc_sam,
   gnp,
   layer_sam,
+  le_sam,
   look_layer_sam,
   look_sam,
   lookbehind,
   momentum_ascent,
   polyak_step,
+  sampa,
   slow_weights,
+  sparse_sam,
   stable_sam,
+  unified_sam,
   vasso,
   xsam,
+  zsharp,
 )
 from forgetsam.perturbations import (
   asam,
@@ -35,6 +44,11 @@ from forgetsam.perturbations import (
 )
 
 Factories = Mapping[str, Callable[..., Any]]
+
+
+def reads_previous(config: config_dict.ConfigDict) -> bool:
+  """Whether steps take the batch before, beside their own."""
+  return config.method.name in _READ_PREVIOUS
 
 
 def nothing() -> None:
@@ -66,18 +80,28 @@ PERTURBATIONS: Factories = {
   "fisher_sam": fisher_sam,
   "eigen_sam": eigen_sam,
   "layer_sam": layer_sam,
+  "gc_sam": gc_sam,
+  "le_sam": le_sam,
+  "sparse_sam": sparse_sam,
+  "unified_sam": unified_sam,
+  "zsharp": zsharp,
 }
 
 # In place of `perturbed_gradient`: from ascent to descent gradient. They are
-# given `perturbation`, `combine`, `rho` and `seed`, where they name them.
+# given `perturbation`, `combine`, `rho`, `seed`, `learning_rate` (a schedule)
+# and `num_examples` (of the training set), where they name them.
 METHODS: Factories = {
   "perturbed_gradient": perturbed_gradient,
+  "bsam": bsam,
+  "cr_sam": cr_sam,
   "look_sam": look_sam,
   "esam": esam,
   "look_layer_sam": look_layer_sam,
   "gam": gam,
   "lookbehind": lookbehind,
+  "sampa": sampa,
 }
+_READ_PREVIOUS = ("sampa",)
 
 COMBINE_RULES: Factories = {
   "none": nothing,
@@ -93,4 +117,5 @@ COMBINE_RULES: Factories = {
 OWN_ARGUMENTS: Mapping[str, tuple[str, ...]] = {
   "fisher_sam": ("eta",),
   "gnp": ("alpha", "normalized"),
+  "le_sam": ("sigma",),
 }

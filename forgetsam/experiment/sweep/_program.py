@@ -12,13 +12,18 @@ from ml_collections import config_dict
 
 import forgetsam as fs
 from forgetsam import data, models
-from forgetsam.experiment.build import Experiment, build_experiment
+from forgetsam.experiment.build import (
+  Experiment,
+  beside_previous,
+  build_experiment,
+)
 from forgetsam.experiment.config import (
   KEYS,
   config_from_dict,
   config_to_dict,
   leaves,
   own_components,
+  reads_previous,
   row_of,
 )
 
@@ -87,6 +92,8 @@ def traced_keys(
   (batch,) = sources.train.train_batches(
     batch_size=config.batch_size, seed=0, num_steps=1
   )
+  if reads_previous(config):
+    batch = beside_previous(batch, batch)
 
   def accepts(*keys: str) -> bool:
     parts = take_apart(config, keys)
@@ -144,18 +151,28 @@ class RunBatches:
     parts = range(1, min(most, steps_per_epoch) + 1)
     return max(n for n in parts if steps_per_epoch % n == 0)
 
-  def chunks(self, seed: int, num_steps: int, size: int) -> Iterator[Any]:
-    """Yields the inputs of the device loop, `size` steps at a time."""
-    if self._gathers:
-      positions = self._all_positions(seed, num_steps)
-      yield from positions.reshape(-1, size, self._batch_size)
-      return
-    batches = self._source.train_batches(
-      batch_size=self._batch_size, seed=seed, num_steps=num_steps
-    )
+  def chunks(
+    self, seed: int, num_steps: int, size: int, *, previous: bool = False
+  ) -> Iterator[Any]:
+    """Yields the inputs of the device loop, `size` steps at a time.
+
+    With `previous`, a pair: these, and those of the steps before.
+    """
+    steps = iter(self._all_positions(seed, num_steps))
+    if not self._gathers:
+      steps = self._source.train_batches(
+        batch_size=self._batch_size, seed=seed, num_steps=num_steps
+      )
+    last = None
     for _ in range(num_steps // size):
-      steps = [next(batches) for _ in range(size)]
-      yield jax.tree.map(lambda *xs: np.stack(xs), *steps)
+      now = [next(steps) for _ in range(size)]
+      before = [now[0] if last is None else last, *now[:-1]]
+      last = now[-1]
+      chunks = [
+        jax.tree.map(lambda *xs: np.stack(xs), *some)
+        for some in ([now, before] if previous else [now])
+      ]
+      yield tuple(chunks) if previous else chunks[0]
 
   def _all_positions(self, seed: int, num_steps: int) -> np.ndarray:
     """Where in the split each step finds its examples."""
@@ -173,6 +190,8 @@ class RunBatches:
 
 def _read_batch(resident: dict[str, Array], x: Any) -> dict[str, Array]:
   """One step's batch, of what `RunBatches` keeps and what it yields."""
+  if isinstance(x, tuple):
+    return beside_previous(*(_read_batch(resident, one) for one in x))
   if not resident:
     return dict(x)
   return {name: array[x] for name, array in resident.items()}

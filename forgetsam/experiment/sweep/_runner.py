@@ -13,7 +13,7 @@ from ml_collections import config_dict
 import forgetsam as fs
 from forgetsam import data
 from forgetsam.experiment.build import build_data, build_sources
-from forgetsam.experiment.config import config_to_dict
+from forgetsam.experiment.config import config_to_dict, reads_previous
 from forgetsam.experiment.evaluation import beside_ema, evaluate_each
 from forgetsam.experiment.run import DataRecord, own_metrics
 from forgetsam.experiment.sweep._program import (
@@ -112,7 +112,10 @@ class Runner:
     done, num_steps = 0, program.num_steps
     if on_epoch is not None:
       on_epoch(0, state)
-    for xs in source.chunks(config.seed, num_steps, size):
+    chunks = source.chunks(
+      config.seed, num_steps, size, previous=reads_previous(config)
+    )
+    for xs in chunks:
       state, metrics = program.advance(numbers, state, source.resident, xs)
       epoch = [] if done % program.steps_per_epoch == 0 else epoch
       epoch.append(metrics)

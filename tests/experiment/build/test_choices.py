@@ -43,7 +43,14 @@ def test_every_perturbation_rule_and_method_is_built(
   @jax.jit  # with traced numbers, as in a sweep
   def descent(rho: jax.Array, seed: jax.Array):
     schedule = optax.constant_schedule(rho)
-    perturb = build.build_perturb(config, schedule, seed=seed, num_steps=2)
+    perturb = build.build_perturb(
+      config,
+      schedule,
+      seed=seed,
+      num_steps=2,
+      learning_rate=schedule,
+      num_examples=8,
+    )
     if perturb is None:
       return None
     return perturb.update(
@@ -54,6 +61,10 @@ def test_every_perturbation_rule_and_method_is_built(
       value_and_grad_fn=lambda w: (jnp.sum(w["kernel"] ** 2), grad_fn(w)),
       ascent_fn=grad_fn,
       losses_fn=lambda w: w["kernel"][0] ** 2,
+      previous_value_and_grad_fn=lambda w: (
+        jnp.sum(w["kernel"] ** 2),
+        grad_fn(w),
+      ),
       opt_state=optax.sgd(0.1, momentum=0.9).init(W),
     )[0]
 

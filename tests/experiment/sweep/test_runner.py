@@ -70,6 +70,7 @@ CASES = {
     "plain",
     SGD | {"data__flip": True, "data__crop_padding": 1, "model__dropout": 0.3},
   ),
+  "the batch before": ("sam", SGD | {"method__name": "sampa", "epochs": 1}),
   "convolutions": ("plain", {**CNN, **SGD, "epochs": 1}),
 }
 
@@ -108,6 +109,18 @@ def test_a_run_in_factors_agrees_with_the_loop(
   values["m_sharpness_chunk"] = 12
   with pytest.raises(ConfigError, match=r"m_sharpness_chunk.*12.*multiple"):
     runner.prepare(tiny_config(data_dir, "obf", **values))
+
+
+def test_a_run_that_goes_on_has_the_batch_before(
+  one_device: None, data_dir: Path
+):
+  config = tiny_config(data_dir, "sam", method__name="sampa", **SGD)
+  experiment = build_experiment(config)
+  whole = list(experiment.train_batches(0, 4))
+  rest = list(experiment.train_batches(2, 4))
+  jax.tree.map(np.testing.assert_array_equal, rest, whole[2:])
+  for before, batch in zip(whole[:1] + whole, whole, strict=False):
+    np.testing.assert_array_equal(batch["previous"]["image"], before["image"])
 
 
 def test_a_long_epoch_of_images_goes_to_the_device_in_parts(

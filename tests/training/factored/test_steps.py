@@ -113,6 +113,8 @@ PERTURBATIONS = {
   "one step of three": (fs.active_between(fs.sam(0.3), 1, 2), None),
   "friendly": (fs.friendly_sam(0.3), None),
   "momentum": (fs.momentum_ascent(0.3), None),
+  "unified": (fs.unified_sam(0.3, 0.5), None),
+  "loss-equated": (fs.le_sam(0.3, sigma=0.05), None),
   "gsam": (fs.sam(0.3), fs.surrogate_gap(0.4)),
   "gsam, normalised": (fs.sam(0.3), fs.surrogate_gap(0.4, normalized=True)),
   "wsam": (fs.sam(0.3), fs.weighted(0.7)),
