@@ -45,23 +45,24 @@ def test_methods_have_equal_grids(
 ):
   monkeypatch.setattr("forgetsam.data.check_available", lambda *_: None)
   size, seeds = STAGES[stage]
-  checked = set()
+  tuned, checked = set(), set()
   for command in commands(stage, tmp_path):
     flags = dict(f.lstrip("-").split("=", 1) for f in command if "=" in f)
     grid = parse_grid(flags["grid"])
     assert math.prod(map(len, grid.values())) == size
     assert int(flags["seeds"]) <= seeds
     assert flags["workdir"].startswith(f"{tmp_path}/runs/tune/")
+    tuned.add((flags["workdir"], flags["variants"]))
     overrides = [f for f in command if f.startswith("--config.")]
-    what = flags["variants"], *overrides
-    if what not in checked:
-      checked.add(what)
-      first = next(settings(grid))
+    if flags["variants"] not in checked:
+      checked.add(flags["variants"])
       trial, *_ = plan_trials(
-        str(ROOT / flags["config"]), overrides, {flags["variants"]: [first]}
+        str(ROOT / flags["config"]),
+        overrides,
+        {flags["variants"]: [next(settings(grid))]},
       )
       check_config(trial.config, num_devices=1)
-  assert {"tune_cnn": 13, "tune_m": 25}.get(stage, len(checked)) == len(checked)
+  assert {"tune_cnn": 13, "tune_m": 25}.get(stage, len(tuned)) == len(tuned)
 
 
 @pytest.mark.parametrize("stage", STAGES)
