@@ -174,6 +174,25 @@ def test_tables_serve_every_kind_of_array():
     fs.gaussian_direction(3, "tables")
 
 
+def test_tables_lend_their_numbers_with_both_signs():
+  transform = fs.gaussian_direction(3, "table")
+  state = transform.init(jnp.zeros(8))
+  table = jax.lax.bitcast_convert_type(state.tables, jnp.float32)
+  parts = np.lib.stride_tricks.sliding_window_view(np.asarray(table), 8)
+  places, signs = set(), set()
+  for i in range(12):
+    noise, _ = transform.update(jnp.zeros(8), state, micro_batch=i)
+    ((place, sign),) = [
+      (int(place), sign)
+      for sign in (1, -1)
+      for place in np.flatnonzero((sign * noise == parts).all(axis=1))
+    ]
+    places.add(place)
+    signs.add(sign)
+  assert signs == {1, -1}
+  assert len(places) > 6
+
+
 @NOISES
 def test_noise_of_an_array_does_not_depend_on_the_others(noise):
   transform = fs.gaussian_direction(3, noise)

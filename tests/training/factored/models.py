@@ -64,6 +64,10 @@ def _tied(p, x):
   return h @ p["e"].T
 
 
+def _clipped(p, x):
+  return jnp.tanh(p["e"].at[x].get(mode="clip") @ p["a"])
+
+
 def _shared(p, x):
   h = jnp.tanh(x @ p["a"])
   return jnp.tanh(h @ p["a"]) @ p["a"].T @ p["c"]
@@ -175,6 +179,14 @@ MODELS = {
     (1,),
     (1, 40),
     tokens=40,
+  ),
+  "clipped": Model(
+    _clipped,
+    {"e": (20, 12), "a": (12, 12)},
+    {"e": FACTORED, "a": FACTORED},
+    (1,),
+    (1, 12),
+    tokens=40,  # some beyond the last row
   ),
   "shared": Model(_shared, {"a": (24, 24), "c": (24, 5)}, _BOTH, inputs=(24,)),
   "across": Model(

@@ -49,19 +49,21 @@ def _of_model(name, shape, m, batch, how, **options):
 
 
 def _of_function(function, how, m=2, batch=8, **options):
-  """A linear model of 24 features whose logits a function passes on."""
+  """A model of 24 features whose head and state are a function's."""
 
   def forward(params, model_state, x, *, train, key):
     h = jnp.tanh(x @ params["a"])
-    return function(h @ params["c"], key), model_state
+    logits, shift = function(h, params["c"], key, model_state["shift"])
+    return logits, {"shift": shift}
 
   params = {"a": np.ones((24, 32)) / 8, "c": np.ones((32, 10)) / 8}
   options["forward"] = forward
-  return _step((params, {}), (24,), m, batch, how, **options)
+  model_state = {"shift": np.zeros(10, np.float32)}
+  return _step((params, model_state), (24,), m, batch, how, **options)
 
 
-def _as_it_is(logits, key):
-  return logits
+def _linear(h, c, key, shift):
+  return h @ c, shift
 
 
 @pytest.mark.parametrize(
@@ -85,7 +87,7 @@ def test_what_auto_takes_on_a_cpu(name, shape, m, batch, how):
 
 def test_auto_never_takes_what_the_costs_call_slower(monkeypatch):
   monkeypatch.setattr(_choice, "estimate", lambda *_: (1.01, 1.0))
-  step, state, specs = _of_function(_as_it_is, "auto")
+  step, state, specs = _of_function(_linear, "auto")
   found = step.m_sharpness(state, specs)
   assert found.how == "loop"
   assert "1.0 times as long" in found.reason
@@ -100,14 +102,22 @@ def _alone(logits):
 _alone.defjvp(lambda xs, ts: (_alone(*xs), 2 * ts[0]))
 
 
-def _dropped(logits, key):
-  return logits * jax.random.bernoulli(key, 0.5, logits.shape)
+def _dropped(h, c, key, shift):
+  return (h * jax.random.bernoulli(key, 0.5, h.shape)) @ c, shift
 
 
 FALLBACKS = {
   "a function that vmap refuses": (
-    lambda logits, key: _alone(logits),
+    lambda h, c, key, shift: (_alone(h @ c), shift),
     "side by side: .*vmap",
+  ),
+  "outputs of the model's state": (
+    lambda h, c, key, shift: (h @ c + shift, shift),
+    "outputs read the model's state",
+  ),
+  "a state of parameters": (
+    lambda h, c, key, shift: (h @ c, 0.9 * shift + (c @ shift) @ c),
+    "parameter is multiplied by the model's state",
   ),
   "dropout by keys that differ under vmap": (_dropped, "not of threefry"),
 }
@@ -130,8 +140,14 @@ def test_auto_takes_the_loop_where_it_must(name, monkeypatch):
 
 def test_keys_that_nothing_reads_do_not_matter():
   with jax.default_prng_impl("rbg"):
-    step, *arguments = _of_function(_as_it_is, "factored")
+    step, *arguments = _of_function(_linear, "factored")
     assert step.m_sharpness(*arguments).how == "factored"
+
+
+def test_products_of_rows_are_exact_on_accelerators():
+  step, *arguments = _of_function(_linear, "factored")
+  text = step.lower(*arguments, jax.random.key(0)).as_text()
+  assert "precision = [HIGHEST, HIGHEST]" in text
 
 
 def _memory(step, state, specs):
@@ -151,7 +167,7 @@ def _assert_bounded(make, least):
 
 def test_memory_is_bounded(monkeypatch):
   monkeypatch.setattr(_choice, "_LEAST_MEMORY", 2**20)
-  make = functools.partial(_of_function, _as_it_is, m=64, batch=4096)
+  make = functools.partial(_of_function, _linear, m=64, batch=4096)
   assert 64 < _assert_bounded(make, 2**20) < 4096
 
 
@@ -165,7 +181,7 @@ def test_memory_of_networks_is_bounded(name, shape, m):
 
 
 def test_a_chunk_is_taken_as_given():
-  step, *arguments = _of_function(_as_it_is, "factored", m_sharpness_chunk=4)
+  step, *arguments = _of_function(_linear, "factored", m_sharpness_chunk=4)
   assert step.m_sharpness(*arguments).chunk == 4
 
 
@@ -173,7 +189,7 @@ def test_a_chunk_is_taken_as_given():
 @pytest.mark.parametrize("chunk", [3, 96])
 def test_a_chunk_that_does_not_divide_is_refused(chunk, how):
   step, *arguments = _of_function(
-    _as_it_is, how, batch=256, m_sharpness_chunk=chunk
+    _linear, how, batch=256, m_sharpness_chunk=chunk
   )
   with pytest.raises(
     ValueError, match=rf"m_sharpness_chunk={chunk} .*multiple"
@@ -183,4 +199,4 @@ def test_a_chunk_that_does_not_divide_is_refused(chunk, how):
 
 def test_unknown_modes_are_refused():
   with pytest.raises(ValueError, match=r"m_sharpness='fast' .*auto"):
-    _of_function(_as_it_is, "fast")
+    _of_function(_linear, "fast")

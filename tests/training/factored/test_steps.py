@@ -126,7 +126,7 @@ PERTURBATIONS = {
 ALWAYS = (
   "only matrices",
   "friendly gsam",
-  "obf in chunks",
+  "obf of a part of weighed examples, in chunks",
   "whole micro-batches in chunks",
 )
 
@@ -149,8 +149,10 @@ MASKS = {
 }
 OPTIONS = {
   "obf": {"ascent": fs.output_bias_forgetting()},
-  "obf in chunks": {
+  "obf of a part of weighed examples, in chunks": {
     "ascent": fs.output_bias_forgetting(),
+    "ascent_fraction": 0.5,
+    "mask": MASKS["examples"],
     "m_sharpness_chunk": 4,
   },
   "half of each micro-batch": {"ascent_fraction": 0.5},
@@ -164,8 +166,10 @@ OPTIONS = {
 
 @pytest.mark.parametrize("name", _some_long(OPTIONS))
 def test_options_are_the_loops(name):
-  perturb = fs.perturbed_gradient(fs.sam(0.3))
-  _assert_same(perturb, **OPTIONS[name])
+  # With a mask, results weigh in two ways: whole, or by their coefficients.
+  combines = name == "whole micro-batches in chunks"
+  method = PERTURBATIONS["friendly gsam" if combines else "sam"]
+  _assert_same(fs.perturbed_gradient(*method), **OPTIONS[name])
 
 
 @pytest.mark.parametrize(
@@ -191,7 +195,9 @@ def test_devices_are_the_loops(devices, name):
 def test_a_radius_may_be_traced_and_vmapped():
   def steps(how):
     def alone(rho):
-      perturb = fs.perturbed_gradient(fs.sam(rho))
+      perturb = optax.chain(
+        fs.perturbed_gradient(fs.sam(rho)), optax.scale(0.5)
+      )
       state, _ = _run(perturb, how, steps=1)
       return state.params
 
