@@ -118,7 +118,10 @@ PERTURBATIONS = {
   "gsam": (fs.sam(0.3), fs.surrogate_gap(0.4)),
   "gsam, normalised": (fs.sam(0.3), fs.surrogate_gap(0.4, normalized=True)),
   "wsam": (fs.sam(0.3), fs.weighted(0.7)),
-  "friendly gsam": (fs.friendly_sam(0.3), fs.surrogate_gap(0.4)),
+  "friendly gsam": (
+    fs.friendly_sam(0.3),
+    fs.surrogate_gap(0.4, normalized=True),
+  ),
 }
 
 
