@@ -80,6 +80,21 @@ PUBLISHED: dict[str, dict[str, Any]] = {
     "optimizer.name": "slow_sgdw",
     "optimizer.options.k": 2,
   },
+  "le_sam": {"perturbation.name": "le_sam", "perturbation.options.sigma": 0.1},
+  "unified_sam": {
+    "perturbation.name": "unified_sam",
+    "perturbation.options.lam": 0.5,
+  },
+  "zsharp": {"perturbation.name": "zsharp"},
+  "gc_sam": {"perturbation.name": "gc_sam"},
+  "sparse_sam_fisher": {"perturbation.name": "sparse_sam"},
+  "sparse_sam_dynamic": {
+    "perturbation.name": "sparse_sam",
+    "perturbation.options.mask": "dynamic",
+  },
+  "cr_sam": {**METHODS["sam"], "method.name": "cr_sam"},
+  "sampa": {**METHODS["sam"], "method.name": "sampa"},
+  "bsam": {**METHODS["sam"], "method.name": "bsam", "optimizer.momentum": 0.0},
 }
 
 VARIANTS: dict[str, dict[str, Any]] = {

@@ -130,7 +130,9 @@ def _fisher_of(
     examples = jnp.arange(losses.size)
 
     def squared(i: int | Array) -> PyTree:
-      (g,) = pullback((examples == i).astype(losses.dtype))
+      # Like the losses, which on a mesh are each device's own.
+      ones, zeros = jnp.ones_like(losses), jnp.zeros_like(losses)
+      (g,) = pullback(jnp.where(examples == i, ones, zeros))
       return jax.tree.map(lambda x: jnp.square(x), g)
 
     # The first outside of the loop, whose sums then lie where the others do.
