@@ -40,7 +40,7 @@ def esam(
     gamma: the share of examples that are descended on, in (0, 1].
     official: whether as in the authors' code, where whole arrays are kept or
       dropped, the norm runs over the kept ones, has 1e-7 added, and S lacks the
-      k-th example.
+      k-th example, or is all from a gamma of 0.99.
     mask: what draws M in place of `random_mask(beta, seed)`: a changing mask of
       `only`.
 
@@ -71,6 +71,8 @@ def esam(
   check_number("beta", beta, low=0, high=1)
   if is_number(beta) and beta == 0:
     raise ValueError("beta=0 must be above 0: no weight would be perturbed")
+  if official and is_number(gamma) and gamma >= 0.99:
+    gamma = 1.0
   if mask is None:
     mask = random_mask(beta, seed, of="arrays" if official else "entries")
   if official:
