@@ -8,8 +8,6 @@ from peer_traces import Case, logits, step_of_own
 
 import forgetsam as fs
 
-pytestmark = pytest.mark.slow
-
 MICRO_BATCHES = 2
 # Other forms of one method, and what has such a test of its own.
 LEFT_OUT = {
@@ -28,7 +26,18 @@ FACTORED = {
 READ_PREVIOUS = {"sampa"}
 
 
-@pytest.mark.parametrize("name", [n for n in PEERS if n not in LEFT_OUT])
+# One of each kind every day: a state, a rule, examples, an optimizer's part.
+USUAL = {
+  *("vasso", "gnp_normalized", "esam_official", "wsam_decoupled", "lookbehind"),
+}
+NAMES = [
+  name if name in USUAL else pytest.param(name, marks=pytest.mark.long)
+  for name in PEERS
+  if name not in LEFT_OUT
+]
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_micro_batches_and_states_are_averaged(name):
   with jax.enable_x64(True):
     case = Case(name)
