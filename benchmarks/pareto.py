@@ -75,7 +75,9 @@ GRIDS = {
   "momentum": MOMENTUM_GRID,
   **dict.fromkeys(("weighted", "wsam_decoupled"), WEIGHTED_GRID),
   "asam": ASAM_GRID,
-  **dict.fromkeys(("asam_layerwise", "layer_sam"), LAYERWISE_GRID),
+  **dict.fromkeys(
+    ("asam_layerwise", "layer_sam", "look_layer_sam"), LAYERWISE_GRID
+  ),
   "asam_linf": LINF_GRID,
 }
 

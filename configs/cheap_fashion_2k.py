@@ -63,6 +63,7 @@ PUBLISHED: dict[str, dict[str, Any]] = {
     "perturbation.options.alpha": 0.2,
   },
   "layer_sam": {"perturbation.name": "layer_sam"},
+  "look_layer_sam": {"perturbation.name": "layer_sam", "look_sam.k": 5},
   "gam": {
     **METHODS["sam"],
     "method.name": "gam",
@@ -95,6 +96,13 @@ PUBLISHED: dict[str, dict[str, Any]] = {
   "cr_sam": {**METHODS["sam"], "method.name": "cr_sam"},
   "sampa": {**METHODS["sam"], "method.name": "sampa"},
   "bsam": {**METHODS["sam"], "method.name": "bsam", "optimizer.momentum": 0.0},
+  "polyak_step": {
+    **METHODS["sam"],
+    "combine.name": "polyak_step",
+    "optimizer.momentum": 0.0,
+    "optimizer.learning_rate": 1.0,
+    "schedule.name": "constant",
+  },
 }
 
 VARIANTS: dict[str, dict[str, Any]] = {

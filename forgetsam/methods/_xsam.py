@@ -25,7 +25,7 @@ def xsam(
   rho_max: optax.ScalarOrSchedule,
   alpha_max: Scalar = 2.0,
   points: int = 21,
-  update_every: int = 1,
+  update_every: int = 100,
 ) -> optax.GradientTransformationExtraArgs:
   r"""XSAM's combine rule: away from the maximum that a search finds.
 
@@ -50,7 +50,7 @@ def xsam(
       update count.
     alpha_max: the last alpha; the first is 0.
     points: how many alphas are compared, at least 2, known before tracing.
-    update_every: steps per search, at least 1.
+    update_every: steps per search, at least 1; the first step searches.
 
   Raises:
     ValueError: an argument is out of its range; `update` without
