@@ -66,6 +66,11 @@ WEIGHTED_GRID = (
 ASAM_GRID = f"perturbation.rho=0.5,1,2;{_DECAY},0.15;micro_batch_size=128"
 LAYERWISE_GRID = f"perturbation.rho=0.02,0.05,0.1;{_DECAY},0.15"
 LINF_GRID = f"perturbation.rho=0.01,0.02,0.05;{_DECAY},0.15"
+# Its decay is at a learning rate of 1.
+POLYAK_GRID = (
+  "perturbation.rho=0.1,0.2,0.4;optimizer.weight_decay=0,0.0025,0.0075;"
+  "micro_batch_size=128"
+)
 GRIDS = {
   **dict.fromkeys(PLAIN, PLAIN_GRID),
   **dict.fromkeys(("sam", "obf", "friendly"), FULL_GRID),
@@ -79,6 +84,7 @@ GRIDS = {
     ("asam_layerwise", "layer_sam", "look_layer_sam"), LAYERWISE_GRID
   ),
   "asam_linf": LINF_GRID,
+  "polyak_step": POLYAK_GRID,
 }
 
 

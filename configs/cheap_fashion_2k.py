@@ -101,6 +101,7 @@ PUBLISHED: dict[str, dict[str, Any]] = {
     "combine.name": "polyak_step",
     "optimizer.momentum": 0.0,
     "optimizer.learning_rate": 1.0,
+    "optimizer.weight_decay": 0.0,
     "schedule.name": "constant",
   },
 }
