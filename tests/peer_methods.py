@@ -266,7 +266,10 @@ PEERS = {
     c["rho"], c["k"], c["alpha"], by_weights=False
   ),
   "sam_sps": lambda c: (
-    gradient(fs.sam(c["rho"]), fs.polyak_step(c["f_star"], c["gamma_b"])),
+    gradient(
+      fs.unified_sam(c["rho"], c["lambd"]),
+      fs.polyak_step(c["f_star"], c["gamma_b"]),
+    ),
     {"optimizer": optax.sgd(1.0)},
   ),
   "sampa": lambda c: fs.sampa(
