@@ -35,8 +35,8 @@ def polyak_step(
   The numerator is the loss at w as the perturbed point's tangent has it. The
   rule scales the gradient, so the optimizer takes it as it is:
   `chain(perturbed_gradient(sam(rho), polyak_step()), sgd(1.0))`, without
-  momentum; the authors' offsets are `unified_sam`'s. Two passes. With micro-batches each has a step size of its own, and
-  the state has their mean.
+  momentum; the authors' offsets are `unified_sam`'s. Two passes. With
+  micro-batches each has a step size of its own, and the state has their mean.
 
   Args:
     f_star: :math:`f^*`, a lower bound of the batch's loss.
