@@ -161,7 +161,7 @@ OPTIONS = {
   "half of each micro-batch": {"ascent_fraction": 0.5},
   **{name: {"mask": mask} for name, mask in MASKS.items()},
   **{
-    f"{name} in chunks": {"mask": mask, "m_sharpness_chunk": 8}
+    f"{name} in chunks": {"mask": mask, "m_sharpness_chunk": 4}
     for name, mask in MASKS.items()
   },
 }
