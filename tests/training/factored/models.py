@@ -32,6 +32,7 @@ class Model(NamedTuple):
     x = rng.randn(size, *self.inputs)
     if self.tokens:
       x = rng.randint(0, self.tokens, (size, *self.inputs))
+      x[1::2] = x[::2]  # twice in a micro-batch
     return jnp.asarray(x), jnp.asarray(rng.randn(size, *self.outputs))
 
 
@@ -65,7 +66,7 @@ def _tied(p, x):
 
 
 def _clipped(p, x):
-  return jnp.tanh(p["e"].at[x].get(mode="clip") @ p["a"])
+  return jnp.tanh(p["e"].T.at[x].get(mode="clip") @ p["a"])
 
 
 def _shared(p, x):
@@ -182,7 +183,7 @@ MODELS = {
   ),
   "clipped": Model(
     _clipped,
-    {"e": (20, 12), "a": (12, 12)},
+    {"e": (12, 20), "a": (12, 12)},
     {"e": FACTORED, "a": FACTORED},
     (1,),
     (1, 12),
