@@ -21,7 +21,7 @@ LEFT_OUT = {
 # What docs/methods.md says of micro-batches: these are taken together.
 FACTORED = {
   *("gsam_bv_f", "asam_layerwise", "vasso", "gnp_normalized"),
-  *("msam_adamw", "stablesam", "layersam"),
+  *("msam_adamw", "stablesam", "layersam", "lesam", "unified_sam"),
 }
 READ_PREVIOUS = {"sampa"}
 
