@@ -25,6 +25,7 @@ from forgetsam.experiment.config._options import (
 from forgetsam.experiment.config._perturbation_checks import (
   perturbation_problems,
 )
+from forgetsam.experiment.config._perturbing import hint_of_key
 
 
 def check_config(
@@ -71,7 +72,8 @@ def _value_problems(leaves: dict[str, Any]) -> Iterator[str]:
   for key, row in KEYS.items():
     # The model's constructor checks its options.
     if not is_model_option(key) and not row.admits(leaves[key]):
-      yield refusal(f"config.{key}", leaves[key], row.allowed)
+      allowed = row.allowed + hint_of_key(key, leaves[key])
+      yield refusal(f"config.{key}", leaves[key], allowed)
 
   for key, value in leaves.items():
     if option_row(key) and not is_json(value):

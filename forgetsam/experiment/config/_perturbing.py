@@ -113,6 +113,23 @@ COMBINE_RULES: Factories = {
   "polyak_step": polyak_step,
 }
 
+NAMED: Mapping[str, Factories] = {
+  "perturbation.name": PERTURBATIONS,
+  "method.name": METHODS,
+  "combine.name": COMBINE_RULES,
+}
+
+
+def hint_of_key(key: str, name: Any) -> str:
+  """The key that a published method's name belongs to, where it is another."""
+  if key not in NAMED or not isinstance(name, str):
+    return ""
+  found = [other for other in NAMED if name in NAMED[other]]
+  if not found or key in found:
+    return ""
+  return f"; {name} is a choice of config.{found[0]}"
+
+
 # Arguments that are a method's own, though another's key has their name.
 OWN_ARGUMENTS: Mapping[str, tuple[str, ...]] = {
   "fisher_sam": ("eta",),

@@ -32,6 +32,7 @@ WRONG = [
   ("ascent.activation=tanh", "sigmoid, softmax"),
   ("ascent.name=obf", "output_bias_forgetting"),
   ("combine.name=gsam", "surrogate_gap"),
+  ("perturbation.name=gnp", "gnp is a choice of config.combine.name"),
   ("combine.alpha=nan", "finite"),
   ("epochs=0", "at least 1"),
   ("epochs=1.5", "integer"),
