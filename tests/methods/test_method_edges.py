@@ -17,6 +17,13 @@ PERTURBATIONS = {
   "radius with eps": fs.scale_to_radius(0.5, eps=1e-7),
   "vasso": fs.vasso(0.5),
   "fisher": fs.fisher_sam(0.5, eta=10.0),
+  "gc_sam": fs.gc_sam(0.1),
+  "le_sam": fs.le_sam(9.0, sigma=0.1),
+  "le_sam, adaptive": fs.le_sam(9.0, sigma=0.1, adaptive=True),
+  "unified_sam": fs.unified_sam(0.1, 0.5),
+  "zsharp": fs.zsharp(0.1, 0.5),
+  "zsharp, per array": fs.zsharp(0.1, 0.5, per_array=True),
+  "sparse_sam": fs.sparse_sam(0.1, "dynamic"),
 }
 W = {"w": jnp.array([[1.0, -2.0], [0.5, 3.0]]), "b": jnp.array([1.0, 0.0])}
 G = {"w": jnp.array([[0.5, 1.0], [0.0, -1.0]]), "b": jnp.array([2.0, 1.0])}
