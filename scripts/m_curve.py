@@ -3,9 +3,10 @@
     python -m scripts.m_curve RUNS DOCS
 
 RUNS is the folder that `scripts/noisy_cifar10.sh tune_m` and `report_m` had.
-DOCS gets `choices.csv`, what validation chose at each m; `runs.csv`, every
-tested run; `along_m.csv` and `along_m.md`, test accuracy and loss with paired
-differences; and `along_m.png`. Without tested runs, the choices alone.
+DOCS gets `choices.csv`, what validation chose at each m; `tuning.csv`, every
+run that it chose among; `runs.csv`, every tested run; `along_m.csv` and
+`along_m.md`, test accuracy and loss with paired differences; and `along_m.png`.
+Without tested runs, the choices alone.
 """
 
 import argparse
@@ -99,16 +100,21 @@ def read_choices(runs: Path) -> list[Choice]:
   return found
 
 
-def read_runs(runs: Path) -> list[dict[str, str]]:
-  """Every tested run, with its method and m."""
+def read_runs(runs: Path, files: str) -> list[dict[str, str]]:
+  """Every run of these files of each folder, with its method and m."""
   found = []
   for (method, m), folder in folders().items():
-    path = runs / "report/m" / folder / "runs.csv"
-    if path.exists():
+    for path in runs.glob(files.format(folder)):
       with path.open() as file:
         rows = list(csv.DictReader(file))
       found += [{"method": method, "m": str(m)} | row for row in rows]
   return found
+
+
+def _write_runs(path: Path, runs: list[dict[str, str]]) -> None:
+  columns = list(dict.fromkeys(key for run in runs for key in run))
+  every = [[run.get(column) for column in columns] for run in runs]
+  path.write_text(csv_text(columns, every))
 
 
 def points(runs: list[dict[str, str]]) -> list[Point]:
@@ -190,7 +196,9 @@ def draw(path: Path, choices: list[Choice], found: list[Point]) -> None:
   plain += [p.mean for p in found if (p.method, p.score) == ("plain", _DRAWN)]
   for axis, (mean, _) in zip((validation, *tested), plain, strict=False):
     axis.axhline(mean, color="black", linestyle=":", label="plain training")
-  radius.set_yscale("log")
+  radius.set_yscale("log", base=2)
+  rhos = sorted({c.setting.get("perturbation.rho") for c in choices} - {None})
+  radius.set_yticks(rhos, [f"{rho:g}" for rho in rhos])
   titles = ("chosen radius", "validation accuracy", "test accuracy")
   for axis, title in zip((radius, validation, *tested), titles, strict=False):
     axis.set_xscale("log", base=2)
@@ -217,7 +225,7 @@ def write(runs: Path, docs: Path) -> None:
     runs: the folder of `scripts/noisy_cifar10.sh`.
     docs: where to.
   """
-  choices, tested = read_choices(runs), read_runs(runs)
+  choices, tested = read_choices(runs), read_runs(runs, "report/m/{}/runs.csv")
   if not choices:
     raise SystemExit(f"RUNS={runs} has no tune/m/*/best.json: run tune_m first")
   keys = list(dict.fromkeys(key for c in choices for key in c.setting))
@@ -227,11 +235,11 @@ def write(runs: Path, docs: Path) -> None:
   ]
   header = ["method", "m", *keys, "validation_accuracy", "standard_error"]
   (docs / "choices.csv").write_text(csv_text(header, lines))
+  tuning = read_runs(runs, "tune/m/{}/tuning/*.csv")
+  _write_runs(docs / "tuning.csv", tuning)
   found = points(tested)
   if tested:
-    columns = list(dict.fromkeys(key for run in tested for key in run))
-    every = [[run.get(column) for column in columns] for run in tested]
-    (docs / "runs.csv").write_text(csv_text(columns, every))
+    _write_runs(docs / "runs.csv", tested)
     header = ["method", "m", "score", "runs", "mean", "standard_error"]
     for name in ("minus_plain", "minus_whole"):
       header += [name, f"{name}_low", f"{name}_high"]

@@ -7,7 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from forgetsam.studies.correlation import plan_study
 from scripts import m_curve
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def tuned(runs: Path, folder: str, **setting: float) -> None:
@@ -19,6 +22,8 @@ def tuned(runs: Path, folder: str, **setting: float) -> None:
   place = runs / "tune/m" / folder
   place.mkdir(parents=True)
   (place / "best.json").write_text(json.dumps({"any": best}))
+  (place / "tuning").mkdir()
+  (place / "tuning/any.csv").write_text("seed,validation/accuracy\n0,0.8\n")
 
 
 def scored(runs: Path, folder: str, *accuracies: float | None) -> None:
@@ -83,8 +88,27 @@ def test_choices_stand_before_any_test(runs: Path):
   assert rows["sam", "1"]["perturbation.rho"] == "0.05"
   assert rows["plain", "128"]["perturbation.rho"] == ""
   assert not (runs / "along_m.csv").exists()
+  tuning = (runs / "tuning.csv").read_text().splitlines()
+  assert tuning[:2] == ["method,m,seed,validation/accuracy", "plain,128,0,0.8"]
+  assert len(tuning) == 1 + 5
 
 
 def test_runs_that_are_not_there_are_named(tmp_path: Path):
   with pytest.raises(SystemExit, match="run tune_m first"):
     m_curve.write(tmp_path, tmp_path)
+
+
+def test_the_study_along_m_has_what_was_chosen(monkeypatch: pytest.MonkeyPatch):
+  monkeypatch.setattr("forgetsam.data.check_available", lambda *_: None)
+  (arm,) = plan_study(str(ROOT / "configs/noisy_fashion_m.py"), [], [])
+  with (ROOT / "docs/noisy_cifar10/m/choices.csv").open() as file:
+    rows = list(csv.DictReader(file))
+  assert len(arm.trials) == len(rows)
+  for trial, row in zip(arm.trials, rows, strict=True):
+    config = trial.config
+    assert config.optimizer.weight_decay == float(row["optimizer.weight_decay"])
+    if row["method"] != "plain":
+      assert config.perturbation.rho == float(row["perturbation.rho"])
+      assert config.micro_batch_size == int(row["m"])
+      assert config.ascent.gamma == (row["method"] == "gamma1")
+      assert config.m_sharpness == "factored"

@@ -37,6 +37,7 @@ RECIPES = [
   "noisy_cifar10:gsam_obf",
   "noisy_cifar10_vit:obf",
   "noisy_digits:obf",
+  "noisy_fashion_m:sam_m8",
   "regression:sam",
   "study_fashion:obf",
 ]
