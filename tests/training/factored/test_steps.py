@@ -9,6 +9,7 @@ import optax
 import pytest
 
 import forgetsam as fs
+from forgetsam._arrays import tree_norm
 
 SIZE, M = 16, 2
 
@@ -211,7 +212,21 @@ def test_a_radius_may_be_traced_and_vmapped():
     np.testing.assert_allclose(f, e, rtol=1e-8, atol=1e-11)
 
 
+def _remembering(rho):
+  """Keeps an array of each micro-batch: its norm, again and again."""
+  sam = fs.sam(rho)
+
+  def update(grads, state, params=None, **extra):
+    delta, state = sam.update(grads, state[0], params, **extra)
+    return delta, (state, jnp.full(5000, tree_norm(grads)))
+
+  return optax.GradientTransformationExtraArgs(
+    lambda params: (sam.init(params), jnp.zeros(5000)), update
+  )
+
+
 REFUSED = {
+  "a large state": (_remembering(0.3), "array of each micro-batch"),
   "asam": (fs.asam(0.3), "entry by entry|norms"),
   "random": (fs.random_perturbation(0.3, seed=0), "differs between|draw"),
   "several points": (fs.multi_step(fs.sam(0.3), 2), "other functions"),
