@@ -64,6 +64,7 @@ class Step(NamedTuple):
   run: Any
   state: Any
   batch: Any
+  chunk: int
 
 
 def make_step(setup: Setup, m: int | None, how: str) -> Step:
@@ -84,8 +85,9 @@ def make_step(setup: Setup, m: int | None, how: str) -> Step:
   )
   batch = batch_of(setup)
   state = fs.create_train_state(params, model_state, optimizer, perturb)
+  chunk = step.m_sharpness(state, batch).chunk
   run = step.lower(state, batch, jax.random.key(1)).compile()  # type: ignore[attr-defined]
-  return Step(run, state, batch)
+  return Step(run, state, batch, chunk)
 
 
 def _gradient(step: Step) -> jax.Array:
@@ -147,7 +149,9 @@ def count(name: str, sizes: Sequence[int], rounds: int) -> Rows:
     size = sum(x.nbytes for x in jax.tree.leaves(step.state.params))
     if plain:
       operations = cost["flops"]
-    looped = how == "loop" and setup.batch // m > MOST_UNROLLED
+    looped = setup.batch // step.chunk > (
+      1 if how == "factored" else MOST_UNROLLED
+    )
     moved = cost["bytes accessed"] / size
     held = step.run.memory_analysis().temp_size_in_bytes
     rows[name, how, m] = {

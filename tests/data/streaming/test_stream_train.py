@@ -301,6 +301,15 @@ def test_fast_crops_are_those_of_the_exact_way(photo, encode, channels):
   assert 0 < scaled < 12
 
 
+def test_fast_decoding_takes_the_smallest_scale_that_is_enough():
+  tf = import_tensorflow()
+  for side, ratio in ((9, 1), (19, 1), (20, 2), (40, 4), (79, 4), (80, 8)):
+    (found,) = _decode._at_scale(
+      lambda ratio: (tf.constant(ratio),), tf.constant(side), 10, True
+    )
+    assert int(found) == ratio
+
+
 def test_fast_decoding_is_an_option_of_streams(numbered_set):
   directory = numbered_set(N, shape=(40, 44))  # twice a crop of 8, and more
   exact, fast = (

@@ -171,6 +171,12 @@ def test_memory_is_bounded(monkeypatch):
   assert 64 < _assert_bounded(make, 2**20) < 4096
 
 
+def test_chunks_follow_one_another():
+  make = functools.partial(_of_function, _linear, m=16, batch=256)
+  unrolled = _memory(*make("loop"))
+  assert _memory(*make("factored", m_sharpness_chunk=32)) < unrolled / 2
+
+
 @pytest.mark.long
 @pytest.mark.parametrize(
   ("name", "shape", "m"), [("vit_tiny", (8, 8, 1), 64), ("cnn", (16, 16, 1), 1)]
