@@ -68,6 +68,7 @@ class Point(NamedTuple):
     mean: over seeds.
     minus_plain: paired over seeds; None for plain training.
     minus_whole: the difference to the largest m of the method, or None there.
+    minus_sam: the difference to SAM at the same m; None for SAM and plain.
     runs: the number of seeds.
   """
 
@@ -78,6 +79,7 @@ class Point(NamedTuple):
   mean: Mean
   minus_plain: Difference | None
   minus_whole: Difference | None
+  minus_sam: Difference | None
 
 
 def folders() -> dict[tuple[str, int], str]:
@@ -136,6 +138,9 @@ def points(runs: list[dict[str, str]]) -> list[Point]:
       mean_over_runs([float(run[score]) for run in found.values()]),
       _paired(found, kept.get(("plain", SIZES[-1])), score),
       _paired(found, kept.get((key[0], SIZES[-1])), score),
+      None
+      if key[0] == "plain"
+      else _paired(found, kept.get(("sam", key[1])), score),
     )
     for score in SCORES
     for key, found in kept.items()
@@ -161,6 +166,7 @@ def markdown(found: list[Point]) -> str:
   tables = []
   for score, title in SCORES.items():
     header = ["method", "m", title, "minus plain", f"minus m = {SIZES[-1]}"]
+    header.append("minus SAM")
     rows = [
       [
         METHODS.get(p.method, p.method),
@@ -168,7 +174,7 @@ def markdown(found: list[Point]) -> str:
         mean_text(*p.mean),
         *(
           "" if d is None else interval_text(*d)
-          for d in (p.minus_plain, p.minus_whole)
+          for d in (p.minus_plain, p.minus_whole, p.minus_sam)
         ),
         str(p.runs),
       ]
@@ -241,11 +247,13 @@ def write(runs: Path, docs: Path) -> None:
   if tested:
     _write_runs(docs / "runs.csv", tested)
     header = ["method", "m", "score", "runs", "mean", "standard_error"]
-    for name in ("minus_plain", "minus_whole"):
+    differences = "minus_plain", "minus_whole", "minus_sam"
+    for name in differences:
       header += [name, f"{name}_low", f"{name}_high"]
     none = (None, None, None)
     rows = [
-      [*p[:4], *p.mean, *(p.minus_plain or none), *(p.minus_whole or none)]
+      [*p[:4], *p.mean]
+      + [x for name in differences for x in getattr(p, name) or none]
       for p in found
     ]
     (docs / "along_m.csv").write_text(csv_text(header, rows))

@@ -60,14 +60,21 @@ def test_differences_are_paired_with_plain_and_with_the_whole_batch(
   scored(runs, "128/sam", 0.72, 0.74, 0.76)
   scored(runs, "1/sam", 0.73, 0.74, 0.78)
   scored(runs, "1/gamma0", 0.7, None, 0.7)
+  scored(runs, "1/gamma1", 0.74, 0.75, 0.79)
   docs = runs / "docs"
   docs.mkdir()
   monkeypatch.setattr(sys, "argv", ["m_curve", str(runs), str(docs)])
   m_curve.main()
   found = along_m(docs)
-  assert set(found) == {("plain", "128"), ("sam", "1"), ("sam", "128")}
+  assert set(found) == {
+    ("plain", "128"),
+    *((n, "1") for n in ("sam", "gamma1")),
+    ("sam", "128"),
+  }
   assert found["plain", "128"]["minus_plain"] == ""
   assert found["sam", "128"]["minus_whole"] == ""
+  assert found["sam", "1"]["minus_sam"] == ""
+  assert float(found["gamma1", "1"]["minus_sam"]) == pytest.approx(0.01)
   one = found["sam", "1"]
   assert float(one["minus_plain"]) == pytest.approx(0.03)
   assert float(one["minus_whole"]) == pytest.approx(0.01)
@@ -77,7 +84,7 @@ def test_differences_are_paired_with_plain_and_with_the_whole_batch(
   assert (
     "| SAM | 1 | 0.7500 ± 0.0153 | +0.0300" in (docs / "along_m.md").read_text()
   )
-  assert len((docs / "runs.csv").read_text().splitlines()) == 1 + 12
+  assert len((docs / "runs.csv").read_text().splitlines()) == 1 + 15
   assert (docs / "along_m.png").is_file()
 
 
