@@ -223,7 +223,9 @@ def _made(row: Kind, call: _Call, folders: Sequence[str] | None) -> Any:
   """Calls the factory, or binds the arguments of the component itself."""
   key, found = f"config.{row.key}", call.found
   if missing := call.missing():
-    if row.takes and not inspect.isclass(found):
+    # What is built in is made by its name's function.
+    own = is_module_attribute(call.name)
+    if own and row.takes and not inspect.isclass(found):
       try:
         inspect.signature(found).bind(*row.takes, **call.arguments)
         return functools.partial(found, **call.arguments)

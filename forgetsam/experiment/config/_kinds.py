@@ -288,9 +288,9 @@ KINDS: Mapping[str, Kind] = {
     "metric.name",
     "metric.options",
     lambda: {
-      "classification": classification_metrics,
+      "classification": lambda: classification_metrics,
       "language_model": TokenMetrics,
-      "regression": regression_metrics,
+      "regression": lambda: regression_metrics,
     },
     offers={"num_classes": 2},
     takes=("outputs", "labels", "where"),

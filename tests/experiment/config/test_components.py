@@ -301,6 +301,7 @@ def test_a_method_is_given_the_perturbation(config: config_dict.ConfigDict):
 
 _ALONE = ["method.name=mine:alone"]
 REFUSED = [
+  (["combine.name=xsam"], r"combine\.options\.rho_max is missing"),
   (["loss.name=mine:make_focal"], r"loss\.options\.gamma is missing\n.*needs"),
   (["loss.name=mine:steep"], r"loss\.options\.power is missing"),
   (["loss.name=mine:flat"], r"loss\.options\.power is missing"),
