@@ -34,7 +34,7 @@ class Setting(NamedTuple):
     where: the columns' values that choose the rows.
     accuracy: the column of the test accuracy.
     loss: the column of the test loss, or None.
-    column: that of the method.
+    column: that of the method; of several, their values are joined by commas.
     first_seed: of the runs to take; those before chose the settings.
   """
 
@@ -58,6 +58,13 @@ _BIASED = Setting(
   "method",
   first_seed=5,
 )
+# The m of each method's highest validation accuracy, in docs' choices.csv.
+_ALONG_M = Setting(
+  "20 % wrong labels, best m (SAM 32, OBF gamma 0 8)",
+  "noisy_cifar10/m/runs.csv",
+  ("plain,128", "sam,32", "gamma0,8"),
+  column="method,m",
+)
 SETTINGS = (
   Setting(
     "digits, 40 % wrong labels, OBF gamma 0",
@@ -70,6 +77,11 @@ SETTINGS = (
   Setting(
     "Fashion-MNIST, 20 % wrong labels, OBF gamma 1",
     "fashion_2k/noisy/runs.csv",
+  ),
+  _ALONG_M,
+  _ALONG_M._replace(
+    title="20 % wrong labels, best m (SAM 32, OBF gamma 1 2)",
+    methods=("plain,128", "sam,32", "gamma1,2"),
   ),
   Setting(
     "Fashion-MNIST, clean labels, OBF gamma 1", "fashion_2k/clean/runs.csv"
@@ -130,7 +142,8 @@ def _by_method(
   with (DOCS / setting.runs).open() as file:
     for run in csv.DictReader(file):
       if all(run[key] == value for key, value in setting.where.items()):
-        found = values.setdefault(run[setting.column], {})
+        name = ",".join(run[column] for column in setting.column.split(","))
+        found = values.setdefault(name, {})
         if (seed := int(run["seed"])) >= setting.first_seed:
           assert seed not in found, (setting.title, run)
           found[seed] = scale * float(run[metric])
