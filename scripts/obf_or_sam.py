@@ -60,7 +60,7 @@ _BIASED = Setting(
 )
 # The m of each method's highest validation accuracy, in docs' choices.csv.
 _ALONG_M = Setting(
-  "20 % wrong labels, best m (SAM 32, OBF gamma 0 8)",
+  "20 % wrong labels, best m (SAM: 32, OBF gamma 0: 8)",
   "noisy_cifar10/m/runs.csv",
   ("plain,128", "sam,32", "gamma0,8"),
   column="method,m",
@@ -80,7 +80,7 @@ SETTINGS = (
   ),
   _ALONG_M,
   _ALONG_M._replace(
-    title="20 % wrong labels, best m (SAM 32, OBF gamma 1 2)",
+    title="20 % wrong labels, best m (SAM: 32, OBF gamma 1: 2)",
     methods=("plain,128", "sam,32", "gamma1,2"),
   ),
   Setting(
