@@ -84,7 +84,9 @@ def eigen_sam(
     >>> w = jnp.array([3.0, 1.0])  # the gradient is (3, 4)
     >>> state = perturbation.init(w)
     >>> for _ in range(2):
-    ...   delta, state = perturbation.update(w, state, w, grad_fn=grad_fn)
+    ...   delta, state = perturbation.update(
+    ...     grad_fn(w), state, w, grad_fn=grad_fn
+    ...   )
     >>> [round(float(d), 3) for d in delta]  # SAM's are 0.6 and 0.8
     [0.36, 0.98]
 
