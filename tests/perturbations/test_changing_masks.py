@@ -114,6 +114,6 @@ def test_a_rule_without_a_state_may_be_a_transform_too():
   assert state.perturbation.combine == ()
   assert set(seen) == {
     *("grad_fn", "value_and_grad_fn", "ascent_fn"),
-    *("micro_batch", "opt_state"),
+    *("micro_batch", "opt_state", "perturbed_loss"),
   }
   assert seen["grad_fn"] is ascent_fn
