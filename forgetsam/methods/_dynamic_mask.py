@@ -25,7 +25,6 @@ from forgetsam.methods._sparse_masks import (
   is_largest,
   is_turn,
   renewed,
-  size,
   unflattened,
   whole,
 )
@@ -89,12 +88,12 @@ def dynamic_mask(
     key = jax.random.key(seed)
     for word in words:
       key = jax.random.fold_in(key, word)
-    return jax.random.uniform(key, (size(tree),), flat(tree).dtype)
+    return jax.random.uniform(key, (optax.tree.size(tree),), flat(tree).dtype)
 
   def init_fn(params: PyTree) -> SparseMaskState:
     check_real("dynamic_mask", params)
     zeros = wide_zeros(params)
-    keep = whole(size(params) * (1 - sparsity))
+    keep = whole(optax.tree.size(params) * (1 - sparsity))
     mask = unflattened(is_largest(random(zeros), keep), zeros)
     weights = zeros if drop == "weight" else None
     return SparseMaskState(jnp.zeros((), jnp.int32), mask, zeros, weights)
@@ -103,7 +102,7 @@ def dynamic_mask(
     mask: PyTree, scores: PyTree, weights: PyTree, count: Array
   ) -> PyTree:
     """The next mask, by the scores of the update before."""
-    total = size(mask)
+    total = optax.tree.size(mask)
     rate = value_at(drop_rate, count)
     kept = total - total * sparsity
     moved = whole(jnp.minimum(kept * rate, total * sparsity))

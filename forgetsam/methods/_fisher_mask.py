@@ -24,7 +24,6 @@ from forgetsam.methods._sparse_masks import (
   is_largest,
   is_turn,
   renewed,
-  size,
   unflattened,
   whole,
 )
@@ -94,7 +93,7 @@ def fisher_mask(
     information = fisher or _fisher_of(num_samples, extra.get("losses_fn"))
     age = state.count - start
     due, settles = is_turn(age, every), is_turn(age - 1, every)
-    keep = whole(size(params) * (1 - sparsity))
+    keep = whole(optax.tree.size(params) * (1 - sparsity))
     scores = renewed(
       due,
       state.scores,

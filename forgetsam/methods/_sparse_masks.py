@@ -45,7 +45,7 @@ def is_turn(age: Array, every: int) -> Array:
 def renewed(
   due: Array, old: PyTree, make: Callable[..., PyTree], *trees: PyTree
 ) -> PyTree:
-  """What `make` gives of trees like `old` where due, and is skipped elsewhere.
+  """Calls `make` on trees like `old` where due, and keeps `old` elsewhere.
 
   Zeros stand in for it: `old` may be the same on all devices, and it not.
   """
@@ -69,10 +69,6 @@ def is_largest(scores: Array, count: int | Array) -> Array:
 
 def whole(number: Any) -> Any:
   return int(number) if is_number(number) else jnp.floor(number)
-
-
-def size(tree: PyTree) -> int:
-  return sum(x.size for x in jax.tree.leaves(tree))
 
 
 def flat(tree: PyTree) -> Array:

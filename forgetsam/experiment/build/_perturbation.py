@@ -12,7 +12,12 @@ from ml_collections import config_dict
 import forgetsam as fs
 from forgetsam._typing import AscentSignal, Loss, PyTree
 from forgetsam.experiment.build._trained import build_trained
-from forgetsam.experiment.config import ConfigError, build_component, refusal
+from forgetsam.experiment.config import (
+  ConfigError,
+  build_component,
+  reads_clean,
+  refusal,
+)
 
 Seed = int | Array
 
@@ -109,10 +114,7 @@ def _build_combine(config: config_dict.ConfigDict) -> Any:
   if config.combine.name == "weighted" and config.combine.decoupled:
     return None  # of the optimizer
   rule = build_component(config, "combine")
-  reads_clean = config.combine.name in ("weighted", "gnp", "stable_sam") or (
-    config.combine.options.get("minimize") == "clean"
-  )
-  if reads_clean and config.ascent.name != "loss":
+  if reads_clean(config) and config.ascent.name != "loss":
     return fs.with_clean_gradient(rule)
   return rule
 

@@ -45,7 +45,10 @@ from forgetsam.experiment.config._options import (
   is_model_option,
   row_of,
 )
-from forgetsam.experiment.config._perturbing import reads_previous
+from forgetsam.experiment.config._perturbing import (
+  reads_clean,
+  reads_previous,
+)
 from forgetsam.experiment.config._plot_flags import PlotFlags
 from forgetsam.experiment.config._process_flags import LAUNCHERS, ProcessFlags
 from forgetsam.experiment.config._recipes import (
@@ -90,6 +93,7 @@ __all__ = [
   "own_components",
   "parse_command_line",
   "path_of_flag",
+  "reads_clean",
   "reads_previous",
   "refusal",
   "row_of",

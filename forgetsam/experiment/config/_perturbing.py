@@ -51,6 +51,12 @@ def reads_previous(config: config_dict.ConfigDict) -> bool:
   return config.method.name in _READ_PREVIOUS
 
 
+def reads_clean(config: config_dict.ConfigDict) -> bool:
+  """Whether the combine rule reads the loss's own gradient."""
+  minimizes_clean = config.combine.options.get("minimize") == "clean"
+  return config.combine.name in _READ_CLEAN or minimizes_clean
+
+
 def nothing() -> None:
   """The choice of none."""
 
@@ -112,6 +118,7 @@ COMBINE_RULES: Factories = {
   "xsam": xsam,
   "polyak_step": polyak_step,
 }
+_READ_CLEAN = ("weighted", "gnp", "stable_sam")
 
 NAMED: Mapping[str, Factories] = {
   "perturbation.name": PERTURBATIONS,

@@ -158,8 +158,9 @@ class RunBatches:
 
     With `previous`, a pair: these, and those of the steps before.
     """
-    steps = iter(self._all_positions(seed, num_steps))
-    if not self._gathers:
+    if self._gathers:
+      steps = iter(self._all_positions(seed, num_steps))
+    else:
       steps = self._source.train_batches(
         batch_size=self._batch_size, seed=seed, num_steps=num_steps
       )

@@ -60,7 +60,7 @@ def report_comparison(workdir: Path, finished: Finished, seeds: range) -> None:
 
 
 def _titles(records: Mapping[str, Sequence[Record]]) -> dict[str, str]:
-  """What is compared: scores of tested sets that all finished runs have."""
+  """Titles of the scores of tested sets that all finished runs have."""
   several = [r for one in records.values() for r in one if r.metrics]
   names = [
     name
