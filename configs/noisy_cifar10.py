@@ -1,7 +1,7 @@
 """2,500 images of CIFAR-10, a fifth of them mislabelled: a small CNN.
 
     python main.py --config=configs/noisy_cifar10.py:obf_gamma0 --workdir=DIR
-    scripts/noisy_cifar10.sh cnn DIR
+    scripts/noisy_cifar10.sh tune_cnn DIR
 
 The second command is the comparison of docs/noisy_cifar10/README.md, which
 has the protocol and the grids: radii here are the middle of them, not tuned.
