@@ -20,22 +20,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-# By the number of devices that the tests see: some need several.
-TESTS = {
-  "1": (
-    "tests/perturbations",
-    "tests/methods",
-    "tests/experiment/run/test_checkpoint.py",
-    "tests/experiment/jobs/test_train_job.py",
-  ),
-  "8": (
-    "tests/training/factored/test_layers.py",
-    "tests/training/test_mesh.py",
-    "tests/training/test_sharded_params.py",
-    "tests/training/test_train_step.py",
-    "tests/training/test_eval_step.py",
-  ),
-}
+TESTS = (
+  "tests/training/factored/test_layers.py",
+  "tests/training/test_mesh.py",
+  "tests/training/test_sharded_params.py",
+  "tests/training/test_train_step.py",
+  "tests/training/test_eval_step.py",
+  "tests/perturbations",
+  "tests/methods",
+  "tests/experiment/run/test_checkpoint.py",
+  "tests/experiment/jobs/test_train_job.py",
+)
 PYTEST = ("-m", "pytest", "-q", "-p", "no:cacheprovider")
 Version = tuple[int, int]
 
@@ -85,25 +80,13 @@ def install_rest(venv: Path) -> bool:
 
 
 def run_tests(venv: Path) -> bool:
-  """Runs the tests on one device, and beside them those on eight."""
-  running = [
-    subprocess.Popen(
-      [
-        *(venv / "bin" / "python", *PYTEST, "-m", "not slow and not long"),
-        *("--jaxtyping-packages=forgetsam,type_checker.typechecker", *tests),
-      ],
-      cwd=ROOT,
-      env={**os.environ, "TEST_DEVICES": devices},
-      stdout=subprocess.PIPE,
-      stderr=subprocess.STDOUT,
-      text=True,
-    )
-    for devices, tests in TESTS.items()
+  """Runs the tests in two processes, each with the tests' virtual devices."""
+  command = [
+    *(venv / "bin" / "python", *PYTEST, "-m", "not slow and not long"),
+    *("-n", "2", "--dist", "loadfile"),
+    *("--jaxtyping-packages=forgetsam,type_checker.typechecker", *TESTS),
   ]
-  outputs = [process.communicate()[0] for process in running]
-  for devices, output in zip(TESTS, outputs, strict=True):
-    print(f"[{venv.name}] {devices} device(s)\n{output}")
-  return not any(process.returncode for process in running)
+  return subprocess.run(command, cwd=ROOT, check=False).returncode == 0
 
 
 def write_lock(version: str, venv: Path, folder: Path = ROOT) -> None:
