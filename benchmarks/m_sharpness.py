@@ -5,8 +5,10 @@
     PYTHONPATH=. python benchmarks/m_sharpness.py --setups "mlp,cnn" --counts \
       --output docs/m_sharpness
 
-All steps of a setup take turns in one process; ratios of times to the plain
-step's are medians over rounds, with quartiles. The difference is the largest of
+All steps of a setup take turns in one process, each in a row of steps as
+training runs it: a turn is the median of a row without its first, which finds
+the caches as another step has left them. Ratios of times to the plain step's
+are medians over rounds, with quartiles. The difference is the largest of
 the gradients of the two, relative to the gradient's norm. `--counts` runs
 nothing: XLA counts operations, bytes that are read and written, and bytes that
 live during the step (a loop that is not unrolled counts once, and is left out).
@@ -43,6 +45,7 @@ from forgetsam.training.factored._costs import COSTS, TABLE, Costs, estimate
 from forgetsam.training.factored._plan import Factored, plan_factored
 
 RHO = 0.05
+BLOCK = 0.1  # seconds that a row of steps takes: 2 to 12 steps
 LOSS = fs.sigmoid_cross_entropy()
 SETUPS = {
   "mlp": Setup("mlp", {}, (28, 28, 1), 128),
@@ -112,15 +115,16 @@ def measure(name: str, sizes: Sequence[int], rounds: int) -> Rows:
   seconds: dict[tuple[str, int], list[float]] = {kind: [] for kind in steps}
   for i in range(rounds + 1):
     for kind, step in steps.items():
-      # The first of two finds the caches as another step has left them.
-      for _ in range(2):
+      times = []
+      while len(times) < 2 or (sum(times) < BLOCK and len(times) < 12):
         began = time.perf_counter()
         states[kind], metrics = step.run(
           states[kind], step.batch, jax.random.key(1)
         )
         jax.block_until_ready(metrics)
+        times.append(time.perf_counter() - began)
       if i:  # the first round warms up
-        seconds[kind].append(time.perf_counter() - began)
+        seconds[kind].append(float(np.median(times[1:])))
   plain = np.array(seconds["plain", setup.batch])
   rows: Rows = {}
   for (how, m), times in seconds.items():
@@ -220,16 +224,18 @@ def fit(path: Path) -> Costs:
     apart = [0.02 * (x - y) for x, y in zip(logs, start, strict=True)]
     for factored, count, ratio in cases:
       together, looped = estimate(factored, count, costs)
-      apart.append(np.log(looped / together) - ratio)
+      # Where the two are close, the choice depends on it.
+      apart.append((np.log(looped / together) - ratio) / (0.2 + abs(ratio)))
     return apart
 
   start = np.log(COSTS["cpu"])
   found = scipy.optimize.least_squares(misfit, start)
-  off = found.fun[len(start) :]
-  for (_, count, ratio), error in zip(cases, off, strict=True):
-    seen, said = np.exp(ratio), np.exp(ratio + error)
+  costs = Costs(*(float(f"{x:.3g}") for x in np.exp(found.x)))
+  for factored, count, ratio in cases:
+    together, looped = estimate(factored, count, costs)
+    seen, said = np.exp(ratio), looped / together
     print(f"{count} micro-batches: measured {seen:.2f}, by costs {said:.2f}")
-  return Costs(*(float(f"{x:.3g}") for x in np.exp(found.x)))
+  return costs
 
 
 def plan(setup: Setup, m: int) -> Factored:
@@ -269,7 +275,9 @@ def read_rows(path: Path) -> Rows:
 def write_rows(path: Path, rows: Rows) -> list[dict[str, Any]]:
   """Writes the file, its setups in the order of `SETUPS`."""
   order = list(SETUPS)
-  names = sorted(rows, key=lambda kind: order.index(kind[0]))
+  names = sorted(
+    rows, key=lambda k: (order.index(k[0]), k[1] != "plain", k[2], k[1])
+  )
   found = [
     {c: rows[k].get(c, "") for c in COLUMNS}
     | dict(zip(COLUMNS, k, strict=False))

@@ -22,19 +22,24 @@ class Costs(NamedTuple):
 
   Attributes:
     operation: of a floating-point operation in a large product.
+    apart: of one in a product of which each micro-batch has its own.
     number: of a number read from or written to memory.
+    far: of one where a pass holds more than a cache of `NEAR` bytes.
     call: of one operation's start, in a program.
     batched: of one small product of many.
     convolution: of a floating-point operation in a convolution.
   """
 
   operation: float
+  apart: float
   number: float
+  far: float
   call: float
   batched: float
   convolution: float
 
 
+NEAR = 4 * 2**20
 TABLE = Path(__file__).with_name("costs.json")
 COSTS = {
   platform: Costs(**row)
@@ -63,14 +68,17 @@ def estimate(
 
   def passes(micro_batches: int) -> float:
     """Time of all but products and weights, in two whole passes."""
-    moved = 6 * values * micro_batches + 4 * numbers
-    return 6 * calls * cost.call + moved * cost.number
+    held = values * micro_batches
+    each = cost.far if 4 * held > NEAR else cost.number
+    moved = 6 * held * each + 4 * numbers * cost.number
+    return 6 * calls * cost.call + moved
 
   # Norm, offset, moved weights and sums of each micro-batch.
   apart = n * (passes(1) + 13 * numbers * cost.number)
   together = passes(n)
   for use, work in _products(factored):
     once = work.operations * cost.operation
+    own = work.operations * (cost.apart if n > 1 else cost.operation)
     read = work.weights * cost.number
     native = once
     if use is not None and use.kind == "conv":
@@ -79,16 +87,18 @@ def estimate(
     if use is None:
       together += n * 6 * once
       continue
-    together += 5 * (n * once + read)
     layers = math.prod(use.scanned)
     if use.leaf in network.uses:
       square = layers * rows_of(network.uses[use.leaf]) * work.rows
+      together += 5 * (n * once + read)
       # Two Grams, and two products in each direction of the perturbed pass.
       together += n * 6 * layers * cost.batched
-      together += n * 6 * square * (use.depth + use.width) * cost.operation
+      together += n * 6 * square * (use.depth + use.width) * cost.apart
       together += n * 8 * square * cost.number
     else:
-      together += n * (once + 3 * layers * cost.batched + 7 * read)
+      # A gradient and a matrix of each micro-batch's own, which two passes use.
+      together += 3 * (n * once + read)
+      together += n * (3 * own + 3 * layers * cost.batched + 9 * read)
       if use.kind == "conv":
         patches = layers * use.rows * use.depth
         together += n * 10 * patches * cost.number
