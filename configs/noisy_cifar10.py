@@ -12,9 +12,9 @@ Expected, from a pilot of two seeds: 0.36 validation accuracy of plain, 0.43 to
 0.45 of sam and obf at their best radii.
 Cost: 40 s on one CPU core (plain) to 85 s, after 20 to 40 s for the first run.
 
-Variants: plain, label_smoothing, augmented, random, sam, obf (gamma = 1),
-obf_gamma0, gsam, gsam_obf, asam, asam_obf, friendly_sam, momentum. With a
-combine rule or elementwise scaling, OBF has gamma = 0, as in the paper.
+Variants: plain, more_decay, label_smoothing, augmented, random, sam, obf
+(gamma = 1), obf_gamma0, gsam, gsam_obf, asam, asam_obf, friendly_sam, momentum.
+With a combine rule or elementwise scaling, OBF has gamma = 0, as in the paper.
 """
 
 from ml_collections import config_dict
@@ -24,6 +24,7 @@ from forgetsam.experiment import apply_variant, base_config
 _GAMMA0 = {"ascent.gamma": 0.0}
 # What each changes of another variant.
 _CHANGES = {
+  "more_decay": ("plain", {"optimizer.weight_decay": 0.05}),
   "label_smoothing": ("plain", {"loss.label_smoothing": 0.1}),
   "augmented": ("plain", {"data.flip": True, "data.crop_padding": 4}),
   "obf_gamma0": ("obf", _GAMMA0),

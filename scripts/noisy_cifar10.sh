@@ -1,16 +1,18 @@
 #!/usr/bin/env bash
 # The runs of docs/noisy_cifar10/README.md, by stage:
 #
-#   scripts/noisy_cifar10.sh STAGE DIR
+#   scripts/noisy_cifar10.sh STAGE DIR [VARIANTS]
 #
-# tune_cnn, tune_m, tune_m_cnn, tune_vit and tune_resnet choose settings and read
-# no test image; report_... of the same names trains the choices with fresh seeds
-# and tests them. Each goes on where it was stopped.
+# tune_cnn, tune_cnn_more, tune_m, tune_m_cnn, tune_vit and tune_resnet choose
+# settings and read no test image; report_... of the same names trains the choices
+# with fresh seeds and tests them. Each goes on where it was stopped. tune_cnn and
+# report_cnn take variants by name, so that several processes can share them.
 set -euo pipefail
 stage=$1 dir=$2
+variants=${3:-plain,more_decay,augmented,label_smoothing,random,sam,obf,obf_gamma0}
 cd "$(dirname "$0")/.."
-RATES='optimizer.learning_rate=0.1,0.2;optimizer.weight_decay=5e-4,5e-3'
 RADII='perturbation.rho'
+MORE=gsam,gsam_obf,asam,asam_obf,friendly_sam,momentum
 net=(--config.model.name=resnet18_cifar --config.model.width=16
   '--config.model.stage_sizes=(1,1,1)' --config.model.batch_norm=None) # ResNet-8
 
@@ -20,27 +22,40 @@ tune() {
     --seeds="$2" --variants="$3" --grid="$4" "${@:5}"
 }
 
+# grid VARIANT: ten settings of the CNN, at a learning rate of 0.1 or around it
+grid() {
+  local decay='optimizer.weight_decay=5e-4,5e-3'
+  case $1 in
+    plain | augmented) echo "optimizer.learning_rate=0.05,0.1,0.2,0.3,0.4;$decay" ;;
+    more_decay) echo 'optimizer.learning_rate=0.1,0.2;optimizer.weight_decay=0.01,0.02,0.05,0.1,0.2' ;;
+    label_smoothing) echo "loss.label_smoothing=0.1,0.2,0.3,0.5,0.7;$decay" ;;
+    random) echo "$RADII=1,2,4,8,16;$decay" ;;
+    asam*) echo "$RADII=1,1.5,2,3,4;$decay" ;;
+    momentum) echo "$RADII=0.1,0.2,0.4,0.8,1.6;$decay" ;;
+    *) echo "$RADII=0.2,0.3,0.4,0.5,0.7;$decay" ;;
+  esac
+}
+
+# how VARIANT: in factors where that can be, which takes less time
+how() {
+  case $1 in
+    sam | obf* | gsam* | friendly_sam) echo --config.m_sharpness=factored ;;
+  esac
+}
+
 # Seed after seed, so that all methods have the same number at any time.
 tune_cnn() {
   local CONFIG=configs/noisy_cifar10.py n v
-  local plain='optimizer.learning_rate=0.05,0.1,0.2,0.4;optimizer.weight_decay=5e-4,5e-3,0.02,0.05,0.1'
-  for n in 1 2 3; do
-    for v in plain sam obf_gamma0 obf; do
-      grid="$RADII=0.2,0.3,0.4,0.5,0.7;$RATES"
-      [ $v = plain ] && grid=$plain
-      tune cnn $n $v "$grid"
+  for n in 1 2; do
+    for v in ${variants//,/ }; do
+      tune cnn $n $v "$(grid $v)" $(how $v)
     done
-    tune cnn $n random "$RADII=1,2,4,8,16;$RATES"
-    tune cnn $n augmented "$plain"
-    tune cnn $n label_smoothing "loss.label_smoothing=0.1,0.2,0.3,0.5,0.7;$RATES"
-    for v in gsam gsam_obf friendly_sam; do
-      tune cnn $n $v "$RADII=0.2,0.3,0.4,0.5,0.7;$RATES"
-    done
-    for v in asam asam_obf; do
-      tune cnn $n $v "$RADII=1,1.5,2,3,4;$RATES"
-    done
-    tune cnn $n momentum "$RADII=0.1,0.2,0.4,0.8,1.6;$RATES"
   done
+}
+
+tune_cnn_more() {
+  variants=$MORE
+  tune_cnn
 }
 
 tune_m() {
@@ -104,13 +119,19 @@ report() {
 }
 
 report_cnn() {
-  local CONFIG=configs/noisy_cifar10.py n
-  local all=plain,sam,obf_gamma0,obf,random,augmented,label_smoothing,gsam,gsam_obf,friendly_sam,asam,asam_obf,momentum
-  local corrupted=$dir/corrupted.npz
+  local CONFIG=configs/noisy_cifar10.py n v corrupted=$dir/corrupted.npz
   [ -e "$corrupted" ] || python -m scripts.corrupted_cifar10 --out="$corrupted"
-  for n in 5 10 15; do
-    report cnn cnn $all $n --keep_runs --config.evaluation.sets="$corrupted"
+  for n in 5 10; do
+    for v in ${variants//,/ }; do
+      report cnn/$v cnn $v $n --keep_runs \
+        --config.evaluation.sets="$corrupted" $(how $v)
+    done
   done
+}
+
+report_cnn_more() {
+  variants=$MORE
+  report_cnn
 }
 
 report_m() {

@@ -2,8 +2,8 @@
 
 The package, with the core's requirements alone, is installed and tried on every
 newer Python at hand. The newest then gets the rest, with the newest packages
-that the requirements admit, and the tests below run there; `--all` does that on
-each. Where there is no newer Python, it says so and passes.
+that the requirements admit, and `TESTS` run there; `--all` does that on each,
+with `MORE_TESTS`. Where there is no newer Python, it says so and passes.
 
 `--lock` takes the Python that runs this as well, and where a Python passes,
 writes what was installed to `requirements-lock-VERSION.txt`.
@@ -26,11 +26,11 @@ TESTS = (
   "tests/training/test_sharded_params.py",
   "tests/training/test_train_step.py",
   "tests/training/test_eval_step.py",
-  "tests/perturbations",
-  "tests/methods",
   "tests/experiment/run/test_checkpoint.py",
   "tests/experiment/jobs/test_train_job.py",
 )
+# These call what TESTS call already, for every transform.
+MORE_TESTS = ("tests/perturbations", "tests/methods")
 PYTEST = ("-m", "pytest", "-q", "-p", "no:cacheprovider")
 Version = tuple[int, int]
 
@@ -79,12 +79,13 @@ def install_rest(venv: Path) -> bool:
   return subprocess.run(command, check=False).returncode == 0
 
 
-def run_tests(venv: Path) -> bool:
+def run_tests(venv: Path, *, more: bool) -> bool:
   """Runs the tests in two processes, each with the tests' virtual devices."""
   command = [
     *(venv / "bin" / "python", *PYTEST, "-m", "not slow and not long"),
     *("-n", "2", "--dist", "loadfile"),
     *("--jaxtyping-packages=forgetsam,type_checker.typechecker", *TESTS),
+    *(MORE_TESTS if more else ()),
   ]
   return subprocess.run(command, cwd=ROOT, check=False).returncode == 0
 
@@ -105,14 +106,16 @@ def write_lock(version: str, venv: Path, folder: Path = ROOT) -> None:
   (folder / f"requirements-lock-{version}.txt").write_text(head + frozen)
 
 
-def passes(version: Version, python: Path, *, whole: bool, lock: bool) -> bool:
+def passes(
+  version: Version, python: Path, *, whole: bool, more: bool, lock: bool
+) -> bool:
   """Tries one Python."""
   name = ".".join(map(str, version))
   venv = ROOT / f".venv-{name}"
   print(f"[{venv.name}] installing with {python}", flush=True)
   good = try_core(python, venv)
   if good and whole:
-    good = install_rest(venv) and run_tests(venv)
+    good = install_rest(venv) and run_tests(venv, more=more)
   if good and lock:
     write_lock(name, venv)
   print(f"[{venv.name}] {'passes' if good else 'fails'}", flush=True)
@@ -139,6 +142,7 @@ def main(argv: Sequence[str] = ()) -> int:
     passes(
       *(version, python),
       whole=asked.all or asked.lock or version == newest,
+      more=asked.all or asked.lock,
       lock=asked.lock,
     )
     for version, python in chosen.items()

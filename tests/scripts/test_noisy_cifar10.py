@@ -12,7 +12,8 @@ from forgetsam.experiment.sweep import parse_grid, plan_trials, settings
 
 ROOT = Path(__file__).resolve().parents[2]
 STAGES = {  # the settings of a method, and its largest number of seeds
-  "tune_cnn": (20, 3),
+  "tune_cnn": (10, 2),
+  "tune_cnn_more": (10, 2),
   "tune_m": (12, 3),
   "tune_m_cnn": (10, 2),
   "tune_vit": (12, 2),
@@ -62,7 +63,7 @@ def test_methods_have_equal_grids(
         {flags["variants"]: [next(settings(grid))]},
       )
       check_config(trial.config, num_devices=1)
-  assert {"tune_cnn": 13, "tune_m": 25}.get(stage, len(tuned)) == len(tuned)
+  assert {"tune_cnn": 8, "tune_m": 25}.get(stage, len(tuned)) == len(tuned)
 
 
 @pytest.mark.parametrize("stage", STAGES)

@@ -63,8 +63,8 @@ def tried(monkeypatch: pytest.MonkeyPatch) -> list[str]:
   for function in ("try_core", "install_rest", "run_tests"):
     monkeypatch.setattr(
       *(pythons, function),
-      lambda *arguments, function=function: record(
-        function, arguments[-1].name
+      lambda *arguments, more=False, function=function: record(
+        function + " of all" * more, arguments[-1].name
       ),
     )
   monkeypatch.setattr(
@@ -74,16 +74,17 @@ def tried(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 WHOLE = ("try_core", "install_rest", "run_tests")
+ALL = (*WHOLE[:2], "run_tests of all")
 
 
 @pytest.mark.parametrize(
   ("arguments", "expected"),
   [
     ([], [*(f"{one} 2" for one in WHOLE), "try_core 1"]),
-    (["--all"], [f"{one} {more}" for more in (2, 1) for one in WHOLE]),
+    (["--all"], [f"{one} {more}" for more in (2, 1) for one in ALL]),
     (
       ["--lock"],
-      [f"{one} {more}" for more in (2, 1, 0) for one in (*WHOLE, "lock")],
+      [f"{one} {more}" for more in (2, 1, 0) for one in (*ALL, "lock")],
     ),
   ],
 )
@@ -97,7 +98,7 @@ def test_the_newest_is_tested_in_full(
 def test_a_python_that_fails_is_not_locked(
   tried: list[str], monkeypatch: pytest.MonkeyPatch
 ):
-  monkeypatch.setattr(pythons, "run_tests", lambda venv: False)
+  monkeypatch.setattr(pythons, "run_tests", lambda venv, more: False)
   assert pythons.main(["--lock"]) == 1
   assert not [done for done in tried if "lock" in done]
 
