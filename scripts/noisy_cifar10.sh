@@ -9,7 +9,8 @@
 # report_cnn take variants by name, so that several processes can share them.
 set -euo pipefail
 stage=$1 dir=$2
-variants=${3:-plain,more_decay,augmented,label_smoothing,random,sam,obf,obf_gamma0}
+ALL=plain,more_decay,augmented,label_smoothing,random,sam,obf,obf_gamma0
+variants=${3:-$ALL}
 cd "$(dirname "$0")/.."
 RADII='perturbation.rho'
 MORE=gsam,gsam_obf,asam,asam_obf,friendly_sam,momentum
@@ -36,19 +37,12 @@ grid() {
   esac
 }
 
-# how VARIANT: in factors where that can be, which takes less time
-how() {
-  case $1 in
-    sam | obf* | gsam* | friendly_sam) echo --config.m_sharpness=factored ;;
-  esac
-}
-
 # Seed after seed, so that all methods have the same number at any time.
 tune_cnn() {
   local CONFIG=configs/noisy_cifar10.py n v
   for n in 1 2; do
     for v in ${variants//,/ }; do
-      tune cnn $n $v "$(grid $v)" $(how $v)
+      tune cnn $n $v "$(grid $v)"
     done
   done
 }
@@ -119,18 +113,15 @@ report() {
 }
 
 report_cnn() {
-  local CONFIG=configs/noisy_cifar10.py n v corrupted=$dir/corrupted.npz
+  local CONFIG=configs/noisy_cifar10.py n corrupted=$dir/corrupted.npz
   [ -e "$corrupted" ] || python -m scripts.corrupted_cifar10 --out="$corrupted"
   for n in 5 10; do
-    for v in ${variants//,/ }; do
-      report cnn/$v cnn $v $n --keep_runs \
-        --config.evaluation.sets="$corrupted" $(how $v)
-    done
+    report cnn cnn $variants $n --keep_runs --config.evaluation.sets="$corrupted"
   done
 }
 
 report_cnn_more() {
-  variants=$MORE
+  variants=$ALL,$MORE
   report_cnn
 }
 

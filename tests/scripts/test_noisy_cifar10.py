@@ -77,4 +77,4 @@ def test_what_is_tuned_is_reported(stage: str, tmp_path: Path):
     return found
 
   tuned = variants(stage, "workdir")
-  assert variants(stage.replace("tune", "report"), "settings") == tuned
+  assert variants(stage.replace("tune", "report"), "settings") >= tuned
