@@ -93,7 +93,7 @@ def dynamic_mask(
   def init_fn(params: PyTree) -> SparseMaskState:
     check_real("dynamic_mask", params)
     zeros = wide_zeros(params)
-    keep = whole(optax.tree.size(params) * (1 - sparsity))
+    keep = whole(optax.tree.size(zeros) * (1 - sparsity))
     mask = unflattened(is_largest(random(zeros), keep), zeros)
     weights = zeros if drop == "weight" else None
     return SparseMaskState(jnp.zeros((), jnp.int32), mask, zeros, weights)
