@@ -22,15 +22,15 @@ from scripts.m_curve import LOOKS, METHODS, SIZES
 
 # Columns of the study's networks, and what they are called here.
 MEASURES: Mapping[str, str] = {
-  "specific_kl": "KL excess on its own examples (nats)",
-  "own_unconditional_train": "forgotten of I(X; Ŷ), train (nats)",
-  "own_conditional_train": "forgotten of I(X; Ŷ | Y), train (nats)",
-  "own_conditional_held_out": "forgotten of I(X; Ŷ | Y), held out (nats)",
-  "obf_probe_conditional_held_out": "OBF probe, held out (nats)",
-  "information_conditional_held_out": "I(X; Ŷ | Y), held out (nats)",
+  "specific_kl": "SAM probe, KL excess on its batch (nats)",
+  "own_unconditional_train": "own perturbation, I(X; Ŷ), train (nats)",
+  "own_conditional_train": "own perturbation, I(X; Ŷ | Y), train",
+  "own_conditional_held_out": "own perturbation, I(X; Ŷ | Y), held out",
+  "obf_probe_conditional_held_out": "OBF probe, I(X; Ŷ | Y), held out",
+  "information_conditional_held_out": "before: I(X; Ŷ | Y), held out (nats)",
   "lambda_max": "largest Hessian eigenvalue",
   "m_sharpness_adaptive": "adaptive m-sharpness",
-  "specific_kl_untrained": "KL excess, untrained network (nats)",
+  "specific_kl_untrained": "SAM probe, KL excess, untrained (nats)",
   "trace": "trace of the Hessian",
   "train_loss": "training loss (nats)",
   "test_accuracy": "test accuracy",
@@ -57,14 +57,18 @@ class Measure(NamedTuple):
 
 
 def measures(networks: Sequence[Mapping[str, Any]]) -> list[Measure]:
-  """Means over the seeds of each method and m, without diverged networks."""
+  """Means over the seeds of each method and m, without diverged networks.
+
+  Raises:
+    ValueError: a network is of another study.
+  """
   order = ["plain", *METHODS]
   found: dict[tuple[str, int], list[Mapping[str, Any]]] = {}
   for network in networks:
-    method = network["method"]
-    if method == "obf":
-      method = f"gamma{network['gamma']:g}"
-    if method in order and not network["diverged"]:
+    method, _, _ = network["method"].partition("_m")
+    if method not in order:
+      raise ValueError(f"{method!r} is no method of configs/noisy_fashion_m.py")
+    if not network["diverged"]:
       found.setdefault((method, network["m"]), []).append(network)
   return [
     Measure(

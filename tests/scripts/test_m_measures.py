@@ -12,24 +12,19 @@ import pytest
 from scripts import m_measures
 
 
-def network(method: str, gamma: float, m: int, **changed: Any) -> dict:
+def network(method: str, m: int, **changed: Any) -> dict[str, Any]:
   row: dict[str, Any] = dict.fromkeys(m_measures.MEASURES, 0.5)
-  return (
-    row
-    | {"method": method, "gamma": gamma, "m": m, "diverged": False}
-    | changed
-  )
+  return row | {"method": f"{method}_m{m}", "m": m, "diverged": False} | changed
 
 
 NETWORKS = [
-  network("obf", 0.0, 8, lambda_max=1.0),
-  network("obf", 0.0, 8, lambda_max=3.0),
-  network("obf", 0.0, 8, lambda_max=9.0, diverged=True),
-  network("obf", 1.0, 2),
-  network("plain", float("nan"), 128),
-  network("sam", float("nan"), 1),
-  network("sam", float("nan"), 128, lambda_max=7.0),
-  network("gsam", float("nan"), 128),
+  network("gamma0", 8, lambda_max=1.0),
+  network("gamma0", 8, lambda_max=3.0),
+  network("gamma0", 8, lambda_max=9.0, diverged=True),
+  network("gamma1", 2),
+  network("plain", 128),
+  network("sam", 1),
+  network("sam", 128, lambda_max=7.0),
 ]
 
 
@@ -64,5 +59,10 @@ def test_a_folder_without_networks_is_refused(
   tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
   monkeypatch.setattr(sys, "argv", ["m_measures", str(tmp_path), str(tmp_path)])
-  with pytest.raises(SystemExit, match="no networks.parquet"):
+  with pytest.raises(SystemExit, match="no networks"):
     m_measures.main()
+
+
+def test_networks_of_another_study_are_refused():
+  with pytest.raises(ValueError, match="'gsam' is no method"):
+    m_measures.measures([network("gsam", 128)])
