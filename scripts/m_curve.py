@@ -194,10 +194,10 @@ def draw(path: Path, choices: list[Choice], found: list[Point]) -> None:
     sizes = [c.m for c in mine]
     rhos = [c.setting["perturbation.rho"] for c in mine]
     radius.plot(sizes, rhos, label=METHODS[method], **look)
-    _curve(validation, sizes, [c.validation for c in mine], method)
+    draw_curve(validation, sizes, [c.validation for c in mine], method)
     for axis in tested:
       scored = [p for p in found if p.method == method and p.score == _DRAWN]
-      _curve(axis, [p.m for p in scored], [p.mean for p in scored], method)
+      draw_curve(axis, [p.m for p in scored], [p.mean for p in scored], method)
   plain = [c.validation for c in choices if c.method == "plain"]
   plain += [p.mean for p in found if (p.method, p.score) == ("plain", _DRAWN)]
   for axis, (mean, _) in zip((validation, *tested), plain, strict=False):
@@ -207,17 +207,25 @@ def draw(path: Path, choices: list[Choice], found: list[Point]) -> None:
   radius.set_yticks(rhos, [f"{rho:g}" for rho in rhos])
   titles = ("chosen radius", "validation accuracy", "test accuracy")
   for axis, title in zip((radius, validation, *tested), titles, strict=False):
-    axis.set_xscale("log", base=2)
-    axis.set_xticks(SIZES, [str(m) for m in SIZES])
-    axis.minorticks_off()
+    lay_out(axis)
     axis.set_xlabel("m, examples of a micro-batch")
     axis.set_ylabel(title)
-    add_grid(axis)
   add_legend(figure, validation, ncols=4)
   figure.savefig(path)
 
 
-def _curve(axis: Any, sizes: list[int], means: list[Mean], method: str) -> None:
+def lay_out(axis: Any) -> None:
+  """Gives an axis m, by powers of two, and a grid."""
+  axis.set_xscale("log", base=2)
+  axis.set_xticks(SIZES, [str(m) for m in SIZES])
+  axis.minorticks_off()
+  add_grid(axis)
+
+
+def draw_curve(
+  axis: Any, sizes: list[int], means: list[Mean], method: str
+) -> None:
+  """Draws means against m, with their standard errors."""
   errors = [mean.standard_error or 0.0 for mean in means]
   values = [mean.mean for mean in means]
   label = f"{METHODS[method]} ± s.e."

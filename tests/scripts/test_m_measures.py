@@ -5,10 +5,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import pyarrow
-import pyarrow.parquet
+import numpy as np
 import pytest
 
+from forgetsam.studies.correlation import write_networks
 from scripts import m_measures
 
 
@@ -17,7 +17,11 @@ def network(method: str, m: int, **changed: Any) -> dict[str, Any]:
   return row | {"method": f"{method}_m{m}", "m": m, "diverged": False} | changed
 
 
-NETWORKS = [
+def columns(*networks: dict[str, Any]) -> dict[str, np.ndarray]:
+  return {key: np.array([n[key] for n in networks]) for key in networks[0]}
+
+
+NETWORKS = columns(
   network("gamma0", 8, lambda_max=1.0),
   network("gamma0", 8, lambda_max=3.0),
   network("gamma0", 8, lambda_max=9.0, diverged=True),
@@ -25,7 +29,7 @@ NETWORKS = [
   network("plain", 128),
   network("sam", 1),
   network("sam", 128, lambda_max=7.0),
-]
+)
 
 
 def test_means_of_seeds_that_ended():
@@ -44,8 +48,7 @@ def test_means_of_seeds_that_ended():
 
 
 def test_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-  table = pyarrow.Table.from_pylist(NETWORKS)
-  pyarrow.parquet.write_table(table, tmp_path / "networks.parquet")
+  write_networks(tmp_path / "networks.parquet", NETWORKS)
   arguments = ["m_measures", str(tmp_path), str(tmp_path)]
   monkeypatch.setattr(sys, "argv", arguments)
   m_measures.main()
@@ -65,4 +68,4 @@ def test_a_folder_without_networks_is_refused(
 
 def test_networks_of_another_study_are_refused():
   with pytest.raises(ValueError, match="'gsam' is no method"):
-    m_measures.measures([network("gsam", 128)])
+    m_measures.measures(columns(network("gsam", 128)))
