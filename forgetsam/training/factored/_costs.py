@@ -24,7 +24,6 @@ class Costs(NamedTuple):
     operation: of a floating-point operation in a large product.
     apart: of one in a product of which each micro-batch has its own.
     number: of a number read from or written to memory.
-    far: of one where a pass holds more than a cache of `NEAR` bytes.
     call: of one operation's start, in a program.
     batched: of one small product of many.
     convolution: of a floating-point operation in a convolution.
@@ -33,13 +32,11 @@ class Costs(NamedTuple):
   operation: float
   apart: float
   number: float
-  far: float
   call: float
   batched: float
   convolution: float
 
 
-NEAR = 4 * 2**20
 TABLE = Path(__file__).with_name("costs.json")
 COSTS = {
   platform: Costs(**row)
@@ -68,10 +65,8 @@ def estimate(
 
   def passes(micro_batches: int) -> float:
     """Time of all but products and weights, in two whole passes."""
-    held = values * micro_batches
-    each = cost.far if 4 * held > NEAR else cost.number
-    moved = 6 * held * each + 4 * numbers * cost.number
-    return 6 * calls * cost.call + moved
+    moved = 6 * values * micro_batches + 4 * numbers
+    return 6 * calls * cost.call + moved * cost.number
 
   # Norm, offset, moved weights and sums of each micro-batch.
   apart = n * (passes(1) + 13 * numbers * cost.number)
