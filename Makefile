@@ -14,8 +14,8 @@ REQUIREMENTS := requirements.txt requirements/core.txt requirements/lab.txt
 # Python compiles what is imported: a small part of what is installed.
 PIP_INSTALL = $(VENV)/bin/python -m pip install --quiet --quiet --no-compile \
 	--disable-pip-version-check
-PYTEST = $(RUN) -m pytest forgetsam tests notebooks --doctest-modules --nbmake \
-	--jaxtyping-packages=forgetsam,type_checker.typechecker $(PYTEST_ARGS)
+PYTEST = $(RUN) -m pytest forgetsam tests notebooks --doctest-modules \
+	--nbmake $(PYTEST_ARGS)
 # Two processes, a file of tests at a time; PYTEST_ARGS= runs one after another.
 PYTEST_ARGS ?= -n 2 --dist loadfile --no-loadscope-reorder
 

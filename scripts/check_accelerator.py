@@ -96,7 +96,7 @@ def needs(*packages: str) -> None:
 
 def contract(check: Check) -> Iterator[Row]:
   """Runs the transforms' tests on the device."""
-  needs("pytest")
+  needs("pytest", "beartype")
   # The tests' own choice of device and flags is for CPUs.
   given = {"JAX_PLATFORMS": os.environ.get("JAX_PLATFORMS", "")}
   given["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "")

@@ -70,7 +70,9 @@ def measures(networks: Networks) -> list[Measure]:
     if not networks["diverged"][i]:
       found.setdefault((method, int(networks["m"][i])), []).append(i)
   return [
-    Measure(method, m, name, len(rows), mean_over_runs(networks[name][rows]))
+    Measure(
+      method, m, name, len(rows), mean_over_runs(networks[name][rows].tolist())
+    )
     for name in MEASURES
     for (method, m), rows in sorted(
       found.items(), key=lambda item: (order.index(item[0][0]), item[0][1])

@@ -84,7 +84,7 @@ def run_tests(venv: Path, *, more: bool) -> bool:
   command = [
     *(venv / "bin" / "python", *PYTEST, "-m", "not slow and not long"),
     *("-n", "2", "--dist", "loadfile"),
-    *("--jaxtyping-packages=forgetsam,type_checker.typechecker", *TESTS),
+    *TESTS,
     *(MORE_TESTS if more else ()),
   ]
   return subprocess.run(command, cwd=ROOT, check=False).returncode == 0
