@@ -120,6 +120,13 @@ report_cnn() {
   done
 }
 
+# Plain training at the learning rate of the perturbed methods; after report_cnn.
+report_cnn_configured() {
+  python main.py --job=sweep --config=configs/noisy_cifar10.py --variants=plain \
+    --workdir="$dir/report/cnn_configured" --seeds=10 --first_seed=5 \
+    --config.evaluation.sets="$dir/corrupted.npz"
+}
+
 report_cnn_more() {
   variants=$ALL,$MORE
   report_cnn
