@@ -57,9 +57,10 @@ def as_begun(
     for key, row in KEYS.items()
     if key in absent.keys() & now and now[key] == row.default != row.unsaid
   }
-  if config.m_sharpness == "auto" and "m_sharpness" in values:
-    # What it resolved to when the run started.
-    begun["m_sharpness"] = values["m_sharpness"]
+  how = values.get("m_sharpness", "auto")
+  if config.m_sharpness in ("auto", how):
+    # What this and the chunk resolved to when the run started.
+    begun["m_sharpness"] = how
     if config.m_sharpness_chunk is None:
       begun["m_sharpness_chunk"] = values.get("m_sharpness_chunk")
   name = values.get("data", {}).get("name")

@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 import pytest
-from tiny_runs import tiny
+from tiny_runs import ROOT, tiny
 
 import main
 from forgetsam.experiment.run import Loop
@@ -63,6 +63,35 @@ def test_auto_is_resolved_once_and_a_resumed_run_keeps_it(
   )
   assert cut["params_sha256"] == whole["params_sha256"]
   assert cut["config_hash"] == whole["config_hash"]
+
+
+@pytest.mark.parametrize("how", ["auto", "factored"])
+def test_jobs_take_a_run_by_the_flags_that_it_was_started_with(
+  data_dir: Path, tmp_path: Path, how: str
+):
+  given = (
+    *AUTO[1:],
+    f"--config.m_sharpness={how}",
+    "--config.forgetting.per_class=10",
+  )
+  arguments = tiny(tmp_path / "run", data_dir, *given)
+  assert _run(*arguments) == 0
+  before = _read(tmp_path / "run" / "config.json")
+  for job in ("evaluate", "forgetting", "train"):
+    assert _run(*arguments, f"--job={job}") == 0
+  assert _read(tmp_path / "run" / "config.json") == before
+
+
+def test_a_sweep_keeps_and_scores_runs_in_factors(
+  data_dir: Path, tmp_path: Path
+):
+  given = (*AUTO[1:], "--config.m_sharpness=factored")
+  sets = "--config.evaluation.sets=digits"
+  sweep = ("--job=sweep", "--variants=sam", "--seeds=1", "--keep_runs", sets)
+  _, *arguments = tiny(tmp_path, data_dir, *given, *sweep)
+  assert _run(f"--config={ROOT}/configs/digits.py", *arguments) == 0
+  (run,) = (tmp_path / "runs").rglob("evaluation.json")
+  assert "last/digits/accuracy" in _read(run)
 
 
 def test_what_cannot_be_factored_is_refused_before_training(
