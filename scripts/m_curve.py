@@ -12,7 +12,7 @@ Without tested runs, the choices alone.
 import argparse
 import csv
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -113,7 +113,8 @@ def read_runs(runs: Path, files: str) -> list[dict[str, str]]:
   return found
 
 
-def _write_runs(path: Path, runs: list[dict[str, str]]) -> None:
+def write_runs(path: Path, runs: Sequence[Mapping[str, Any]]) -> None:
+  """Writes a CSV file with the columns of all runs."""
   columns = list(dict.fromkeys(key for run in runs for key in run))
   every = [[run.get(column) for column in columns] for run in runs]
   path.write_text(csv_text(columns, every))
@@ -250,10 +251,10 @@ def write(runs: Path, docs: Path) -> None:
   header = ["method", "m", *keys, "validation_accuracy", "standard_error"]
   (docs / "choices.csv").write_text(csv_text(header, lines))
   tuning = read_runs(runs, "tune/m/{}/tuning/*.csv")
-  _write_runs(docs / "tuning.csv", tuning)
+  write_runs(docs / "tuning.csv", tuning)
   found = points(tested)
   if tested:
-    _write_runs(docs / "runs.csv", tested)
+    write_runs(docs / "runs.csv", tested)
     header = ["method", "m", "score", "runs", "mean", "standard_error"]
     differences = "minus_plain", "minus_whole", "minus_sam"
     for name in differences:

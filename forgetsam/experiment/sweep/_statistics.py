@@ -74,3 +74,55 @@ def paired_difference(
   # stats.t.interval is nan, and ttest_rel warns, where all pairs differ alike.
   reach = float(scipy.stats.t.ppf((1 + level) / 2, len(values) - 1)) * error
   return Difference(mean, mean - reach, mean + reach)
+
+
+def paired_p_value(values: Sequence[float], baseline: Sequence[float]) -> float:
+  """The two-sided p-value of Student's paired test; nan for a single pair.
+
+  Args:
+    values: one number per seed.
+    baseline: another method's numbers for the same seeds.
+
+  Example:
+    >>> p = paired_p_value([3.0, 5.0, 4.0], [1.0, 2.0, 3.0])
+    >>> round(p, 3)
+    0.074
+  """
+  mean, error = mean_over_runs(np.subtract(values, baseline).tolist())
+  if error is None:
+    return np.nan
+  if not error:  # stats.ttest_rel warns where all pairs differ alike
+    return float(mean == 0)
+  score = abs(mean) / error
+  return float(2 * scipy.stats.t.sf(score, len(values) - 1))
+
+
+def holm_p_values(p_values: Sequence[float]) -> list[float]:
+  r"""Adjusts p-values for how many hypotheses are tested together.
+
+  The j-th smallest of n becomes the largest of :math:`(n - i + 1)\, p_{(i)}`
+  over :math:`i \le j`, at most 1. The chance of any false rejection is then at
+  most the level, whatever the dependence.
+
+  Args:
+    p_values: of a family of hypotheses; nan is none of it.
+
+  Returns:
+    Adjusted p-values, in the same order.
+
+  Example:
+    >>> [round(p, 3) for p in holm_p_values([0.04, 0.01, 0.03])]
+    [0.06, 0.03, 0.06]
+
+  References:
+    Holm, *A Simple Sequentially Rejective Multiple Test Procedure*, 1979.
+  """
+  single = np.asarray(p_values, float)
+  adjusted = np.full(len(single), np.nan)
+  defined = np.flatnonzero(np.isfinite(single))
+  order = defined[np.argsort(single[defined])]
+  factors = np.arange(len(order), 0, -1)
+  adjusted[order] = np.minimum(
+    np.maximum.accumulate(factors * single[order]), 1
+  )
+  return [float(p) for p in adjusted]

@@ -7,6 +7,7 @@ import numpy as np
 import scipy.stats
 from jaxtyping import Float, Int, Shaped
 
+from forgetsam.experiment.sweep import holm_p_values
 from forgetsam.studies.correlation._networks import Networks
 from forgetsam.studies.correlation._rank_correlation import (
   kendall_of_signs,
@@ -106,9 +107,7 @@ def holm(intervals: Sequence[Interval]) -> list[float]:
   r"""Holm's adjusted p-values of "the statistic is zero".
 
   The single p-values are normal, :math:`2 \Phi(-|t| / \mathrm{se})` with the
-  bootstrap's standard error; the j-th smallest of n becomes the largest of
-  :math:`(n - i + 1)\, p_{(i)}` over :math:`i \le j`, at most 1. The chance of
-  any false rejection is then at most the level, whatever the dependence.
+  bootstrap's standard error.
 
   Args:
     intervals: the family of statistics that are looked at together.
@@ -121,22 +120,11 @@ def holm(intervals: Sequence[Interval]) -> list[float]:
     >>> two = [Interval(1.96, 0, 0, 1.0), Interval(3.0, 0, 0, 1.0)]
     >>> [round(p, 4) for p in holm(two)]
     [0.05, 0.0054]
-
-  References:
-    Holm, *A Simple Sequentially Rejective Multiple Test Procedure*, 1979.
   """
   size = np.abs([t.value for t in intervals])
   with np.errstate(divide="ignore", invalid="ignore"):  # no spread at all
     scores = size / np.array([t.standard_error for t in intervals])
-  single = 2 * scipy.stats.norm.sf(scores)
-  adjusted = np.full(len(single), np.nan)
-  defined = np.flatnonzero(np.isfinite(single))
-  order = defined[np.argsort(single[defined])]
-  factors = np.arange(len(order), 0, -1)
-  adjusted[order] = np.minimum(
-    np.maximum.accumulate(factors * single[order]), 1
-  )
-  return [float(p) for p in adjusted]
+  return holm_p_values((2 * scipy.stats.norm.sf(scores)).tolist())
 
 
 class Query(NamedTuple):

@@ -5,7 +5,12 @@ import math
 import pytest
 from scipy import stats
 
-from forgetsam.experiment.sweep import mean_over_runs, paired_difference
+from forgetsam.experiment.sweep import (
+  holm_p_values,
+  mean_over_runs,
+  paired_difference,
+  paired_p_value,
+)
 
 MINE = [0.81, 0.84, 0.79, 0.86, 0.80]
 THEIRS = [0.80, 0.81, 0.80, 0.82, 0.78]
@@ -42,3 +47,20 @@ def test_unequal_numbers_of_runs_are_an_error():
     ValueError, match=r"values has 1 .* baseline 2: .* each seed"
   ):
     paired_difference([0.5], [0.25, 0.5])
+
+
+def test_a_paired_p_value_is_scipy_s():
+  expected = stats.ttest_rel(MINE, THEIRS).pvalue
+  assert paired_p_value(MINE, THEIRS) == pytest.approx(expected, rel=1e-9)
+
+
+def test_a_paired_p_value_where_all_pairs_differ_alike():
+  assert paired_p_value([0.5, 0.75], [0.25, 0.5]) == 0
+  assert paired_p_value([0.5, 0.75], [0.5, 0.75]) == 1
+  assert math.isnan(paired_p_value([0.5], [0.25]))
+
+
+def test_holm_leaves_out_what_is_no_test():
+  found = holm_p_values([0.02, math.nan, 0.04, 0.9])
+  assert found[:1] + found[2:] == pytest.approx([0.06, 0.08, 0.9])
+  assert math.isnan(found[1])
