@@ -5,14 +5,15 @@
 #
 # tune_cnn, tune_cnn_more, tune_m, tune_m_cnn, tune_vit and tune_resnet choose
 # settings and read no test image; report_... of the same names trains the choices
-# with fresh seeds and tests them. Each goes on where it was stopped. tune_cnn and
-# report_cnn take variants by name, so that several processes can share them.
+# with fresh seeds and tests them. Each goes on where it was stopped. The stages of
+# cnn and vit take variants by name, so that several processes can share them.
 set -euo pipefail
 stage=$1 dir=$2
 ALL=plain,more_decay,augmented,label_smoothing,random,sam,obf,obf_gamma0
 variants=${3:-$ALL}
 cd "$(dirname "$0")/.."
 RADII='perturbation.rho'
+VIT=plain,random,sam,obf,obf_gamma0
 MORE=gsam,gsam_obf,asam,asam_obf,friendly_sam,momentum
 net=(--config.model.name=resnet18_cifar --config.model.width=16
   '--config.model.stage_sizes=(1,1,1)' --config.model.batch_norm=None) # ResNet-8
@@ -84,13 +85,16 @@ tune_m_cnn() {
 }
 
 tune_vit() {
-  local CONFIG=configs/noisy_cifar10_vit.py n v
+  local CONFIG=configs/noisy_cifar10_vit.py n v rates='optimizer.learning_rate=5e-4,2e-3'
+  [ "$variants" != "$ALL" ] || variants=$VIT
   for n in 1 2; do
-    tune vit $n plain 'optimizer.learning_rate=5e-4,1e-3,2e-3,4e-3;optimizer.weight_decay=0.05,0.3,1'
-    for v in sam obf obf_gamma0; do
-      tune vit $n $v "$RADII=0.1,0.2,0.4,0.8;optimizer.weight_decay=0.05,0.3,1"
+    for v in ${variants//,/ }; do
+      case $v in
+        plain) tune vit $n $v 'optimizer.learning_rate=2.5e-4,5e-4,1e-3,2e-3;optimizer.weight_decay=0.05,0.5' ;;
+        random) tune vit $n $v "$RADII=1,2,4,8;$rates" ;;
+        *) tune vit $n $v "$RADII=0.1,0.2,0.4,0.8;$rates" ;;
+      esac
     done
-    tune vit $n random "$RADII=1,2,4,8;optimizer.weight_decay=0.05,0.3,1"
   done
 }
 
@@ -120,10 +124,16 @@ report_cnn() {
   done
 }
 
-# Plain training at the learning rate of the perturbed methods; after report_cnn.
+# configured FOLDER [--config.key=value ...]: plain training at the learning rate
+# of the perturbed methods
+configured() {
+  python main.py --job=sweep --config="$CONFIG" --workdir="$dir/report/$1" \
+    --variants=plain --first_seed=5 "${@:2}"
+}
+
 report_cnn_configured() {
-  python main.py --job=sweep --config=configs/noisy_cifar10.py --variants=plain \
-    --workdir="$dir/report/cnn_configured" --seeds=10 --first_seed=5 \
+  local CONFIG=configs/noisy_cifar10.py
+  configured cnn_configured --seeds=10 \
     --config.evaluation.sets="$dir/corrupted.npz"
 }
 
@@ -156,7 +166,13 @@ report_m_cnn() {
 
 report_vit() {
   local CONFIG=configs/noisy_cifar10_vit.py
-  report vit vit plain,sam,obf,obf_gamma0,random 8 --keep_runs
+  [ "$variants" != "$ALL" ] || variants=$VIT
+  report vit vit $variants 8 --keep_runs
+}
+
+report_vit_configured() {
+  local CONFIG=configs/noisy_cifar10_vit.py
+  configured vit_configured --seeds=8
 }
 
 report_resnet() {

@@ -16,7 +16,7 @@ STAGES = {  # the settings of a method, and its largest number of seeds
   "tune_cnn_more": (10, 2),
   "tune_m": (12, 3),
   "tune_m_cnn": (10, 2),
-  "tune_vit": (12, 2),
+  "tune_vit": (8, 2),
   "tune_resnet": (8, 2),
 }
 
