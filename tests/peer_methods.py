@@ -19,9 +19,10 @@ def weights_alone(params):
 
 def recorded(masks):
   """A mask for `only` that was drawn elsewhere: [step, ...] of each array."""
+  masks = jax.tree.map(lambda m: jnp.asarray(m) > 0, masks)
 
   def update(updates, count, params=None, **extra):
-    return jax.tree.map(lambda m: jnp.asarray(m)[count], masks), count + 1
+    return jax.tree.map(lambda m: m[count], masks), count + 1
 
   return optax.GradientTransformationExtraArgs(
     lambda params: jnp.zeros((), jnp.int32), update
@@ -138,7 +139,7 @@ def sparse_by_turnover(c):
   per_epoch, begin = c["batches_per_epoch"], c["T_start"]
 
   def rate(count):
-    part = (count // per_epoch - begin) / (c["T_end"] - begin)
+    part = (count // per_epoch - begin) / float(c["T_end"] - begin)
     return c["drop_rate"] * (1 + jnp.cos(jnp.pi * part)) / 2
 
   mask = fs.dynamic_mask(
@@ -172,9 +173,7 @@ PEERS = {
     fs.asam(c["rho"]), fs.surrogate_gap(c["alpha"])
   ),
   "samon_sam": lambda c: gradient(fs.only(fs.sam(c["rho"]), fs.norm_layers)),
-  "samon_asam_l2": lambda c: gradient(
-    fs.only(fs.asam(c["rho"], c["eta"]), fs.norm_layers)
-  ),
+  "samon_asam_l2": lambda c: gradient(fs.only(samsung(c), fs.norm_layers)),
   "gsam_bv_f": lambda c: gradient(
     fs.sam(c["rho"]), fs.surrogate_gap(c["alpha"], minimize="clean")
   ),

@@ -26,7 +26,7 @@ def unified_sam(
     rho: :math:`\rho`, the radius where lambda is 1; a float, at least 0, or a
       schedule of the update count.
     lam: :math:`\lambda` in [0, 1], or a schedule of the update count, which
-      begins at 0: the paper's 1/t is `lambda count: 1 / (count + 1)`.
+      begins at 0: the paper's 1/t is `lambda count: 1 / (count + 1.0)`.
 
   Raises:
     ValueError: rho is negative or nan, or lam is outside [0, 1].
