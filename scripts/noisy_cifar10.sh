@@ -128,7 +128,7 @@ report_cnn() {
 # of the perturbed methods
 configured() {
   python main.py --job=sweep --config="$CONFIG" --workdir="$dir/report/$1" \
-    --variants=plain --first_seed=5 "${@:2}"
+    --variants=plain --first_seed=5 --keep_runs "${@:2}"
 }
 
 report_cnn_configured() {
