@@ -75,8 +75,12 @@ CLAIMS = (
   Claim("3", "gsam_obf", "gsam"),
   Claim("3", "asam_obf", "asam"),
   Claim("4", "random", "plain"),
-  *(Claim("", method, CONFIGURED) for method in (*METHODS, "random", "plain")),
   *(Claim("", method, "random") for method in METHODS),
+  *(
+    Claim("", method, control)
+    for control in (CONFIGURED, f"{_BEST}{CONFIGURED}")
+    for method in (*METHODS, "random", "plain")
+  ),
 )
 
 

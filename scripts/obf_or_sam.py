@@ -65,6 +65,11 @@ _ALONG_M = Setting(
   ("plain,128", "sam,32", "gamma0,8"),
   column="method,m",
 )
+_CNN = Setting(
+  "CNN, CIFAR-10, 20 % wrong labels, OBF gamma 0",
+  "noisy_cifar10/cnn/runs.csv",
+  ("plain", "sam", "obf_gamma0"),
+)
 SETTINGS = (
   Setting(
     "digits, 40 % wrong labels, OBF gamma 0",
@@ -85,6 +90,11 @@ SETTINGS = (
   ),
   Setting(
     "Fashion-MNIST, clean labels, OBF gamma 1", "fashion_2k/clean/runs.csv"
+  ),
+  _CNN,
+  _CNN._replace(
+    title="CNN, CIFAR-10, 20 % wrong labels, OBF gamma 1",
+    methods=("plain", "sam", "obf"),
   ),
   _BIASED,
   _BIASED._replace(

@@ -117,3 +117,14 @@ def test_what_is_not_finished_is_refused(
   (tmp_path / "docs").rmdir()
   with pytest.raises(SystemExit, match=r"\['sam'\].*finish the report"):
     made(tmp_path, monkeypatch)
+
+
+def test_the_committed_tests_are_those_of_the_committed_runs():
+  docs = Path(__file__).resolve().parents[2] / "docs/noisy_cifar10/cnn"
+  runs: dict[str, dict[int, dict[str, str]]] = {}
+  with (docs / "runs.csv").open() as file:
+    for row in csv.DictReader(file):
+      runs.setdefault(row["variant"], {})[int(row["seed"])] = row
+  found = noisy_methods.records(runs)
+  assert {len(several) for several in found.values()} == {10}
+  assert (docs / "hypotheses.md").read_text() == noisy_methods.hypotheses(found)
