@@ -66,9 +66,9 @@ def as_begun(
   name = values.get("data", {}).get("name")
   if name and config.data.name == _with_version(workdir, name):
     begun["data.name"] = name
-  if begun:
+  if changed := {key: v for key, v in begun.items() if now.get(key) != v}:
     config = config.copy_and_resolve_references()
-    config.update_from_flattened_dict(begun)
+    config.update_from_flattened_dict(changed)
   return config
 
 
