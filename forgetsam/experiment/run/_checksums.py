@@ -31,7 +31,10 @@ def to_host(tree: Any) -> Any:
 
 
 def place_like(arrays: Any, like: Any) -> Any:
-  """Copies restored arrays to the devices, placed as `like` is."""
+  """Copies restored arrays to the devices, placed as `like` is.
+
+  The copies are complete: what held the arrays may be written over.
+  """
 
   def own(array: Any, leaf: jax.Array) -> jax.Array:
     if not leaf.sharding.is_fully_replicated:
@@ -44,7 +47,8 @@ def place_like(arrays: Any, like: Any) -> Any:
     return restored
 
   shardings = jax.tree.map(lambda leaf: leaf.sharding, like)
-  return place(jax.tree.map(own, arrays, like), shardings)
+  placed = place(jax.tree.map(own, arrays, like), shardings)
+  return jax.block_until_ready(placed)
 
 
 def _in_parts(array: Any, sharding: jax.sharding.Sharding) -> jax.Array:
