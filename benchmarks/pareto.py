@@ -281,6 +281,12 @@ def draw(path: Path, points: Mapping[str, Point]) -> None:
       steps.append((point.cost, best))
   axes.step(*zip(*steps, strict=True), where="post", color="0.7", zorder=0)
   axes.axvline(1.25, color="0.8", linestyle=":")
+  ticks = [
+    t for t in (1, 1.5, 2, 3, 4, 6, 8, 16, 32) if t <= ordered[-1][1].cost
+  ]
+  axes.set_xscale("log")
+  axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+  axes.minorticks_off()
   axes.set_xlabel("time of a run, in runs of plain training")
   axes.set_ylabel("test accuracy, mean and standard error")
   figure.legend(loc="outside right center", fontsize=8, markerscale=0.7)
