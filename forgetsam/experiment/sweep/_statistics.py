@@ -63,12 +63,7 @@ def paired_difference(
     >>> round(d.mean, 3), round(d.low, 3), round(d.high, 3)
     (2.0, -0.484, 4.484)
   """
-  if len(values) != len(baseline):
-    raise ValueError(
-      f"values has {len(values)} numbers and baseline {len(baseline)}: pass "
-      "one of each seed"
-    )
-  mean, error = mean_over_runs(np.subtract(values, baseline).tolist())
+  mean, error = _of_pairs(values, baseline)
   if error is None:
     return Difference(mean, None, None)
   # stats.t.interval is nan, and ttest_rel warns, where all pairs differ alike.
@@ -83,18 +78,31 @@ def paired_p_value(values: Sequence[float], baseline: Sequence[float]) -> float:
     values: one number per seed.
     baseline: another method's numbers for the same seeds.
 
+  Raises:
+    ValueError: there is another number of each.
+
   Example:
     >>> p = paired_p_value([3.0, 5.0, 4.0], [1.0, 2.0, 3.0])
     >>> round(p, 3)
     0.074
   """
-  mean, error = mean_over_runs(np.subtract(values, baseline).tolist())
+  mean, error = _of_pairs(values, baseline)
   if error is None:
     return np.nan
   if not error:  # stats.ttest_rel warns where all pairs differ alike
     return float(mean == 0)
   score = abs(mean) / error
   return float(2 * scipy.stats.t.sf(score, len(values) - 1))
+
+
+def _of_pairs(values: Sequence[float], baseline: Sequence[float]) -> Mean:
+  """The mean of the differences and its standard error."""
+  if len(values) != len(baseline):
+    raise ValueError(
+      f"values has {len(values)} numbers and baseline {len(baseline)}: pass "
+      "one of each seed"
+    )
+  return mean_over_runs(np.subtract(values, baseline).tolist())
 
 
 def holm_p_values(p_values: Sequence[float]) -> list[float]:

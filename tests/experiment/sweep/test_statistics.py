@@ -1,6 +1,7 @@
 """Means, errors and intervals against numbers worked out otherwise."""
 
 import math
+from collections.abc import Callable
 
 import pytest
 from scipy import stats
@@ -42,11 +43,12 @@ def test_one_run_has_no_error():
   assert paired_difference([0.5], [0.25]) == (0.25, None, None)
 
 
-def test_unequal_numbers_of_runs_are_an_error():
+@pytest.mark.parametrize("compared", [paired_difference, paired_p_value])
+def test_unequal_numbers_of_runs_are_an_error(compared: Callable[..., object]):
   with pytest.raises(
     ValueError, match=r"values has 1 .* baseline 2: .* each seed"
   ):
-    paired_difference([0.5], [0.25, 0.5])
+    compared([0.5], [0.25, 0.5])
 
 
 def test_a_paired_p_value_is_scipy_s():
