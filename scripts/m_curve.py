@@ -270,18 +270,24 @@ def write(runs: Path, docs: Path) -> None:
   draw(docs / "along_m.png", choices, found)
 
 
-def main() -> None:
-  """Reads the command line."""
+def read_arguments(program: str, about: str | None, *names: str) -> list[str]:
+  """Positional arguments; the last is DOCS, a folder, made if need be."""
   parser = argparse.ArgumentParser(
-    prog="python -m scripts.m_curve",
-    description=__doc__,
+    prog=f"python -m scripts.{program}",
+    description=about,
     formatter_class=argparse.RawDescriptionHelpFormatter,
   )
-  parser.add_argument("runs", type=Path)
-  parser.add_argument("docs", type=Path)
-  given = parser.parse_args()
-  check_folder(given.docs, "DOCS")
-  write(given.runs, given.docs)
+  for name in (*names, "docs"):
+    parser.add_argument(name)
+  values = list(vars(parser.parse_args()).values())
+  check_folder(Path(values[-1]), "DOCS")
+  return values
+
+
+def main() -> None:
+  """Reads the command line."""
+  runs, docs = read_arguments("m_curve", __doc__, "runs")
+  write(Path(runs), Path(docs))
 
 
 if __name__ == "__main__":

@@ -7,17 +7,15 @@ STUDY is the folder of the job `study` of configs/noisy_fashion_m.py. DOCS gets
 error over seeds, and `measures.png`.
 """
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from forgetsam.experiment.figures import add_legend, new_figure
-from forgetsam.experiment.run import check_folder
 from forgetsam.experiment.sweep import Mean, mean_over_runs
 from forgetsam.experiment.tables import csv_text
 from forgetsam.studies.correlation import Networks, label, read_networks
-from scripts.m_curve import METHODS, draw_curve, lay_out
+from scripts.m_curve import METHODS, draw_curve, lay_out, read_arguments
 
 # Columns of the study's networks.
 MEASURES = (
@@ -102,23 +100,15 @@ def draw(path: Path, found: Sequence[Measure]) -> None:
 
 def main() -> None:
   """Reads the command line."""
-  parser = argparse.ArgumentParser(
-    prog="python -m scripts.m_measures",
-    description=__doc__,
-    formatter_class=argparse.RawDescriptionHelpFormatter,
-  )
-  parser.add_argument("study", type=Path)
-  parser.add_argument("docs", type=Path)
-  given = parser.parse_args()
-  check_folder(given.docs, "DOCS")
-  path = given.study / "networks.parquet"
+  study, docs = read_arguments("m_measures", __doc__, "study")
+  path = Path(study) / "networks.parquet"
   if not path.exists():
-    raise SystemExit(f"STUDY={given.study} has no networks.parquet: run that")
+    raise SystemExit(f"STUDY={study} has no networks.parquet: run that")
   found = measures(read_networks(path))
   rows = [[*x[:4], *x.mean] for x in found]
   header = ["method", "m", "measure", "runs", "mean", "standard_error"]
-  (given.docs / "measures.csv").write_text(csv_text(header, rows))
-  draw(given.docs / "measures.png", found)
+  (Path(docs) / "measures.csv").write_text(csv_text(header, rows))
+  draw(Path(docs) / "measures.png", found)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ such as cnn or vit. DOCS gets `runs.csv`, every tested run; `comparison.md` and
 `hypotheses.md`, their tests; and `comparison.png`.
 """
 
-import argparse
 import csv
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -16,7 +15,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from forgetsam.experiment.run import check_folder
 from forgetsam.experiment.sweep import (
   Difference,
   Record,
@@ -30,7 +28,7 @@ from forgetsam.experiment.sweep import (
 )
 from forgetsam.experiment.tables import interval_text, markdown_table
 from scripts.corrupted_cifar10 import CORRUPTIONS
-from scripts.m_curve import write_runs
+from scripts.m_curve import read_arguments, write_runs
 
 SCORES = {
   "test/accuracy": "test accuracy",
@@ -206,17 +204,8 @@ def write(runs: Path, arm: str, docs: Path) -> None:
 
 def main() -> None:
   """Reads the command line."""
-  parser = argparse.ArgumentParser(
-    prog="python -m scripts.noisy_methods",
-    description=__doc__,
-    formatter_class=argparse.RawDescriptionHelpFormatter,
-  )
-  parser.add_argument("runs", type=Path)
-  parser.add_argument("arm")
-  parser.add_argument("docs", type=Path)
-  given = parser.parse_args()
-  check_folder(given.docs, "DOCS")
-  write(given.runs, given.arm, given.docs)
+  runs, arm, docs = read_arguments("noisy_methods", __doc__, "runs", "arm")
+  write(Path(runs), arm, Path(docs))
 
 
 if __name__ == "__main__":
