@@ -1,0 +1,62 @@
+"""ZSharp's filter against NumPy's quantile."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import forgetsam as fs
+
+SHAPES = [(1, 1), (2, 3), (7, 5, 3), (40, 50)]
+
+
+def expected(g: np.ndarray, percentile: float) -> np.ndarray:
+  z = np.abs(g - g.mean(dtype=g.dtype))
+  return np.where(z > np.quantile(z, percentile), g, 0)
+
+
+def filtered(g: np.ndarray, percentile: float) -> np.ndarray:
+  transform = fs.z_score_filter(percentile)
+  kept, _ = jax.jit(transform.update)(g, transform.init(g))
+  return np.asarray(kept)
+
+
+@pytest.mark.parametrize("percentile", [0, 0.3, 0.5, 0.95, 1])
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_what_is_above_numpys_quantile_is_kept(shape, percentile):
+  # Multiples of 1/8 around 0 have exact means, so that no rounding decides.
+  g = np.random.default_rng(3).integers(-40, 40, shape)
+  g = (g - np.round(g.mean())).astype(np.float32) / 8
+  g.flat[0] -= g.sum()
+  np.testing.assert_array_equal(
+    filtered(g, percentile), expected(g, percentile)
+  )
+
+
+@pytest.mark.parametrize("scale", [1e-35, 1.0, 1e30])
+def test_so_many_are_kept_at_any_scale(scale):
+  g = np.random.default_rng(0).normal(size=(30, 40)).astype(np.float32)
+  assert np.count_nonzero(filtered(g * np.float32(scale), 0.95)) == 60
+
+
+def test_equal_scores_are_all_dropped_or_all_kept():
+  equal = np.ones((4, 4), np.float32)
+  np.testing.assert_array_equal(filtered(equal, 0.5), np.zeros_like(equal))
+  two = np.repeat(np.float32([[0, 0, 0, 4]]), 4, axis=0)
+  np.testing.assert_array_equal(filtered(two, 0.5), two)
+
+
+def test_an_empty_array_stays_empty():
+  assert filtered(np.zeros((0, 3), np.float32), 0.5).shape == (0, 3)
+
+
+def test_the_percentile_may_be_traced():
+  g = jnp.array([[3.0, 0.1], [0.2, -4.0]])
+
+  def kept(percentile):
+    transform = fs.z_score_filter(percentile)
+    return transform.update(g, transform.init(g))[0]
+
+  np.testing.assert_array_equal(
+    jax.vmap(kept)(jnp.array([0.5, 1.0])), [[[3, 0], [0, -4]], np.zeros((2, 2))]
+  )
