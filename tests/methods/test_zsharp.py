@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from meshes import data_mesh
 
 import forgetsam as fs
 
@@ -60,3 +61,32 @@ def test_the_percentile_may_be_traced():
   np.testing.assert_array_equal(
     jax.vmap(kept)(jnp.array([0.5, 1.0])), [[[3, 0], [0, -4]], np.zeros((2, 2))]
   )
+
+
+def test_devices_change_nothing():
+  """Each device looks at its own micro-batches' gradients, in the loop."""
+
+  def forward(params, model_state, images, *, train, key):
+    return images @ params, model_state
+
+  draws = np.random.default_rng(0)
+  images = draws.normal(size=(8, 12)).astype(np.float32)
+  batch = {"image": images, "label": draws.integers(0, 5, 8)}
+  params = jnp.asarray(draws.normal(size=(12, 5)), jnp.float32)
+  results = []
+  for devices in (1, 4):
+    mesh = data_mesh(devices)
+    perturb = fs.perturbed_gradient(fs.zsharp(0.3, 0.7))
+    optimizer = fs.sgdw(0.1)
+    step = fs.make_train_step(
+      forward,
+      loss=fs.softmax_cross_entropy(),
+      optimizer=optimizer,
+      perturb=perturb,
+      micro_batch_size=2,
+      mesh=mesh,
+    )
+    state = fs.create_train_state(params, {}, optimizer, perturb, mesh)
+    results.append(step(state, batch, jax.random.key(0))[0].params)
+  assert np.max(np.abs(results[0] - params)) > 0.01
+  np.testing.assert_allclose(*results, rtol=1e-5)
