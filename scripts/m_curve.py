@@ -9,15 +9,13 @@ run that it chose among; `runs.csv`, every tested run; `along_m.csv` and
 Without tested runs, the choices alone.
 """
 
-import argparse
 import csv
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from forgetsam.experiment.figures import add_grid, add_legend, new_figure
-from forgetsam.experiment.run import check_folder
 from forgetsam.experiment.sweep import (
   Difference,
   Mean,
@@ -30,6 +28,7 @@ from forgetsam.experiment.tables import (
   markdown_table,
   mean_text,
 )
+from scripts.noisy_files import read_arguments, write_runs
 
 METHODS = {"sam": "SAM", "gamma0": "OBF, gamma 0", "gamma1": "OBF, gamma 1"}
 SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
@@ -111,13 +110,6 @@ def read_runs(runs: Path, files: str) -> list[dict[str, str]]:
         rows = list(csv.DictReader(file))
       found += [{"method": method, "m": str(m)} | row for row in rows]
   return found
-
-
-def write_runs(path: Path, runs: Sequence[Mapping[str, Any]]) -> None:
-  """Writes a CSV file with the columns of all runs."""
-  columns = list(dict.fromkeys(key for run in runs for key in run))
-  every = [[run.get(column) for column in columns] for run in runs]
-  path.write_text(csv_text(columns, every))
 
 
 def points(runs: list[dict[str, str]]) -> list[Point]:
@@ -268,20 +260,6 @@ def write(runs: Path, docs: Path) -> None:
     (docs / "along_m.csv").write_text(csv_text(header, rows))
     (docs / "along_m.md").write_text(markdown(found))
   draw(docs / "along_m.png", choices, found)
-
-
-def read_arguments(program: str, about: str | None, *names: str) -> list[str]:
-  """Positional arguments; the last is DOCS, a folder, made if need be."""
-  parser = argparse.ArgumentParser(
-    prog=f"python -m scripts.{program}",
-    description=about,
-    formatter_class=argparse.RawDescriptionHelpFormatter,
-  )
-  for name in (*names, "docs"):
-    parser.add_argument(name)
-  values = list(vars(parser.parse_args()).values())
-  check_folder(Path(values[-1]), "DOCS")
-  return values
 
 
 def main() -> None:

@@ -15,7 +15,8 @@ from forgetsam.experiment.figures import add_legend, new_figure
 from forgetsam.experiment.sweep import Mean, mean_over_runs
 from forgetsam.experiment.tables import csv_text
 from forgetsam.studies.correlation import Networks, label, read_networks
-from scripts.m_curve import METHODS, draw_curve, lay_out, read_arguments
+from scripts.m_curve import METHODS, draw_curve, lay_out
+from scripts.noisy_files import read_arguments
 
 # Columns of the study's networks.
 MEASURES = (

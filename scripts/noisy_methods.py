@@ -28,7 +28,7 @@ from forgetsam.experiment.sweep import (
 )
 from forgetsam.experiment.tables import interval_text, markdown_table
 from scripts.corrupted_cifar10 import CORRUPTIONS
-from scripts.m_curve import read_arguments, write_runs
+from scripts.noisy_files import read_arguments, write_runs
 
 SCORES = {
   "test/accuracy": "test accuracy",
