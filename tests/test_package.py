@@ -1,6 +1,7 @@
 """The package's front: light to import, and complete."""
 
 import importlib.metadata
+import re
 import subprocess
 import sys
 import tomllib
@@ -10,7 +11,8 @@ import pytest
 
 import forgetsam as fs
 
-PROJECT = Path(__file__).parents[1] / "pyproject.toml"
+ROOT = Path(__file__).parents[1]
+PROJECT = ROOT / "pyproject.toml"
 
 HEAVY = "tensorflow tensorflow_datasets orbax clu ml_collections sklearn"
 
@@ -50,3 +52,12 @@ def test_the_program_is_the_command_line(
   monkeypatch.setattr(sys, "argv", ["forgetsam", "--workdir=x"])
   assert program() == 2
   assert "--config is missing" in capsys.readouterr().err
+
+
+def test_the_citation_and_the_changelog_have_the_version():
+  version = re.escape(fs.__version__)
+  for name, line in (
+    ("CITATION.cff", rf"^version: {version}$"),
+    ("CHANGELOG.md", rf"^## {version} - "),
+  ):
+    assert re.search(line, (ROOT / name).read_text(), re.MULTILINE), name
