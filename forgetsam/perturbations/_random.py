@@ -56,8 +56,8 @@ def gaussian_direction(
       and imaginary parts of complex arrays are entries of their own.
     noise: "drawn" draws each entry anew. "table" draws two numbers an entry
       once, and then takes from the table of each array as many in a row as it
-      has, at a random place and with a random sign: on a CPU a quarter of the
-      time, for twice the parameters' memory. Entries of one array stay
+      has, at a random place and with a random sign: on a CPU a fifth to a third
+      of the time, for twice the parameters' memory. Entries of one array stay
       independent; two draws share numbers, at other entries.
 
   Raises:

@@ -102,9 +102,9 @@ def make_train_step(
       gradient to rounding, at a cost that hardly depends on m, for every
       perturbation that reads norms and inner products of the ascent gradient
       (`sam`, `friendly_sam`, `only`, schedules, with `surrogate_gap` or
-      `weighted`; no elementwise one, such as `asam`). "auto" takes what is
-      faster here, and the loop where it must: `step.m_sharpness(state, batch)`
-      says which, and why.
+      `weighted`; no elementwise one, such as `asam` by default). "auto" takes
+      what is faster here, and the loop where it must:
+      `step.m_sharpness(state, batch)` says which, and why.
     m_sharpness_chunk: how many examples are taken together, whole micro-batches
       that divide a device's share; `None` bounds their memory.
     ascent_fraction: the share of each micro-batch, its first examples (rounded
