@@ -116,9 +116,15 @@ report() {
     --first_seed=5 "${@:5}"
 }
 
-report_cnn() {
-  local CONFIG=configs/noisy_cifar10.py n corrupted=$dir/corrupted.npz
+# The sets that a reported arm is scored on; makes them if need be.
+corrupted=$dir/corrupted.npz
+make_corrupted() {
   [ -e "$corrupted" ] || python -m scripts.corrupted_cifar10 --out="$corrupted"
+}
+
+report_cnn() {
+  local CONFIG=configs/noisy_cifar10.py n
+  make_corrupted
   for n in 5 10; do
     report cnn cnn $variants $n --keep_runs --config.evaluation.sets="$corrupted"
   done
@@ -127,14 +133,15 @@ report_cnn() {
 # configured FOLDER [--config.key=value ...]: plain training at the learning rate
 # of the perturbed methods
 configured() {
+  make_corrupted
   python main.py --job=sweep --config="$CONFIG" --workdir="$dir/report/$1" \
-    --variants=plain --first_seed=5 --keep_runs "${@:2}"
+    --variants=plain --first_seed=5 --keep_runs \
+    --config.evaluation.sets="$corrupted" "${@:2}"
 }
 
 report_cnn_configured() {
   local CONFIG=configs/noisy_cifar10.py
-  configured cnn_configured --seeds=10 \
-    --config.evaluation.sets="$dir/corrupted.npz"
+  configured cnn_configured --seeds=10
 }
 
 report_cnn_more() {
@@ -167,7 +174,8 @@ report_m_cnn() {
 report_vit() {
   local CONFIG=configs/noisy_cifar10_vit.py
   [ "$variants" != "$ALL" ] || variants=$VIT
-  report vit vit $variants 8 --keep_runs
+  make_corrupted
+  report vit vit $variants 8 --keep_runs --config.evaluation.sets="$corrupted"
 }
 
 report_vit_configured() {
