@@ -3,10 +3,11 @@
 #
 #   scripts/noisy_cifar10.sh STAGE DIR [VARIANTS]
 #
-# tune_cnn, tune_cnn_more, tune_m, tune_m_cnn, tune_vit and tune_resnet choose
-# settings and read no test image; report_... of the same names trains the choices
-# with fresh seeds and tests them. Each goes on where it was stopped. The stages of
-# cnn and vit take variants by name, so that several processes can share them.
+# tune_cnn, tune_cnn_more, tune_m, tune_m_cnn, tune_vit, tune_vit_decay and
+# tune_resnet choose settings and read no test image; report_... of the same names
+# trains the choices with fresh seeds and tests them. Each goes on where it was
+# stopped. The stages of cnn, vit and vit_decay take variants by name, so that
+# several processes can share them.
 set -euo pipefail
 stage=$1 dir=$2
 ALL=plain,more_decay,augmented,label_smoothing,random,sam,obf,obf_gamma0
@@ -98,6 +99,21 @@ tune_vit() {
   done
 }
 
+tune_vit_decay() {
+  local CONFIG=configs/noisy_cifar10_vit.py n v rate='optimizer.learning_rate=4e-3'
+  local rest=(--config.optimizer.weight_decay=5)
+  [ "$variants" != "$ALL" ] || variants=$VIT
+  for n in 1 2; do
+    for v in ${variants//,/ }; do
+      case $v in
+        plain) tune vit_decay $n $v 'optimizer.learning_rate=1e-3,2e-3,4e-3,8e-3' "${rest[@]}" ;;
+        random) tune vit_decay $n $v "$RADII=2,4,8,16;$rate" "${rest[@]}" ;;
+        *) tune vit_decay $n $v "$RADII=0.1,0.2,0.4,0.8;$rate" "${rest[@]}" ;;
+      esac
+    done
+  done
+}
+
 tune_resnet() {
   local CONFIG=configs/noisy_cifar10.py n v decay='optimizer.weight_decay=5e-4,5e-3'
   for n in 1 2; do
@@ -181,6 +197,14 @@ report_vit() {
 report_vit_configured() {
   local CONFIG=configs/noisy_cifar10_vit.py
   configured vit_configured --seeds=8
+}
+
+report_vit_decay() {
+  local CONFIG=configs/noisy_cifar10_vit.py
+  [ "$variants" != "$ALL" ] || variants=$VIT
+  make_corrupted
+  report vit_decay vit_decay $variants 8 --keep_runs \
+    --config.evaluation.sets="$corrupted" --config.optimizer.weight_decay=5
 }
 
 report_resnet() {

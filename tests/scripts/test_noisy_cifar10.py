@@ -17,6 +17,7 @@ STAGES = {  # the settings of a method, and its largest number of seeds
   "tune_m": (12, 3),
   "tune_m_cnn": (10, 2),
   "tune_vit": (8, 2),
+  "tune_vit_decay": (4, 2),
   "tune_resnet": (8, 2),
 }
 
