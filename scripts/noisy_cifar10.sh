@@ -107,8 +107,8 @@ tune_vit_decay() {
     for v in ${variants//,/ }; do
       case $v in
         plain) tune vit_decay $n $v 'optimizer.learning_rate=1e-3,2e-3,4e-3,8e-3' "${rest[@]}" ;;
-        random) tune vit_decay $n $v "$RADII=2,4,8,16;$rate" "${rest[@]}" ;;
-        *) tune vit_decay $n $v "$RADII=0.1,0.2,0.4,0.8;$rate" "${rest[@]}" ;;
+        random) tune vit_decay $n $v "$RADII=1,2,4,8;$rate" "${rest[@]}" ;;
+        *) tune vit_decay $n $v "$RADII=0.025,0.05,0.1,0.2;$rate" "${rest[@]}" ;;
       esac
     done
   done
