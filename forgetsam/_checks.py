@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import numpy as np
+import optax
 
 
 def is_number(value: Any) -> bool:
@@ -24,9 +25,10 @@ def check_number(
 ) -> None:
   """Raises a `ValueError` where a number is out of range or not finite.
 
-  Arrays pass unchecked: factories are traced and vmapped over.
+  Of arrays, which may be traced or vmapped over, the shape alone is checked.
   """
   if isinstance(value, (jax.Array, np.ndarray)):
+    check_scalar(name, value)
     return
   if not is_number(value):
     raise ValueError(f"{name}={value!r} must be {kind}")
@@ -36,6 +38,15 @@ def check_number(
     raise ValueError(f"{name}={value} must be {allowed}")
 
 
+def check_scalar(name: str, value: Any) -> None:
+  """Raises a `ValueError` where an array has axes: it would broadcast."""
+  if np.ndim(value) > 0:
+    raise ValueError(
+      f"{name} has the shape {np.shape(value)}, and must be one number: take "
+      "optax.partition for a number of each group, jax.vmap for several runs"
+    )
+
+
 def check_rho(name: str, value: Any) -> None:
   """Raises a `ValueError` where a radius is no number >= 0 and no schedule."""
   kind = "a number or a schedule of the update count"
@@ -43,11 +54,21 @@ def check_rho(name: str, value: Any) -> None:
     check_number(name, value, low=0, kind=kind)
 
 
-def check_count(name: str, value: Any, otherwise: str = "") -> None:
-  """Raises a `ValueError` where a value is not an integer of at least 1."""
-  if not _is_integer(value) or value < 1:
+def check_transform(name: str, value: Any, such_as: str) -> None:
+  """Raises a `ValueError` where a value is no optax transform."""
+  if not isinstance(value, optax.GradientTransformation):
     raise ValueError(
-      f"{name}={value!r} must be an integer of at least 1{otherwise}"
+      f"{name}={value!r} must be an optax transform, such as {such_as}"
+    )
+
+
+def check_count(
+  name: str, value: Any, otherwise: str = "", *, at_least: int = 1
+) -> None:
+  """Raises a `ValueError` where a value is not an integer of at least 1."""
+  if not _is_integer(value) or value < at_least:
+    raise ValueError(
+      f"{name}={value!r} must be an integer of at least {at_least}{otherwise}"
     )
 
 

@@ -1,7 +1,8 @@
 """Gradient passes: which are given, which run, and which are really skipped.
 
 Idle steps still update the perturbation: its clocks (integers and keys) go on,
-so that a schedule of rho counts steps; floating-point arrays wait.
+so that a schedule of rho counts steps; floating-point arrays wait, and so what
+tells the age of one of them is a float.
 """
 
 from collections.abc import Callable
@@ -11,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool
 
-from forgetsam._arrays import cast_like, is_float
+from forgetsam._arrays import cast_like, is_float, is_masked
 from forgetsam._checks import check_params
 from forgetsam._combination import is_combination
 from forgetsam._typing import GradFn, PyTree, ValueAndGradFn
@@ -99,6 +100,15 @@ def needed_ascent_fn(
       "grad_fn=grad_fn, ascent_fn=ascent_fn). make_train_step provides it."
     )
   return ascent_fn
+
+
+def check_unmasked(name: str, tree: PyTree, instead: str) -> None:
+  """Raises a `ValueError` where an outer mask left arrays out of a tree."""
+  if any(is_masked(x) for x in jax.tree.leaves(tree, is_leaf=is_masked)):
+    raise ValueError(
+      f"{name} stands under optax.masked or optax.partition, where it cannot "
+      f"evaluate the gradient of the whole model. {instead}"
+    )
 
 
 def loss_function(

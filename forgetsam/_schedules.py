@@ -7,7 +7,7 @@ import optax
 from jaxtyping import Array, Float
 
 from forgetsam._arrays import usual_promotion
-from forgetsam._checks import check_number, check_rho, is_number
+from forgetsam._checks import check_number, check_rho, check_scalar, is_number
 from forgetsam._typing import Scalar
 
 
@@ -62,7 +62,9 @@ def value_at(scalar_or_schedule: Any, count: Array) -> Any:
   if not callable(scalar_or_schedule):
     return scalar_or_schedule
   with usual_promotion():
-    return scalar_or_schedule(count)
+    value = scalar_or_schedule(count)
+  check_scalar("the value of a schedule", value)
+  return value
 
 
 # Learning rates: a linear warm-up from zero, then what the name says.

@@ -8,7 +8,13 @@ import optax
 from jaxtyping import Array, Int
 
 from forgetsam._arrays import add_delta, at_least_float32, cast_like, wide_zeros
-from forgetsam._checks import check_number, check_real, check_rho
+from forgetsam._checks import (
+  check_number,
+  check_real,
+  check_rho,
+  check_transform,
+  is_number,
+)
 from forgetsam._passes import value_and_grad
 from forgetsam._schedules import value_at
 from forgetsam._typing import GradFn, PyTree, Scalar, ValueAndGradFn
@@ -105,6 +111,7 @@ def bsam(
   check_number("damping", damping, low=0)
   if isinstance(noise, str):
     noise = gaussian_direction(seed, noise)
+  check_transform("noise", noise, "gaussian_direction(0)")
   draw = optax.with_extra_args_support(noise)
   start = perturbed_gradient(optax.identity()).init
 
@@ -133,7 +140,10 @@ def bsam(
     memory = state.perturbation
     m, s = memory.mean, memory.precision
     xi, noise_state = draw.update(s, memory.noise, params, **extra)
-    spread = jax.tree.map(lambda x, v: x / jnp.sqrt(num_examples * v), xi, s)
+    count = float(num_examples) if is_number(num_examples) else num_examples
+    spread = jax.tree.map(
+      lambda x, v: (x / jnp.sqrt(count * v)).astype(v.dtype), xi, s
+    )
     noisy = add_delta(params, spread)
     g = jax.tree.map(at_least_float32, loss_and_grads(noisy)[1])
     along = g
@@ -154,11 +164,11 @@ def bsam(
 
     def average(m: Array, p: Array, w: Array) -> Array:
       p, w = at_least_float32(p), at_least_float32(w)
-      return beta1 * m + (1 - beta1) * (p + weight_decay * w)
+      return (beta1 * m + (1 - beta1) * (p + weight_decay * w)).astype(m.dtype)
 
     def sharpen(v: Array, g: Array) -> Array:
       rise = jnp.sqrt(v) * jnp.abs(g) + damping + weight_decay
-      return beta2 * v + (1 - beta2) * rise
+      return (beta2 * v + (1 - beta2) * rise).astype(v.dtype)
 
     mean = jax.tree.map(average, m, p, params)
     memory = BSAMState(

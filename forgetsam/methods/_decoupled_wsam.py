@@ -8,7 +8,7 @@ import optax
 from jaxtyping import Array, Int
 
 from forgetsam._arrays import at_least_float32, is_masked
-from forgetsam._checks import check_number
+from forgetsam._checks import check_number, check_rho, check_transform
 from forgetsam._schedules import value_at
 from forgetsam._typing import PyTree, Scalar
 
@@ -38,7 +38,10 @@ def decoupled_wsam(
   perturb=perturbed_gradient(sam(rho)))`.
 
   The loss's gradient at the weights is the extra argument `clean_grads`, which
-  `make_train_step` provides, also where something else is ascended.
+  `make_train_step` provides, also where something else is ascended. What
+  changes gradients before O, such as clipping, belongs inside, as in
+  `decoupled_wsam(chain(clip, adam), lr)`, for it has to change both; and
+  `optax.MultiSteps` not around it.
 
   Args:
     optimizer: of the loss, with its learning rate and decay.
@@ -47,7 +50,8 @@ def decoupled_wsam(
     gamma: in [0, 1); the paper takes 0.8 to 0.95, 1/2 with plain SGD is SAM.
 
   Raises:
-    ValueError: gamma is outside [0, 1); `update` without clean_grads.
+    ValueError: gamma is outside [0, 1), or learning_rate is negative; `update`
+      without clean_grads.
 
   Example:
     >>> optimizer = decoupled_wsam(optax.sgd(0.1), 0.1, gamma=0.75)
@@ -62,6 +66,8 @@ def decoupled_wsam(
     Yue et al., *Sharpness-Aware Minimization Revisited*, KDD 2023, algorithm 1.
   """
   check_number("gamma", gamma, low=0, high=1, exclude_high=True)
+  check_rho("learning_rate", learning_rate)
+  check_transform("optimizer", optimizer, "optax.adamw(1e-3)")
   inner = optax.with_extra_args_support(optimizer)
 
   def init_fn(params: PyTree) -> DecoupledWSAMState:

@@ -23,11 +23,11 @@ from forgetsam.methods._sparse_masks import (
   check_mask,
   flat,
   is_largest,
-  is_turn,
   renewed,
+  share,
   unflattened,
-  whole,
 )
+from forgetsam.methods._turns import is_turn, older
 
 
 def dynamic_mask(
@@ -45,8 +45,8 @@ def dynamic_mask(
      \bigr], \qquad k = n (1 - s)
 
   with a score a to stay and b to come, for all n entries of params together.
-  It begins at random. In every `every`-th update, scores are taken after the
-  ascent, and the new mask holds from the update after.
+  It begins at random. In every `every`-th update that perturbs, scores are
+  taken after the ascent, and the new mask holds from the update after.
 
   Args:
     sparsity: s in [0, 1], the fraction of entries that stay.
@@ -93,10 +93,11 @@ def dynamic_mask(
   def init_fn(params: PyTree) -> SparseMaskState:
     check_real("dynamic_mask", params)
     zeros = wide_zeros(params)
-    keep = whole(optax.tree.size(zeros) * (1 - sparsity))
+    keep = share(optax.tree.size(zeros), 1 - sparsity)
     mask = unflattened(is_largest(random(zeros), keep), zeros)
     weights = zeros if drop == "weight" else None
-    return SparseMaskState(jnp.zeros((), jnp.int32), mask, zeros, weights)
+    age = jnp.asarray(-1.0)
+    return SparseMaskState(jnp.zeros((), jnp.int32), age, mask, zeros, weights)
 
   def turn_over(
     mask: PyTree, scores: PyTree, weights: PyTree, count: Array
@@ -104,8 +105,9 @@ def dynamic_mask(
     """The next mask, by the scores of the update before."""
     total = optax.tree.size(mask)
     rate = value_at(drop_rate, count)
-    kept = total - total * sparsity
-    moved = whole(jnp.minimum(kept * rate, total * sparsity))
+    moved = jnp.minimum(
+      share(total, 1 - sparsity, rate), share(total, sparsity)
+    )
     given = {"gradient": scores, "weight": weights}
     here = flat(mask) > 0.5
 
@@ -114,9 +116,8 @@ def dynamic_mask(
         return random(mask, word, count)
       return jnp.abs(flat(given[name]))
 
-    stays = is_largest(
-      jnp.where(here, of(drop, 0), -1), whole(kept * (1 - rate))
-    )
+    left = share(total, 1 - sparsity, 1 - rate)
+    stays = is_largest(jnp.where(here, of(drop, 0), -1), left)
     comes = is_largest(jnp.where(here, -1, of(growth, 1)), moved)
     return unflattened(jnp.maximum(stays, comes), mask)
 
@@ -128,7 +129,7 @@ def dynamic_mask(
   ) -> tuple[PyTree, SparseMaskState]:
     before = state.count - 1
     mask = renewed(
-      is_turn(before, every),
+      is_turn(state.age, every),
       state.mask,
       lambda mask, scores, weights: turn_over(mask, scores, weights, before),
       state.mask,
@@ -144,6 +145,7 @@ def dynamic_mask(
       weights = add_delta(params, offset)
     scores = jax.tree.map(at_least_float32, updates)
     count = optax.safe_increment(state.count)
-    return chosen, SparseMaskState(count, mask, scores, weights)
+    age = older(state.age, every)
+    return chosen, SparseMaskState(count, age, mask, scores, weights)
 
   return optax.GradientTransformationExtraArgs(init_fn, update_fn)

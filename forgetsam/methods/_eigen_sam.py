@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Int
+from jaxtyping import Array, Float, Int
 
 from forgetsam._arrays import (
   add_delta,
@@ -19,9 +19,10 @@ from forgetsam._arrays import (
   wide_zeros,
 )
 from forgetsam._checks import check_count, check_number, check_rho
-from forgetsam._passes import gate, needed_grad_fn
+from forgetsam._passes import check_unmasked, gate, needed_grad_fn
 from forgetsam._schedules import value_at
 from forgetsam._typing import GradFn, PyTree, Scalar
+from forgetsam.methods._turns import is_turn, older
 from forgetsam.perturbations import GaussianDirectionState, gaussian_direction
 
 
@@ -30,11 +31,13 @@ class EigenSAMState(NamedTuple):
 
   Attributes:
     count: of updates.
+    age: of updates that perturb, in turns; see `_turns`.
     eigenvector: the last estimate, in float32 or wider; zeros before the first.
     start: draws the vector that the first estimate starts from.
   """
 
   count: Int[Array, ""]  # type: ignore[assignment]  # mypy: tuple.count
+  age: Float[Array, ""]
   eigenvector: PyTree
   start: GaussianDirectionState
 
@@ -102,7 +105,10 @@ def eigen_sam(
 
   def init_fn(params: PyTree) -> EigenSAMState:
     return EigenSAMState(
-      jnp.zeros((), jnp.int32), wide_zeros(params), first.init(params)
+      jnp.zeros((), jnp.int32),
+      jnp.zeros(()),
+      wide_zeros(params),
+      first.init(params),
     )
 
   def update_fn(
@@ -114,6 +120,12 @@ def eigen_sam(
     **extra: Any,
   ) -> tuple[PyTree, EigenSAMState]:
     grad_fn = needed_grad_fn("eigen_sam", params, grad_fn)
+    check_unmasked(
+      "eigen_sam",
+      ascent_grads,
+      "Restrict its offsets instead: chain(eigen_sam(...), "
+      "only(optax.identity(), mask)).",
+    )
     last = state.eigenvector
     # All micro-batches start from the same: their results are averaged.
     drawn, start = first.update(last, state.start)
@@ -130,11 +142,12 @@ def eigen_sam(
       begin = add_delta(jax.tree.map(jnp.zeros_like, point), unit(seed_vector))
       return jax.lax.fori_loop(0, steps, product, begin)
 
-    due = (state.count > 0) & (state.count % freq == 0)
+    norm = tree_norm(ascent_grads)
+    # Idle steps, whose gradient is zero, cost no pass.
+    due = (state.age > 0) & is_turn(state.age, freq) & (norm != 0)
     found = gate(due, iterate)(jax.tree.map(at_least_float32, params))
     v = jax.tree.map(lambda new, old: jnp.where(due, new, old), found, last)
-    known = state.count >= freq
-    norm = tree_norm(ascent_grads)
+    known = state.age >= freq
     radius = jnp.asarray(value_at(rho, state.count)).astype(norm.dtype)
     one = jnp.ones_like(norm)
     length = jnp.where(known, one, norm) if scaled_start else one
@@ -144,6 +157,7 @@ def eigen_sam(
     across = orthogonal(unit(v), ascent_grads)
     delta = add_delta(delta, across, weight * side.astype(norm.dtype))
     count = optax.safe_increment(state.count)
-    return cast_like(delta, ascent_grads), EigenSAMState(count, v, start)
+    new_state = EigenSAMState(count, older(state.age, freq), v, start)
+    return cast_like(delta, ascent_grads), new_state
 
   return optax.GradientTransformationExtraArgs(init_fn, update_fn)

@@ -3,7 +3,7 @@
 import optax
 from jaxtyping import Array
 
-from forgetsam._checks import check_number, is_number
+from forgetsam._checks import check_number, check_rho, is_number
 from forgetsam._typing import Scalar
 from forgetsam.perturbations import (
   only,
@@ -68,18 +68,20 @@ def esam(
     Du et al., *Efficient Sharpness-aware Minimization for Improved Training of
     Neural Networks*, ICLR 2022, algorithm 1.
   """
+  check_rho("rho", rho)
   check_number("beta", beta, low=0, high=1)
   if is_number(beta) and beta == 0:
     raise ValueError("beta=0 must be above 0: no weight would be perturbed")
   if official and is_number(gamma) and gamma >= 0.99:
     gamma = 1.0
+  check_number("gamma", gamma, low=0, high=1)
+  if not is_number(gamma) or gamma == 0:
+    raise ValueError(f"gamma={gamma!r} must be a number in (0, 1]")
   if mask is None:
     mask = random_mask(beta, seed, of="arrays" if official else "entries")
+  radius = (lambda t: rho(t) / beta) if callable(rho) else rho / beta
   if official:
-    masked = only(scale_to_radius(rho, eps=1e-7), mask)
+    masked = only(scale_to_radius(radius, eps=1e-7), mask)
   else:
-    masked = optax.chain(scale_to_radius(rho), only(optax.identity(), mask))
-  return perturbed_gradient(
-    optax.chain(masked, optax.scale(1 / beta)),
-    sharpest_examples(gamma, strict=official),
-  )
+    masked = optax.chain(scale_to_radius(radius), only(optax.identity(), mask))
+  return perturbed_gradient(masked, sharpest_examples(gamma, strict=official))

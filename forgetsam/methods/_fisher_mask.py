@@ -8,13 +8,9 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array
 
-from forgetsam._arrays import at_least_float32, wide_zeros
-from forgetsam._checks import (
-  check_count,
-  check_number,
-  check_params,
-  check_real,
-)
+from forgetsam._arrays import at_least_float32, tree_norm, wide_zeros
+from forgetsam._checks import check_count, check_params, check_real
+from forgetsam._passes import check_unmasked
 from forgetsam._typing import PyTree, Scalar
 from forgetsam.methods._sparse_masks import (
   SparseMaskState,
@@ -22,11 +18,11 @@ from forgetsam.methods._sparse_masks import (
   check_mask,
   flat,
   is_largest,
-  is_turn,
   renewed,
+  share,
   unflattened,
-  whole,
 )
+from forgetsam.methods._turns import is_turn, older
 
 
 def fisher_mask(
@@ -42,7 +38,8 @@ def fisher_mask(
      \qquad F = \sum_j (\nabla \ell_j)^2
 
   over examples j, for all n entries of params together. It is renewed in every
-  `every`-th update, before the offset; until the first time, it is empty.
+  `every`-th update that perturbs, before the offset; until the first time, it
+  is empty.
 
   Args:
     sparsity: s in [0, 1], the fraction of entries that stay.
@@ -51,8 +48,8 @@ def fisher_mask(
       taken one after the other (extra argument `losses_fn`, which
       `make_train_step` provides). In an update that renews the mask each
       micro-batch has its own; from then on it is that of their mean.
-    start: the first update that renews it; 1 in the official code, where the
-      first update is not perturbed.
+    start: how many updates perturb nothing before it is first renewed, an
+      integer; 1 in the official code.
     fisher: what gives F instead: a function of params and of all extra
       arguments, `(params, **extra) -> tree`, such as one of other examples.
 
@@ -76,12 +73,13 @@ def fisher_mask(
   """
   check_mask(sparsity, every)
   check_count("num_samples", num_samples)
-  check_number("start", start, low=0)
+  check_count("start", start, at_least=0)
 
   def init_fn(params: PyTree) -> SparseMaskState:
     check_real("fisher_mask", params)
     zeros = wide_zeros(params)
-    return SparseMaskState(jnp.zeros((), jnp.int32), zeros, zeros)
+    age = jnp.asarray(-start, jnp.float32)
+    return SparseMaskState(jnp.zeros((), jnp.int32), age, zeros, zeros)
 
   def update_fn(
     updates: PyTree,
@@ -91,9 +89,15 @@ def fisher_mask(
   ) -> tuple[PyTree, SparseMaskState]:
     check_params("fisher_mask", params)
     information = fisher or _fisher_of(num_samples, extra.get("losses_fn"))
-    age = state.count - start
-    due, settles = is_turn(age, every), is_turn(age - 1, every)
-    keep = whole(optax.tree.size(params) * (1 - sparsity))
+    check_unmasked(
+      "fisher_mask",
+      params,
+      "Put it around: only(optax.partition(...), fisher_mask(...)).",
+    )
+    # Idle steps, whose gradient is zero, cost no pass.
+    due = is_turn(state.age, every) & (tree_norm(updates) != 0)
+    settles = is_turn(state.age - 1, every)
+    keep = share(optax.tree.size(params), 1 - sparsity)
     scores = renewed(
       due,
       state.scores,
@@ -108,7 +112,8 @@ def fisher_mask(
       scores,
     )
     count = optax.safe_increment(state.count)
-    return booleans(mask), SparseMaskState(count, mask, scores)
+    age = older(state.age, every)
+    return booleans(mask), SparseMaskState(count, age, mask, scores)
 
   return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 

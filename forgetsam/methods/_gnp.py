@@ -24,7 +24,7 @@ def gnp(alpha: Scalar = 0.8, normalized: bool = False) -> Combine:
       the official code.
 
   Raises:
-    ValueError: alpha is negative, nan or infinite.
+    ValueError: alpha is outside [0, 1e6].
 
   Example:
     >>> import jax.numpy as jnp
@@ -36,7 +36,7 @@ def gnp(alpha: Scalar = 0.8, normalized: bool = False) -> Combine:
     Zhao et al., *Penalizing Gradient Norm for Efficiently Improving
     Generalization in Deep Learning*, ICML 2022, algorithm 1.
   """
-  check_number("alpha", alpha, low=0)
+  check_number("alpha", alpha, low=0, high=1e6)
   mix = weighted(alpha / (1 + alpha))
   if not normalized:
     return mix

@@ -7,7 +7,12 @@ import jax.numpy as jnp
 import optax
 
 from forgetsam._arrays import add_delta, at_least_float32, cast_like, plain_norm
-from forgetsam._checks import check_count, check_number, check_params
+from forgetsam._checks import (
+  check_count,
+  check_number,
+  check_params,
+  check_transform,
+)
 from forgetsam._passes import needed_ascent_fn, value_and_grad
 from forgetsam._typing import GradFn, PyTree, Scalar, ValueAndGradFn
 from forgetsam.perturbations import PerturbedGradientState, perturbed_gradient
@@ -29,7 +34,8 @@ def lookbehind(
   ascends (a point's descent is the next one's ascent; the official code takes
   2k), otherwise 2k. Every ascent reads the same state of P, at its own point.
 
-  The step's metric grad_norm is that of all k gradients together.
+  The step's metric grad_norm is that of all k gradients together. Parameters
+  are frozen inside, as in `slow_weights(optax.partition(...), alpha)`.
 
   Args:
     perturbation: from ascent gradients to offsets, such as `sam(rho)`.
@@ -121,8 +127,8 @@ def slow_weights(
     alpha: the part of the way, in [0, 1].
 
   Raises:
-    ValueError: alpha is outside [0, 1]; `update` without params, or with
-      gradients that are not stacked.
+    ValueError: alpha is outside [0, 1], or optimizer no transform; `update`
+      without params, or with gradients that are not stacked.
 
   Example:
     >>> optimizer = slow_weights(optax.sgd(1.0), alpha=0.5)
@@ -135,6 +141,7 @@ def slow_weights(
     Optimizer*, NeurIPS 2019.
   """
   check_number("alpha", alpha, low=0, high=1)
+  check_transform("optimizer", optimizer, "optax.sgd(0.1, momentum=0.9)")
   inner = optax.with_extra_args_support(optimizer)
 
   def update_fn(

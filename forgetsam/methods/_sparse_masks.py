@@ -4,13 +4,14 @@ A mask is made of arrays that a step has averaged over micro-batches and
 devices, so that all have the same.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Int
+from jaxtyping import Array, Float, Int
 
 from forgetsam._arrays import cast_like
 from forgetsam._checks import check_count, check_number, is_number
@@ -22,12 +23,14 @@ class SparseMaskState(NamedTuple):
 
   Attributes:
     count: of updates.
+    age: of updates that perturb, in turns; see `_turns`.
     mask: 1 where an entry is perturbed, 0 elsewhere.
     scores: the last Fisher information; or the ascent gradient, scaled.
     weights: the perturbed weights, where the mask drops by them; else None.
   """
 
   count: Int[Array, ""]  # type: ignore[assignment]  # mypy: tuple.count
+  age: Float[Array, ""]
   mask: PyTree
   scores: PyTree
   weights: PyTree | None = None
@@ -36,10 +39,6 @@ class SparseMaskState(NamedTuple):
 def check_mask(sparsity: Scalar, every: int) -> None:
   check_number("sparsity", sparsity, low=0, high=1)
   check_count("every", every)
-
-
-def is_turn(age: Array, every: int) -> Array:
-  return (age >= 0) & (age % every == 0)
 
 
 def renewed(
@@ -67,13 +66,22 @@ def is_largest(scores: Array, count: int | Array) -> Array:
   return ranks < jnp.asarray(count).astype(jnp.int32)
 
 
-def whole(number: Any) -> Any:
-  return int(number) if is_number(number) else jnp.floor(number)
+def share(number: int, *factors: Any) -> Any:
+  """So many whole entries of a number of them, a product rounded down.
+
+  Rounded first: 10 (1 - 0.9) is a little less than 1.
+  """
+  if all(map(is_number, factors)):
+    return int(round(math.prod(factors, start=number), 6))
+  wide = [jnp.asarray(factor, jnp.float32) for factor in factors]
+  return jnp.floor(math.prod(wide, start=number) + 1e-4)
 
 
 def flat(tree: PyTree) -> Array:
   """All entries, in the widest dtype."""
   leaves = jax.tree.leaves(tree)
+  if not leaves:
+    return jnp.zeros(0)
   widest = max((x.dtype for x in leaves), key=lambda t: t.itemsize)
   return jnp.concatenate([jnp.ravel(x).astype(widest) for x in leaves])
 

@@ -2,7 +2,7 @@
 
 import optax
 
-from forgetsam._checks import check_number
+from forgetsam._checks import check_number, is_number
 from forgetsam._typing import Scalar
 from forgetsam.perturbations import moving_average, scale_to_radius
 
@@ -42,6 +42,6 @@ def vasso(
     Suppression*, NeurIPS 2023, eq. (6).
   """
   check_number("theta", theta, low=0, high=1)
-  if isinstance(theta, (int, float)) and theta == 0:
-    raise ValueError("theta=0 must be above 0: no gradient would count")
+  if is_number(theta) and 1 - theta == 1:
+    raise ValueError(f"theta={theta} must be above 0: no gradient would count")
   return optax.chain(moving_average(1 - theta), scale_to_radius(rho, eps))

@@ -12,12 +12,20 @@ from forgetsam._checks import check_count, check_number, check_rho
 from forgetsam._passes import gate, loss_function
 from forgetsam._schedules import value_at
 from forgetsam._typing import PyTree, Scalar, ValueAndGradFn
+from forgetsam.methods._turns import is_turn, older
 
 
 class XSAMState(NamedTuple):
-  """State of `xsam`; `alpha` is what the last search found."""
+  """State of `xsam`.
+
+  Attributes:
+    count: of updates.
+    age: of updates with an offset, in turns; see `_turns`.
+    alpha: what the last search found.
+  """
 
   count: Int[Array, ""]  # type: ignore[assignment]  # mypy: tuple.count
+  age: Float[Array, ""]
   alpha: Float[Array, ""]
 
 
@@ -50,7 +58,8 @@ def xsam(
       update count.
     alpha_max: the last alpha; the first is 0.
     points: how many alphas are compared, at least 2, known before tracing.
-    update_every: steps per search, at least 1; the first step searches.
+    update_every: steps per search, at least 1; the first with an offset
+      searches.
 
   Raises:
     ValueError: an argument is out of its range; `update` without
@@ -73,11 +82,11 @@ def xsam(
   """
   check_rho("rho_max", rho_max)
   check_number("alpha_max", alpha_max, low=0)
-  check_count("points", points)
+  check_count("points", points, at_least=2)
   check_count("update_every", update_every)
 
   def init_fn(params: PyTree) -> XSAMState:
-    return XSAMState(jnp.zeros((), jnp.int32), jnp.zeros(()))
+    return XSAMState(jnp.zeros((), jnp.int32), jnp.zeros(()), jnp.zeros(()))
 
   def update_fn(
     grads: PyTree,
@@ -99,12 +108,14 @@ def xsam(
       alphas = jnp.linspace(0, alpha_max, points, dtype=like.dtype)
       return alphas[jnp.argmax(jax.lax.map(loss_at, alphas))]
 
-    due = state.count % update_every == 0
+    moved = tree_norm(delta) != 0
+    due = is_turn(state.age, update_every) & moved
     norm = tree_norm(grads)
     found = gate(due, search)(norm.astype(state.alpha.dtype))
     alpha = jnp.where(due, found, state.alpha)
     result = cast_like(to_length(direction(alpha), norm), grads)
-    return result, XSAMState(optax.safe_increment(state.count), alpha)
+    age = jnp.where(moved, older(state.age, update_every), state.age)
+    return result, XSAMState(optax.safe_increment(state.count), age, alpha)
 
   return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 

@@ -51,9 +51,12 @@ def z_score_filter(
     score = jnp.abs(wide - jnp.broadcast_to(jnp.mean(wide), g.shape))
     # Above the quantile is above the last score at or below it.
     place = jnp.asarray(percentile, score.dtype) * (g.size - 1)
-    least = _in_order(score, place.astype(jnp.int32))
-    above = score > jnp.broadcast_to(least, g.shape)
-    return jnp.where(above, g, jnp.zeros_like(g))
+    # Rounded: of arrays beyond float32's integers it may be their size.
+    place = jnp.clip(place.astype(jnp.int32), 0, g.size - 1)
+    least = _in_order(score, place)
+    # Not greater than it: nan stays, for others to see.
+    below = score <= jnp.broadcast_to(least, g.shape)
+    return jnp.where(below, jnp.zeros_like(g), g)
 
   def keep_all(updates: PyTree, params: PyTree | None) -> PyTree:
     check_real("z_score_filter", updates)

@@ -2,12 +2,18 @@
 
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Int
 
 from forgetsam._arrays import cast_like
-from forgetsam._checks import check_params, is_number
+from forgetsam._checks import (
+  check_count,
+  check_params,
+  check_transform,
+  is_number,
+)
 from forgetsam._combination import has_combination
 from forgetsam._passes import gate, keep_memory, zeros_unless
 from forgetsam._typing import GradFn, PyTree
@@ -44,8 +50,8 @@ def active_between(
     stop: the first update after it that does not; `None` never stops.
 
   Raises:
-    ValueError: start is negative, or stop is not after start; `update` with
-      `ascent_fn` but without params.
+    ValueError: start or stop is no integer of at least 0, or stop is not after
+      start; `update` with `ascent_fn` but without params.
 
   Example:
     >>> from forgetsam import sam
@@ -62,10 +68,12 @@ def active_between(
     Zhou et al., *SAM Efficiently Selects Flatter Minima Late in Training*,
     ICLR 2025: some epochs at the end suffice.
   """
-  if is_number(start) and start < 0:
-    raise ValueError(f"start={start} must be at least 0, a count of updates")
+  for name, value in (("start", start), ("stop", stop)):
+    if value is not None and not isinstance(value, jax.Array):
+      check_count(name, value, ", a count of updates", at_least=0)
   if is_number(start) and is_number(stop) and stop <= start:  # type: ignore[operator]
     raise ValueError(f"stop={stop} must be greater than start={start}")
+  check_transform("perturbation", perturbation, "sam(rho)")
   inner = optax.with_extra_args_support(perturbation)
 
   def init_fn(params: PyTree) -> ActiveBetweenState:

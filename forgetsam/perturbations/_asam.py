@@ -1,5 +1,7 @@
 """ASAM: perturbations in proportion to the weights' magnitude."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import optax
@@ -9,7 +11,7 @@ from forgetsam._arrays import at_least_float32, on_parts, tree_norm
 from forgetsam._checks import check_choice, check_number, check_params
 from forgetsam._combination import Leaf
 from forgetsam._typing import PyTree, Scalar
-from forgetsam.perturbations._only import Mask
+from forgetsam.perturbations._only import Mask, resolve_mask
 from forgetsam.perturbations._sam import scale_to_radius
 
 
@@ -89,12 +91,12 @@ def asam(
       "after", or "both", which is ASAM as published.
     layerwise: whether T is `(1 + eta) ||w_l||`, one number for each array.
     norm: "l2" or "linf", of the normalisation.
-    mask: the arrays that T multiplies, as in `optax.masked`; on the others T is
-      1, as on biases in the official code. `None` is all of them.
+    mask: the arrays that T multiplies, as in `only`, but for masks that change;
+      on the others T is 1, as on biases in the official code. `None` is all.
 
   Raises:
-    ValueError: rho or eta is negative or nan, or magnitude or norm is unknown;
-      `update` without params.
+    ValueError: rho or eta is negative or nan, magnitude or norm is unknown, or
+      the mask holds something other than booleans; `update` without params.
 
   Example:
     >>> perturbation, w = asam(rho=1.0), jnp.array([2.0, 1.0])
@@ -110,7 +112,8 @@ def asam(
   radius = scale_to_radius(rho, norm=norm)
   scale = scale_by_magnitude(eta, layerwise)
   if mask is not None:
-    scale = optax.with_extra_args_support(optax.masked(scale, mask))
+    scale = optax.masked(scale, functools.partial(resolve_mask, mask))
+    scale = optax.with_extra_args_support(scale)
   chains = {
     "before": (scale, radius),
     "after": (radius, scale),

@@ -8,7 +8,7 @@ import optax
 from jaxtyping import Array, Bool, Int
 
 from forgetsam._arrays import at_least_float32, cast_like, wide_zeros
-from forgetsam._checks import check_count, check_params
+from forgetsam._checks import check_count, check_params, check_transform
 from forgetsam._passes import gate
 from forgetsam._typing import GradFn, PyTree
 
@@ -63,6 +63,7 @@ def every_k(
     Liu et al., CVPR 2022, reuse a part of the descent gradient: `look_sam`.
   """
   check_count("k", k)
+  check_transform("perturbation", perturbation, "sam(rho)")
   inner = optax.with_extra_args_support(perturbation)
 
   def init_fn(params: PyTree) -> EveryKState:

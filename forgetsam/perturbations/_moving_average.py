@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Int
+from jaxtyping import Array, Float
 
 from forgetsam._arrays import at_least_float32, cast_like, wide_zeros
 from forgetsam._checks import check_number
@@ -14,9 +14,15 @@ from forgetsam._typing import PyTree, Scalar
 
 
 class MovingAverageState(NamedTuple):
-  """State of `moving_average`; `mean` is in float32 or wider."""
+  """State of `moving_average`.
 
-  count: Int[Array, ""]  # type: ignore[assignment]  # mypy: tuple.count
+  Attributes:
+    begun: 1 once a gradient has started the mean; a float, so that it waits
+      with the mean where a step is idle.
+    mean: in float32 or wider.
+  """
+
+  begun: Float[Array, ""]
   mean: PyTree
 
 
@@ -48,7 +54,7 @@ def moving_average(decay: Scalar) -> optax.GradientTransformationExtraArgs:
   check_number("decay", decay, low=0, high=1, exclude_high=True)
 
   def init_fn(params: PyTree) -> MovingAverageState:
-    return MovingAverageState(jnp.zeros((), jnp.int32), wide_zeros(params))
+    return MovingAverageState(jnp.zeros(()), wide_zeros(params))
 
   def update_fn(
     updates: PyTree,
@@ -57,14 +63,14 @@ def moving_average(decay: Scalar) -> optax.GradientTransformationExtraArgs:
     **extra: object,
   ) -> tuple[PyTree, MovingAverageState]:
     # The first gradient is the first average: zeros would make it too short.
-    weight = jnp.where(state.count == 0, 1.0, 1.0 - decay)
+    weight = jnp.where(state.begun == 0, 1.0, 1.0 - decay)
 
     def average(g: Leaf, m: Array) -> Leaf:
       step = weight.astype(m.dtype) * (at_least_float32(g) - m)
       return (m + step).astype(m.dtype)
 
     mean = jax.tree.map(average, updates, state.mean)
-    count = optax.safe_increment(state.count)
-    return cast_like(mean, updates), MovingAverageState(count, mean)
+    begun = jnp.ones_like(state.begun)
+    return cast_like(mean, updates), MovingAverageState(begun, mean)
 
   return optax.GradientTransformationExtraArgs(init_fn, update_fn)

@@ -6,7 +6,7 @@ import jax
 import optax
 
 from forgetsam._arrays import add_delta, at_least_float32, cast_like
-from forgetsam._checks import check_count
+from forgetsam._checks import check_count, check_transform
 from forgetsam._passes import needed_ascent_fn
 from forgetsam._typing import GradFn, PyTree
 
@@ -59,6 +59,7 @@ def multi_step(
     2021, try several steps for SAM in an appendix.
   """
   check_count("steps", steps)
+  check_transform("perturbation", perturbation, "sam(rho)")
   inner = optax.with_extra_args_support(perturbation)
 
   def update_fn(

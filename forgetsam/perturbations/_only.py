@@ -9,6 +9,7 @@ import numpy as np
 import optax
 
 from forgetsam._arrays import is_masked
+from forgetsam._checks import check_transform
 from forgetsam._combination import zeros_like
 from forgetsam._typing import PyTree
 
@@ -42,9 +43,9 @@ def only(
       function from params to such a pytree. For a mask that changes, an optax
       transform: its update takes the ascent gradient and all extra arguments,
       and returns boolean *arrays*, for whole arrays of params or elementwise.
-      Then the perturbation sees zeros in place of the others; what draws noise
-      stands before it, as in `chain(gaussian_direction(0),
-      only(scale_to_radius(rho), mask))`.
+      Then the perturbation sees zeros in place of the others; what draws noise,
+      or goes along the momentum, stands before it, as in
+      `chain(gaussian_direction(0), only(scale_to_radius(rho), mask))`.
 
   Raises:
     ValueError: the mask holds something other than booleans, or does not fit.
@@ -71,17 +72,18 @@ def only(
   References:
     Mueller et al., *Normalization Layers Are All That SAM Needs*.
   """
+  check_transform("perturbation", perturbation, "sam(rho)")
   inner = optax.with_extra_args_support(perturbation)
   if isinstance(mask, optax.GradientTransformation):
     return _changing(inner, optax.with_extra_args_support(mask))
 
   def init_fn(params: PyTree) -> Any:
-    return inner.init(_choose(_resolve(mask, params), params))
+    return inner.init(_choose(resolve_mask(mask, params), params))
 
   def update_fn(
     updates: PyTree, state: Any, params: PyTree | None = None, **extra: Any
   ) -> tuple[PyTree, Any]:
-    chosen = _resolve(mask, updates if params is None else params)
+    chosen = resolve_mask(mask, updates if params is None else params)
     chosen_params = None if params is None else _choose(chosen, params)
     delta, state = inner.update(
       _choose(chosen, updates),
@@ -99,8 +101,8 @@ def only(
   return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
 
-def _resolve(mask: Mask, params: PyTree) -> PyTree:
-  """The mask with one boolean for every array of params."""
+def resolve_mask(mask: Mask, params: PyTree) -> PyTree:
+  """A mask that does not change, a boolean for every array of params."""
   chosen = mask(params) if callable(mask) else mask
   for leaf in jax.tree.leaves(chosen):
     if not isinstance(leaf, (bool, np.bool_)):

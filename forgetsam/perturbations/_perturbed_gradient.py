@@ -2,13 +2,13 @@
 
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
-from forgetsam._arrays import add_delta, cast_like, is_masked, plain_norm
-from forgetsam._passes import LossUnknown, value_and_grad
+from forgetsam._arrays import add_delta, cast_like, plain_norm
+from forgetsam._checks import check_transform
+from forgetsam._passes import LossUnknown, check_unmasked, value_and_grad
 from forgetsam._typing import GradFn, PyTree, ValueAndGradFn
 from forgetsam.perturbations._combine import Combine
 
@@ -79,9 +79,9 @@ def perturbed_gradient(
     `PerturbedGradientState`.
 
   Raises:
-    ValueError: the perturbation is not a transform; `update` without params or
-      a gradient function; `init` or `update` under `optax.masked` or
-      `optax.partition`.
+    ValueError: the perturbation is not a transform, or combine no function
+      either; `update` without params or a gradient function; `init` or `update`
+      under `optax.masked` or `optax.partition`.
 
   Example:
     >>> import forgetsam as fs
@@ -100,15 +100,16 @@ def perturbed_gradient(
     Foret et al., *Sharpness-Aware Minimization*, ICLR 2021, algorithm 1;
     Vani et al., *Forget Sharpness*, ICML 2024.
   """
-  if not isinstance(perturbation, optax.GradientTransformation):
-    raise ValueError(
-      f"perturbation={perturbation!r} must be an optax transform from ascent "
-      "gradients to offsets, such as sam(rho)"
-    )
+  check_transform("perturbation", perturbation, "sam(rho)")
   rule = None
   inner = optax.with_extra_args_support(perturbation)
   if isinstance(combine, optax.GradientTransformation):
     rule = optax.with_extra_args_support(combine)
+  elif combine is not None and not callable(combine):
+    raise ValueError(
+      f"combine={combine!r} must be a function or an optax transform, such as "
+      "surrogate_gap(alpha)"
+    )
 
   def init_fn(params: PyTree) -> PerturbedGradientState:
     _refuse_masked(params)
@@ -179,10 +180,10 @@ def perturbed_gradient(
 
 
 def _refuse_masked(tree: PyTree) -> None:
-  if any(is_masked(x) for x in jax.tree.leaves(tree, is_leaf=is_masked)):
-    raise ValueError(
-      "perturbed_gradient stands under optax.masked or optax.partition, where "
-      "it cannot evaluate the gradient of the whole model. Restrict the "
-      "perturbation instead: perturbed_gradient(fs.only(perturbation, mask)) "
-      "or perturbed_gradient(optax.partition(perturbations, labels))."
-    )
+  check_unmasked(
+    "perturbed_gradient",
+    tree,
+    "Restrict the perturbation instead: "
+    "perturbed_gradient(fs.only(perturbation, mask)) or "
+    "perturbed_gradient(optax.partition(perturbations, labels)).",
+  )

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
-from forgetsam._arrays import add_delta, cast_like, conj
+from forgetsam._arrays import add_delta, at_least_float32, cast_like, conj
 from forgetsam._checks import check_number, is_number
 from forgetsam._typing import PyTree, Scalar
 
@@ -78,7 +78,8 @@ def sharpest_examples(
       return grads, state
     before = losses_fn(params)
     after, pullback = jax.vjp(losses_fn, add_delta(params, delta))
-    weights = _mean_of_largest(after - before, fraction, strict)
+    rise = at_least_float32(after) - at_least_float32(before)
+    weights = _mean_of_largest(rise, fraction, strict).astype(after.dtype)
     return cast_like(conj(pullback(weights)[0]), grads), state
 
   return optax.GradientTransformationExtraArgs(

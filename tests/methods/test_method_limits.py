@@ -1,5 +1,9 @@
 """Methods with another ascent than the loss, and arguments to refuse."""
 
+import subprocess
+import sys
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -62,6 +66,22 @@ REFUSED = {
   r"momentum=1 must be in \[0, 1\)": [
     lambda: fs.sampa(fs.sam(0.1), 0.1, momentum=1)
   ],
+  r"points=1 must be an integer of at least 2": [
+    lambda: fs.xsam(0.1, points=1)
+  ],
+  r"start=(-1|True) must be an integer of at least 0": [
+    lambda: fs.fisher_mask(0.5, 2, start=-1),
+    lambda: fs.fisher_mask(0.5, 2, start=True),
+  ],
+  r"learning_rate=-1\.0 must be": [
+    lambda: fs.decoupled_wsam(optax.adam(1.0), -1.0)
+  ],
+  r"gamma=(2|0) must be": [
+    lambda: fs.esam(0.1, 0, gamma=2),
+    lambda: fs.esam(0.1, 0, gamma=0),
+  ],
+  r"alpha=1e\+17 must be": [lambda: fs.gnp(1e17)],
+  r"theta=1e-18 must be above 0": [lambda: fs.vasso(0.1, theta=1e-18)],
 }
 
 
@@ -107,3 +127,103 @@ def test_bsam_has_its_variance_from_the_loss_whatever_ascends():
   np.testing.assert_allclose(grads, expected, rtol=1e-4)
   precision = 0.9 * 4 + 0.1 * 2 * np.abs(A @ POINT)
   np.testing.assert_allclose(memory.precision, precision, rtol=1e-4)
+
+
+# Of another type than declared: the type checks of the tests would stop them.
+OF_OTHER_TYPES = {
+  "fs.decoupled_wsam(optax.adam(1.0), 'x')": "learning_rate='x' must be",
+  "fs.decoupled_wsam('adam', 0.1)": "optimizer='adam' must be an optax tr",
+  "fs.slow_weights('adam')": "optimizer='adam' must be an optax transform",
+  "fs.bsam(0.1, 0, 10, noise=3)": "noise=3 must be an optax transform",
+  "fs.esam(0.1, 0, gamma='x')": "gamma='x' must be a number",
+  "fs.fisher_mask(0.5, 2, start=0.5)": "start=0.5 must be an integer",
+  "fs.sam(np.array([0.1, 0.2]))": "rho has the shape (2,), and must be one",
+  "fs.vasso(0.1, theta=np.array([0.1]))": "theta has the shape (1,), and",
+  "fs.zsharp(0.1, np.ones(2))": "percentile has the shape (2,), and must",
+  "fs.only('sam', True)": "perturbation='sam' must be an optax transform",
+  "fs.multi_step(0.1, 2)": "perturbation=0.1 must be an optax transform",
+  "fs.every_k(fs.sam, 2)": "must be an optax transform, such as sam(rho)",
+  "fs.active_between(None)": "perturbation=None must be an optax transform",
+  "fs.active_between(fs.sam(0.1), 'x')": "start='x' must be an integer of at",
+  "fs.active_between(fs.sam(0.1), float('nan'))": "start=nan must be an int",
+  "fs.active_between(fs.sam(0.1), stop=True)": "stop=True must be an integer",
+  "fs.perturbed_gradient(fs.sam(0.1), 'gsam')": "combine='gsam' must be a f",
+  "fs.asam(0.1, mask=3).init({'w': np.ones(2)})": "mask has the leaf 3: its",
+  "fs.asam(0.1, mask={'w': 'no'}).init({'w': np.ones(2)})": "the leaf 'no'",
+  "fs.asam(0.1, mask={'b': True}).init({'w': np.ones(2)})": "does not fit pa",
+}
+
+
+def test_what_has_another_type_is_refused_by_name():
+  program = f"""
+import numpy as np, optax, forgetsam as fs
+for call in {list(OF_OTHER_TYPES)!r}:
+  try:
+    eval(call)
+  except ValueError as error:
+    print(str(error).partition("\\n")[0])
+  else:
+    print("accepted")
+"""
+  done = subprocess.run(
+    [sys.executable, "-c", program], capture_output=True, text=True, check=True
+  )
+  for said, (call, expected) in zip(
+    done.stdout.splitlines(), OF_OTHER_TYPES.items(), strict=True
+  ):
+    assert expected in said, call
+
+
+@pytest.mark.parametrize("make", [fs.fisher_mask, fs.dynamic_mask])
+@pytest.mark.parametrize(("size", "sparsity"), [(10, 0.9), (100, 0.91)])
+def test_masks_keep_the_whole_share(make, size, sparsity):
+  """10 (1 - 0.9) is a little less than 1 in floating point."""
+  w = jnp.arange(1.0, size + 1)
+  mask = make(sparsity, 1)
+  kept, _ = mask.update(w, mask.init(w), w, losses_fn=lambda w: w[None, 0] ** 2)
+  assert jnp.sum(kept) == round(size * (1 - sparsity))
+
+
+@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
+def test_a_sparsity_of_half_precision_counts_in_float32(dtype):
+  w = jnp.ones(120_000, dtype)
+  make = optax.inject_hyperparams(fs.dynamic_mask, static_args=("every",))
+  mask = make(sparsity=0.5, every=1)
+  assert jnp.sum(mask.update(w, mask.init(w), w)[0]) == 60_000
+
+
+def test_bsam_keeps_the_dtypes_of_its_state():
+  with jax.enable_x64(True):
+    w = jnp.ones(3, jnp.float32)
+    numbers = {
+      name: np.float64(0.5)
+      for name in ("beta1", "beta2", "weight_decay", "damping", "precision")
+    }
+    transform = fs.bsam(np.float64(0.1), 0, np.float64(100), **numbers)
+    state = transform.init(w)
+    _, after = transform.update(w, state, w, grad_fn=lambda w: w)
+    for old, new in zip(
+      jax.tree.leaves(state), jax.tree.leaves(after), strict=True
+    ):
+      assert old.dtype == new.dtype
+
+
+def test_bsam_takes_any_number_of_examples():
+  w = jnp.ones(3)
+  transform = fs.bsam(0.1, 0, num_examples=10**12)
+  update, _ = transform.update(w, transform.init(w), w, grad_fn=lambda w: w)
+  assert np.all(np.isfinite(update))
+
+
+def test_esam_scales_in_the_dtype_of_the_weights():
+  w = jnp.ones(4, jnp.bfloat16)
+  with jax.numpy_dtype_promotion("strict"):
+    transform = fs.esam(lambda t: 0.1 * (t + 1), 0, beta=np.float32(0.5))
+    grads, _ = transform.update(
+      w,
+      transform.init(w),
+      w,
+      grad_fn=lambda w: w,
+      losses_fn=lambda w: jnp.stack([jnp.sum(w), -jnp.sum(w)]),
+    )
+  assert grads.dtype == jnp.bfloat16

@@ -51,6 +51,18 @@ def test_an_empty_array_stays_empty():
   assert filtered(np.zeros((0, 3), np.float32), 0.5).shape == (0, 3)
 
 
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_what_is_not_finite_stays(bad):
+  g = np.float32([[1, bad], [2, 3]])
+  assert not np.all(np.isfinite(filtered(g, 0.5)))
+
+
+def test_a_size_that_float32_rounds_up_keeps_the_percentile():
+  g = np.zeros((2, 2**23 + 2), np.float32)  # 2**24 + 3 rounds to 2**24 + 4
+  g[0, 0] = 1
+  assert np.count_nonzero(filtered(g, 1.0)) == 0
+
+
 def test_the_percentile_may_be_traced():
   g = jnp.array([[3.0, 0.1], [0.2, -4.0]])
 

@@ -113,9 +113,11 @@ def plan_update(
     raise CannotFactorError(str(error)) from error
   except Exception as error:
     # Whatever it is, the loop runs the same update on arrays, and says so.
-    reason = str(error).partition("\n")[0]
+    reason = str(error).partition("\n")[0].rstrip(".")
+    # JAX's own words name an object of this package, and its address.
+    told = "" if "Combination object" in reason else f": {reason}"
     raise CannotFactorError(
-      f"it reads more than norms of the ascent gradient: {reason}"
+      f"it reads more than norms of the ascent gradient{told}"
     ) from error
   num_alone = len(jax.tree.leaves(alone))
   differ = jax.tree.unflatten(
