@@ -121,6 +121,12 @@ def is_in_range(total: Float[Array, ""]) -> Bool[Array, ""]:
   return (total >= _SMALLEST) & (total <= _LARGEST)
 
 
+def is_zero(tree: PyTree) -> Bool[Array, ""]:
+  """Whether no entry of a tree differs from zero."""
+  found = [jnp.any(x != 0) for x in jax.tree.leaves(tree)]
+  return ~jnp.any(jnp.stack(found)) if found else jnp.asarray(True)
+
+
 def _real_leaves(tree: PyTree) -> list[Array]:
   """The leaves in one dtype of at least float32, the two parts apart."""
   leaves = [at_least_float32(x) for x in jax.tree.leaves(tree)]

@@ -5,9 +5,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Bool, Int
+from jaxtyping import Array, Int
 
-from forgetsam._arrays import at_least_float32, cast_like, wide_zeros
+from forgetsam._arrays import at_least_float32, cast_like, is_zero, wide_zeros
 from forgetsam._checks import check_count, check_params, check_transform
 from forgetsam._passes import gate
 from forgetsam._typing import GradFn, PyTree
@@ -80,7 +80,7 @@ def every_k(
     **extra: Any,
   ) -> tuple[PyTree, EveryKState]:
     stored = state.ascent_grads
-    due = (state.count % k == 0) | _is_zero(stored)
+    due = (state.count % k == 0) | is_zero(stored)
     fresh = ascent_grads
     if ascent_fn is not None:
       check_params("every_k with ascent_fn", params)
@@ -99,11 +99,6 @@ def every_k(
     return delta, EveryKState(inner_state, count, direction)
 
   return optax.GradientTransformationExtraArgs(init_fn, update_fn)
-
-
-def _is_zero(tree: PyTree) -> Bool[Array, ""]:
-  found = [jnp.any(x != 0) for x in jax.tree.leaves(tree)]
-  return ~jnp.any(jnp.stack(found)) if found else jnp.asarray(True)
 
 
 def _refuse_ascent(point: PyTree) -> PyTree:

@@ -5,24 +5,18 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Int
 
-from forgetsam._arrays import at_least_float32, cast_like, wide_zeros
+from forgetsam._arrays import at_least_float32, cast_like, is_zero, wide_zeros
 from forgetsam._checks import check_number
 from forgetsam._combination import Leaf
 from forgetsam._typing import PyTree, Scalar
 
 
 class MovingAverageState(NamedTuple):
-  """State of `moving_average`.
+  """State of `moving_average`; `mean` is in float32 or wider."""
 
-  Attributes:
-    begun: 1 once a gradient has started the mean; a float, so that it waits
-      with the mean where a step is idle.
-    mean: in float32 or wider.
-  """
-
-  begun: Float[Array, ""]
+  count: Int[Array, ""]  # type: ignore[assignment]  # mypy: tuple.count
   mean: PyTree
 
 
@@ -31,9 +25,9 @@ def moving_average(decay: Scalar) -> optax.GradientTransformationExtraArgs:
 
   .. math:: m_1 = g_1, \qquad m_t = \lambda\, m_{t-1} + (1 - \lambda)\, g_t
 
-  The first gradient starts it, so that there is no bias to correct. With
-  micro-batches, each takes its own gradient into the common average, and the
-  mean of these averages is the next common one.
+  The first gradient that is not zero starts it: there is no bias to correct.
+  With micro-batches, each takes its own gradient into the common average, and
+  the mean of these averages is the next common one.
 
   Args:
     decay: :math:`\lambda` in [0, 1).
@@ -54,7 +48,7 @@ def moving_average(decay: Scalar) -> optax.GradientTransformationExtraArgs:
   check_number("decay", decay, low=0, high=1, exclude_high=True)
 
   def init_fn(params: PyTree) -> MovingAverageState:
-    return MovingAverageState(jnp.zeros(()), wide_zeros(params))
+    return MovingAverageState(jnp.zeros((), jnp.int32), wide_zeros(params))
 
   def update_fn(
     updates: PyTree,
@@ -63,14 +57,15 @@ def moving_average(decay: Scalar) -> optax.GradientTransformationExtraArgs:
     **extra: object,
   ) -> tuple[PyTree, MovingAverageState]:
     # The first gradient is the first average: zeros would make it too short.
-    weight = jnp.where(state.begun == 0, 1.0, 1.0 - decay)
+    # The count does not tell which that is: it goes on in idle steps.
+    weight = jnp.where(is_zero(state.mean), 1.0, 1.0 - decay)
 
     def average(g: Leaf, m: Array) -> Leaf:
       step = weight.astype(m.dtype) * (at_least_float32(g) - m)
       return (m + step).astype(m.dtype)
 
     mean = jax.tree.map(average, updates, state.mean)
-    begun = jnp.ones_like(state.begun)
-    return cast_like(mean, updates), MovingAverageState(begun, mean)
+    count = optax.safe_increment(state.count)
+    return cast_like(mean, updates), MovingAverageState(count, mean)
 
   return optax.GradientTransformationExtraArgs(init_fn, update_fn)
