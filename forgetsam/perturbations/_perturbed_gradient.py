@@ -84,6 +84,7 @@ def perturbed_gradient(
       under `optax.masked` or `optax.partition`.
 
   Example:
+    >>> import jax
     >>> import forgetsam as fs
     >>> grad_fn = jax.grad(lambda w: 0.5 * jnp.sum(w**2))  # the gradient is w
     >>> optimizer = optax.chain(
