@@ -5,7 +5,6 @@ from typing import Any
 
 import jax
 import numpy as np
-import optax
 
 
 def is_number(value: Any) -> bool:
@@ -55,8 +54,8 @@ def check_rho(name: str, value: Any) -> None:
 
 
 def check_transform(name: str, value: Any, such_as: str) -> None:
-  """Raises a `ValueError` where a value is no optax transform."""
-  if not isinstance(value, optax.GradientTransformation):
+  """Raises a `ValueError` for what is no optax transform, as yet uncalled."""
+  if not (hasattr(value, "init") and hasattr(value, "update")):
     raise ValueError(
       f"{name}={value!r} must be an optax transform, such as {such_as}"
     )
@@ -65,7 +64,7 @@ def check_transform(name: str, value: Any, such_as: str) -> None:
 def check_count(
   name: str, value: Any, otherwise: str = "", *, at_least: int = 1
 ) -> None:
-  """Raises a `ValueError` where a value is not an integer of at least 1."""
+  """Raises a `ValueError` where a value is no integer of at least so much."""
   if not _is_integer(value) or value < at_least:
     raise ValueError(
       f"{name}={value!r} must be an integer of at least {at_least}{otherwise}"

@@ -4,6 +4,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, Int
 
@@ -69,7 +70,7 @@ def active_between(
     ICLR 2025: some epochs at the end suffice.
   """
   for name, value in (("start", start), ("stop", stop)):
-    if value is not None and not isinstance(value, jax.Array):
+    if value is not None and not isinstance(value, (jax.Array, np.ndarray)):
       check_count(name, value, ", a count of updates", at_least=0)
   if is_number(start) and is_number(stop) and stop <= start:  # type: ignore[operator]
     raise ValueError(f"stop={stop} must be greater than start={start}")

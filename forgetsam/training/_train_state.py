@@ -10,6 +10,7 @@ from flax import struct
 from jax.sharding import Mesh
 from jaxtyping import Array
 
+from forgetsam._checks import check_transform
 from forgetsam._optimizers import averaged_params
 from forgetsam._typing import PyTree
 from forgetsam.perturbations import PerturbedGradientState
@@ -168,15 +169,9 @@ _REFUSED: dict[type, str] = {
 
 def check_transforms(optimizer: Any, perturb: Any) -> None:
   """Raises a `ValueError` for what is no optax transform, as yet uncalled."""
-  for name, value, example in (
-    ("optimizer", optimizer, "optax.adamw(learning_rate)"),
-    ("perturb", perturb, "perturbed_gradient(sam(rho)), or None"),
-  ):
-    is_transform = hasattr(value, "init") and hasattr(value, "update")
-    if not (is_transform or (name == "perturb" and value is None)):
-      raise ValueError(
-        f"{name}={value!r} must be an optax transform, such as {example}"
-      )
+  check_transform("optimizer", optimizer, "optax.adamw(learning_rate)")
+  if perturb is not None:
+    check_transform("perturb", perturb, "perturbed_gradient(sam(rho)), or None")
 
 
 def check_opt_state(opt_state: Any) -> None:
