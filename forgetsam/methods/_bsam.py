@@ -109,6 +109,8 @@ def bsam(
     check_number(name, value, low=0, high=1, exclude_high=True)
   check_number("weight_decay", weight_decay, low=0)
   check_number("damping", damping, low=0)
+  if is_number(num_examples):
+    num_examples = float(num_examples)  # an integer may be beyond JAX's
   if isinstance(noise, str):
     noise = gaussian_direction(seed, noise)
   check_transform("noise", noise, "gaussian_direction(0)")
@@ -140,9 +142,8 @@ def bsam(
     memory = state.perturbation
     m, s = memory.mean, memory.precision
     xi, noise_state = draw.update(s, memory.noise, params, **extra)
-    count = float(num_examples) if is_number(num_examples) else num_examples
     spread = jax.tree.map(
-      lambda x, v: (x / jnp.sqrt(count * v)).astype(v.dtype), xi, s
+      lambda x, v: (x / jnp.sqrt(num_examples * v)).astype(v.dtype), xi, s
     )
     noisy = add_delta(params, spread)
     g = jax.tree.map(at_least_float32, loss_and_grads(noisy)[1])
