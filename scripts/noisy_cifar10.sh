@@ -7,15 +7,17 @@
 # tune_resnet choose settings and read no test image; report_... of the same names
 # trains the choices with fresh seeds and tests them. Each goes on where it was
 # stopped. The stages of cnn, vit and vit_decay take variants by name, so that
-# several processes can share them.
+# several processes can share them; cnn_more has other methods for cnn.
 set -euo pipefail
 stage=$1 dir=$2
-ALL=plain,more_decay,augmented,label_smoothing,random,sam,obf,obf_gamma0
-variants=${3:-$ALL}
+case $stage in
+  *_vit*) variants=plain,random,sam,obf,obf_gamma0 ;;
+  *_more) variants=gsam,gsam_obf,asam,asam_obf,friendly_sam,momentum ;;
+  *) variants=plain,more_decay,augmented,label_smoothing,random,sam,obf,obf_gamma0 ;;
+esac
+variants=${3:-$variants}
 cd "$(dirname "$0")/.."
 RADII='perturbation.rho'
-VIT=plain,random,sam,obf,obf_gamma0
-MORE=gsam,gsam_obf,asam,asam_obf,friendly_sam,momentum
 net=(--config.model.name=resnet18_cifar --config.model.width=16
   '--config.model.stage_sizes=(1,1,1)' --config.model.batch_norm=None) # ResNet-8
 
@@ -44,14 +46,13 @@ tune_cnn() {
   local CONFIG=configs/noisy_cifar10.py n v
   for n in 1 2; do
     for v in ${variants//,/ }; do
-      tune cnn $n $v "$(grid $v)"
+      tune "${1:-cnn}" $n $v "$(grid $v)"
     done
   done
 }
 
 tune_cnn_more() {
-  variants=$MORE
-  tune_cnn
+  tune_cnn cnn_more
 }
 
 tune_m() {
@@ -87,7 +88,6 @@ tune_m_cnn() {
 
 tune_vit() {
   local CONFIG=configs/noisy_cifar10_vit.py n v rates='optimizer.learning_rate=5e-4,2e-3'
-  [ "$variants" != "$ALL" ] || variants=$VIT
   for n in 1 2; do
     for v in ${variants//,/ }; do
       case $v in
@@ -102,7 +102,6 @@ tune_vit() {
 tune_vit_decay() {
   local CONFIG=configs/noisy_cifar10_vit.py n v rate='optimizer.learning_rate=4e-3'
   local rest=(--config.optimizer.weight_decay=5)
-  [ "$variants" != "$ALL" ] || variants=$VIT
   for n in 1 2; do
     for v in ${variants//,/ }; do
       case $v in
@@ -139,10 +138,10 @@ make_corrupted() {
 }
 
 report_cnn() {
-  local CONFIG=configs/noisy_cifar10.py n
+  local CONFIG=configs/noisy_cifar10.py n arm=${1:-cnn}
   make_corrupted
   for n in 5 10; do
-    report cnn cnn $variants $n --keep_runs --config.evaluation.sets="$corrupted"
+    report $arm $arm $variants $n --keep_runs --config.evaluation.sets="$corrupted"
   done
 }
 
@@ -161,8 +160,7 @@ report_cnn_configured() {
 }
 
 report_cnn_more() {
-  variants=$ALL,$MORE
-  report_cnn
+  report_cnn cnn_more
 }
 
 report_m() {
@@ -189,7 +187,6 @@ report_m_cnn() {
 
 report_vit() {
   local CONFIG=configs/noisy_cifar10_vit.py
-  [ "$variants" != "$ALL" ] || variants=$VIT
   make_corrupted
   report vit vit $variants 8 --keep_runs --config.evaluation.sets="$corrupted"
 }
@@ -201,7 +198,6 @@ report_vit_configured() {
 
 report_vit_decay() {
   local CONFIG=configs/noisy_cifar10_vit.py
-  [ "$variants" != "$ALL" ] || variants=$VIT
   make_corrupted
   report vit_decay vit_decay $variants 8 --keep_runs \
     --config.evaluation.sets="$corrupted" --config.optimizer.weight_decay=5

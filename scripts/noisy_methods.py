@@ -3,9 +3,11 @@
     python -m scripts.noisy_methods RUNS ARM DOCS
 
 RUNS is the folder of `scripts/noisy_cifar10.sh`, ARM the name of its folders,
-such as cnn or vit. DOCS gets `runs.csv`, every tested run; `comparison.md` and
-`.csv`, each score with paired differences to plain training and to SAM;
-`hypotheses.md`, their tests; and `comparison.png`.
+such as cnn or vit; cnn_more and cnn_configured, where they are there, belong to
+cnn. DOCS gets `runs.csv`, every tested run, which may stand in for that of
+RUNS/report/ARM later; `comparison.md` and `.csv`, each score with paired
+differences to plain training and to SAM; `hypotheses.md`, their tests; and
+`comparison.png`.
 """
 
 import csv
@@ -89,16 +91,15 @@ def read_runs(runs: Path, arm: str) -> dict[str, dict[int, dict[str, str]]]:
     SystemExit: the arm is not reported yet.
   """
   found: dict[str, dict[int, dict[str, str]]] = {}
-  for folder, plain in ((arm, "plain"), (f"{arm}_configured", CONFIGURED)):
-    path = runs / "report" / folder / "runs.csv"
-    if folder == arm and not path.exists():
+  for part in ("", "_more", "_configured"):
+    path = runs / "report" / f"{arm}{part}" / "runs.csv"
+    if not part and not path.exists():
       raise SystemExit(f"RUNS={runs} has no {path}: run report_{arm} first")
     if path.exists():
       with path.open() as file:
         for row in csv.DictReader(file):
-          row["variant"] = (
-            plain if row["variant"] == "plain" else row["variant"]
-          )
+          if part == "_configured":
+            row["variant"] = CONFIGURED
           mine = _with_corruptions(row)
           found.setdefault(row["variant"], {})[int(row["seed"])] = mine
   return found

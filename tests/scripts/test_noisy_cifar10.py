@@ -78,6 +78,4 @@ def test_what_is_tuned_is_reported(stage: str, tmp_path: Path):
     return found
 
   tuned = variants(stage, "workdir")
-  if stage == "tune_cnn_more":  # they are compared with the others
-    tuned |= variants("tune_cnn", "workdir")
   assert variants(stage.replace("tune", "report"), "settings") == tuned

@@ -1,6 +1,7 @@
 """The tables of an arm of docs/noisy_cifar10, from made-up runs."""
 
 import csv
+import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -119,12 +120,27 @@ def test_what_is_not_finished_is_refused(
     made(tmp_path, monkeypatch)
 
 
-def test_the_committed_tests_are_those_of_the_committed_runs():
-  docs = Path(__file__).resolve().parents[2] / "docs/noisy_cifar10/cnn"
-  runs: dict[str, dict[int, dict[str, str]]] = {}
-  with (docs / "runs.csv").open() as file:
-    for row in csv.DictReader(file):
-      runs.setdefault(row["variant"], {})[int(row["seed"])] = row
-  found = noisy_methods.records(runs)
-  assert {len(several) for several in found.values()} == {10}
-  assert (docs / "hypotheses.md").read_text() == noisy_methods.hypotheses(found)
+def test_later_methods_join_the_earlier(
+  tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+  report(tmp_path, "cnn", {"plain": (0.36, 0.38), "sam": (0.44, 0.45)})
+  report(tmp_path, "cnn_more", {"gsam": (0.42, 0.4), "gsam_obf": (0.43, 0.44)})
+  found = cells(made(tmp_path, monkeypatch) / "hypotheses.md")
+  assert found["gsam_obf - gsam"][0] == "3"
+  assert found["gsam_obf - gsam"][1].startswith("+2.5 [")
+  assert "sam - plain" in found
+
+
+@pytest.mark.parametrize(("arm", "seeds"), [("cnn", 10)])
+def test_the_committed_tables_are_those_of_the_committed_runs(
+  arm: str, seeds: int, tmp_path: Path
+):
+  docs = Path(__file__).resolve().parents[2] / "docs/noisy_cifar10" / arm
+  runs = tmp_path / "report" / arm
+  runs.mkdir(parents=True)
+  shutil.copy(docs / "runs.csv", runs)
+  found = noisy_methods.read_runs(tmp_path, arm)
+  assert {len(several) for several in found.values()} == {seeds}
+  noisy_methods.write(tmp_path, arm, tmp_path)
+  for name in ("runs.csv", "comparison.md", "comparison.csv", "hypotheses.md"):
+    assert (tmp_path / name).read_text() == (docs / name).read_text(), name
