@@ -12,11 +12,8 @@ from jax.sharding import Mesh
 from ml_collections import config_dict
 
 from forgetsam import data, interop, models
-from forgetsam.experiment.build._data import (
-  build_sources,
-  build_stream_options,
-  is_streamed,
-)
+from forgetsam.experiment.build._data import build_sources, is_streamed
+from forgetsam.experiment.build._image_options import build_stream_options
 from forgetsam.experiment.build._task import build_eval_step
 from forgetsam.experiment.config import (
   ConfigError,

@@ -6,7 +6,9 @@ from typing import Any
 from ml_collections import config_dict
 
 from forgetsam._paths import scheme_of
-from forgetsam.experiment.config._components import component_problems
+from forgetsam.experiment.config._component_problems import (
+  component_problems,
+)
 from forgetsam.experiment.config._device_checks import (
   batch_problems,
   device_problems,

@@ -8,11 +8,9 @@ itself, where the kind has functions. An instance is taken as it is.
 
 import functools
 import inspect
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
 from ml_collections import config_dict
 
 from forgetsam.experiment.config._errors import (
@@ -33,7 +31,7 @@ from forgetsam.experiment.config._modules import (
 _ANY = inspect.Parameter("options", inspect.Parameter.VAR_KEYWORD)
 
 
-class _Call(NamedTuple):
+class Call(NamedTuple):
   """A component as it is named, and the arguments that it is given."""
 
   name: str
@@ -73,7 +71,7 @@ def build_component(
     ConfigError: the name, or what it makes, is refused.
   """
   row = KINDS[kind]
-  call = _call(config, row, offers)
+  call = resolve(config, row, offers)
   result = call.found if call.is_made else _made(row, call, config.modules)
   none = result is None and call.name == "none"
   if not none and not row.fits(result):
@@ -87,35 +85,17 @@ def build_component(
   return result
 
 
-def component_problems(config: config_dict.ConfigDict) -> Iterator[str]:
-  """Yields a refusal for each component that cannot be built."""
-  for kind, row in KINDS.items():
-    foreign = is_module_attribute(_read(config, row.key))
-    if kind in ("model", "data") and not foreign:
-      continue  # their own checks know the names
-    try:
-      call = _call(config, row, row.offers)
-      problems = list(_option_problems(config, row, call))
-      problems += _idle_problems(config, row, call, foreign)
-      problems += _unread_problems(config, row, call)
-      yield from problems
-      if not problems and kind != "data":
-        _check_made(kind, call, build_component(config, kind, **row.offers))
-    except ConfigError as error:
-      yield str(error)
-
-
 def own_components(config: config_dict.ConfigDict) -> dict[str, str]:
   """The keys of components of the user's own, or with options, and their names.
 
   Data sets are not among them: what they give is checked on its own.
   """
   return {
-    row.key: _read(config, row.key)
+    row.key: read_key(config, row.key)
     for kind, row in KINDS.items()
     if kind != "data"
     and (
-      is_module_attribute(_read(config, row.key))
+      is_module_attribute(read_key(config, row.key))
       or chosen_options(config, row.options)
     )
   }
@@ -125,9 +105,7 @@ def chosen_options(
   config: config_dict.ConfigDict, group: str
 ) -> dict[str, Any]:
   """The free options of a group, with lists as tuples."""
-  *parents, name = group.split(".")
-  holder = functools.reduce(getattr, parents, config)
-  found = getattr(holder, name, None) or {}
+  found = read_key(config, group, None) or {}
   return {key: _plain(value) for key, value in found.items()}
 
 
@@ -142,7 +120,7 @@ def with_found_modules(
   Returns:
     A copy from which another working directory finds the same modules.
   """
-  names = [_read(config, row.key) for row in KINDS.values()]
+  names = [read_key(config, row.key) for row in KINDS.values()]
   found = folders_of(names, config.modules)
   config = config.copy_and_resolve_references()
   config.modules = found or None
@@ -157,13 +135,14 @@ def _plain(value: Any) -> Any:
   return value
 
 
-def _read(config: config_dict.ConfigDict, key: str, *default: Any) -> Any:
+def read_key(config: config_dict.ConfigDict, key: str, *default: Any) -> Any:
+  """The value of a key, such as `perturbation.rho`."""
   *groups, name = key.split(".")
   return getattr(functools.reduce(getattr, groups, config), name, *default)
 
 
 def _find(config: config_dict.ConfigDict, row: Kind) -> tuple[str, Any]:
-  name, key = _read(config, row.key), f"config.{row.key}"
+  name, key = read_key(config, row.key), f"config.{row.key}"
   if is_module_attribute(name):
     return name, find_attribute(key, name, config.modules)
   builtin = row.builtin()
@@ -173,16 +152,16 @@ def _find(config: config_dict.ConfigDict, row: Kind) -> tuple[str, Any]:
   return name, builtin[name]
 
 
-def _call(
+def resolve(
   config: config_dict.ConfigDict, row: Kind, offers: Mapping[str, Any]
-) -> _Call:
+) -> Call:
   """Collects the arguments that the signature names, and the options."""
   name, found = _find(config, row)
   options = chosen_options(config, row.options)
   can_make = inspect.isclass(found) or inspect.isroutine(found) or row.takes
   is_made = not callable(found) or (not can_make and row.fits(found))
   if is_made:
-    return _Call(name, found, True, options, {}, False, {})
+    return Call(name, found, True, options, {}, False, {})
   parameters = _parameters(found)
   takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
   parameters = {
@@ -202,12 +181,12 @@ def _call(
       if argument not in parameters and KEYS[key].default is not None:
         continue  # **options has what was set
       # A file's own `config.model` need not have each option of each model.
-      if (value := _read(config, key, None)) is not None:
+      if (value := read_key(config, key, None)) is not None:
         arguments[argument] = value
   arguments |= {
     n: v for n, v in options.items() if n in parameters or takes_any
   }
-  return _Call(name, found, False, options, parameters, takes_any, arguments)
+  return Call(name, found, False, options, parameters, takes_any, arguments)
 
 
 def _parameters(found: Any) -> dict[str, inspect.Parameter]:
@@ -219,7 +198,7 @@ def _parameters(found: Any) -> dict[str, inspect.Parameter]:
     return {"options": _ANY}
 
 
-def _made(row: Kind, call: _Call, folders: Sequence[str] | None) -> Any:
+def _made(row: Kind, call: Call, folders: Sequence[str] | None) -> Any:
   """Calls the factory, or binds the arguments of the component itself."""
   key, found = f"config.{row.key}", call.found
   if missing := call.missing():
@@ -254,71 +233,3 @@ def _first_missing(row: Kind, missing: list[str]) -> str:
   if others == missing:
     others = missing[len(row.takes) :]
   return (others or missing)[0]
-
-
-def _option_problems(
-  config: config_dict.ConfigDict, row: Kind, call: _Call
-) -> Iterator[str]:
-  known = [n for n in call.parameters if n not in row.offers]
-  for option, value in call.options.items():
-    key = f"config.{row.options}.{option}"
-    if call.is_made:
-      yield refusal(key, value, f"left out: {call.name} is made already")
-    elif option not in call.parameters and not call.takes_any:
-      hint = closest(option, known, "option") if known else "it has none"
-      yield refusal(key, value, f"an option of {call.name}; {hint}")
-    elif option in row.offers:
-      yield refusal(key, value, f"left out: training gives {call.name} its own")
-    elif option in row.gives and option not in row.own.get(call.name, ()):
-      other = row.gives[option]
-      if (twice := _read(config, other)) != KEYS[other].default:
-        allowed = f"left out where config.{other}={twice!r} gives it"
-        yield refusal(key, value, allowed)
-
-
-def _idle_problems(
-  config: config_dict.ConfigDict, row: Kind, call: _Call, foreign: bool
-) -> Iterator[str]:
-  """Yields a refusal for each set key that the component does not read."""
-  if call.takes_any or call.name in row.ignores:
-    return
-  if not foreign and row.key not in ("optimizer.name", "schedule.name"):
-    return
-  for key in dict.fromkeys(row.gives.values()):
-    names = [n for n, k in row.gives.items() if k == key]
-    value, default = _read(config, key), KEYS[key].default
-    idle = not (set(names) & call.parameters.keys() or key in row.ignores)
-    if idle and value not in (default, 0):
-      allowed = f"{default} or 0" if default else f"{default}"
-      allowed += f" where config.{row.key}={call.name}: it takes no {names[0]}"
-      yield refusal(f"config.{key}", value, allowed)
-
-
-def _unread_problems(
-  config: config_dict.ConfigDict, row: Kind, call: _Call
-) -> Iterator[str]:
-  """Yields a refusal for each key of an offer that the factory leaves out."""
-  for offer, needed in row.needs.items():
-    if call.takes_any or offer in call.parameters:
-      continue
-    for key, value in needed.items():
-      if (found := _read(config, key)) != value:
-        allowed = f"{value} where config.{row.key}={call.name}: it takes no"
-        yield refusal(f"config.{key}", found, f"{allowed} {offer}")
-
-
-def _check_made(kind: str, call: _Call, made: Any) -> None:
-  """Refuses optimizers of optax that need more than gradients."""
-  known = call.name in KINDS["optimizer"].ignores
-  if kind != "optimizer" or known or is_module_attribute(call.name):
-    return
-  params = {"kernel": jnp.zeros((2, 2))}
-  try:
-    jax.eval_shape(lambda p: made.update(p, made.init(p), p), params)
-  except Exception as error:
-    allowed = (
-      f"an optimizer that takes gradients alone; this one {cause(error)}"
-    )
-    raise ConfigError(
-      refusal("config.optimizer.name", call.name, allowed)
-    ) from error

@@ -1,7 +1,5 @@
 """The kinds of components: their built-in names, and what each is given."""
 
-import functools
-import inspect
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -11,7 +9,15 @@ import optax
 from forgetsam import _schedules
 from forgetsam._ascent import loss_ascent, output_bias_forgetting
 from forgetsam._losses import sigmoid_cross_entropy, softmax_cross_entropy
-from forgetsam._optimizers import sgdw
+from forgetsam.experiment.config._factories import (
+  Factory,
+  all_models,
+  all_optimizers,
+  constant_rho,
+  lr_proportional_rho,
+  make_model,
+  make_schedule,
+)
 from forgetsam.experiment.config._keys import KEYS
 from forgetsam.experiment.config._options import is_model_option
 from forgetsam.experiment.config._perturbing import (
@@ -20,7 +26,6 @@ from forgetsam.experiment.config._perturbing import (
   OWN_ARGUMENTS,
   PERTURBATIONS,
   nothing,
-  slow_sgdw,
 )
 from forgetsam.perturbations import sam
 from forgetsam.training import (
@@ -28,8 +33,6 @@ from forgetsam.training import (
   classification_metrics,
   regression_metrics,
 )
-
-Factory = Callable[..., Any]
 
 
 class Kind(NamedTuple):
@@ -83,66 +86,6 @@ def _is_model(value: Any) -> bool:
   )
 
 
-def _make_model(found: Factory, given: dict[str, Any]) -> Any:
-  """Puts a model that draws its own weights, NNX's, in a Linen module's place.
-
-  Its `rngs` are those of the run.
-  """
-  if "rngs" not in given:
-    return found(**given)
-  from flax import nnx
-
-  from forgetsam import models
-
-  own = {name: value for name, value in given.items() if name != "rngs"}
-  make = functools.partial(found, **own)
-  made = nnx.eval_shape(lambda: make(rngs=nnx.Rngs(0)))
-  return models.from_nnx(make) if isinstance(made, nnx.Module) else made
-
-
-def _make_schedule(found: Factory, given: dict[str, Any]) -> Any:
-  """Of optax's schedules, those with a peak begin at zero."""
-  if {"init_value", "peak_value"} <= given.keys():
-    given = {**given, "init_value": 0.0}
-  return found(**given)
-
-
-def _models() -> dict[str, Factory]:
-  from forgetsam import models
-
-  return {n: functools.partial(models.create, n) for n in models.names()}
-
-
-def _constant(rho: Any) -> optax.Schedule:
-  return optax.constant_schedule(rho)
-
-
-def _lr_proportional(
-  learning_rate: optax.Schedule,
-  rho: Any,
-  rho_min: Any,
-  lr_max: Any,
-  lr_min: Any,
-) -> optax.Schedule:
-  return _schedules.lr_proportional_rho(
-    learning_rate, rho, rho_min, lr_max, lr_min
-  )
-
-
-@functools.cache
-def _optimizers() -> dict[str, Factory]:
-  """All of optax that has a learning rate, and ours."""
-  found_in_optax = {
-    name: found
-    for module in (optax.contrib, optax)
-    for name, found in vars(module).items()
-    if inspect.isfunction(found)
-    and not name.startswith("_")
-    and "learning_rate" in inspect.signature(found).parameters
-  }
-  return {**found_in_optax, "sgdw": sgdw, "slow_sgdw": slow_sgdw}
-
-
 _RATE = optax.constant_schedule(1e-3)
 _PEAK = "optimizer.learning_rate"
 _LOW = "schedule.min_learning_rate"
@@ -156,12 +99,12 @@ KINDS: Mapping[str, Kind] = {
   "model": Kind(
     "model.name",
     "model.options",
-    _models,
+    all_models,
     {key.removeprefix("model."): key for key in KEYS if is_model_option(key)},
     {"num_classes": 2, "rngs": None},
     noun="a Linen or NNX module",
     fits=_is_model,
-    make=_make_model,
+    make=make_model,
   ),
   "augmentation": Kind(
     "augmentation.name",
@@ -226,7 +169,7 @@ KINDS: Mapping[str, Kind] = {
   "rho_schedule": Kind(
     "perturbation.rho_schedule",
     "perturbation.rho_options",
-    lambda: {"constant": _constant, "lr_proportional": _lr_proportional},
+    lambda: {"constant": constant_rho, "lr_proportional": lr_proportional_rho},
     {
       "rho": "perturbation.rho",
       "rho_min": "perturbation.rho_min",
@@ -249,7 +192,7 @@ KINDS: Mapping[str, Kind] = {
   "optimizer": Kind(
     "optimizer.name",
     "optimizer.options",
-    _optimizers,
+    all_optimizers,
     {
       "learning_rate": _PEAK,
       "weight_decay": "optimizer.weight_decay",
@@ -282,7 +225,7 @@ KINDS: Mapping[str, Kind] = {
     },
     takes=("step",),
     ignores=(_PEAK,),
-    make=_make_schedule,
+    make=make_schedule,
   ),
   "metric": Kind(
     "metric.name",

@@ -6,18 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 from absl import logging
 from ml_collections import config_dict
 
 from forgetsam import data, forgetting, models
 from forgetsam.experiment.build import (
   Offset,
-  build_loss,
   build_offsets,
   build_start,
   check_classes,
-  draw_key,
   draw_probe,
   input_spec,
 )
@@ -32,6 +29,11 @@ from forgetsam.experiment.jobs._measuring import (
   flatten,
   open_run,
 )
+from forgetsam.experiment.jobs._offset_measures import (
+  Examples,
+  logits_fn_of,
+  measure_offset,
+)
 from forgetsam.experiment.jobs._panels import forgetting_panels
 from forgetsam.experiment.jobs._progress import Progress
 from forgetsam.experiment.jobs._shown import report
@@ -45,7 +47,6 @@ from forgetsam.experiment.run import (
 FORGETTING = "forgetting.json"
 # Of a perturbation's measures, about.
 _COSTS = {"probe": 1.0, "specific": 1.5, "shift": 0.5}
-Examples = tuple[np.ndarray, np.ndarray]
 
 
 def measure_forgetting(
@@ -104,7 +105,9 @@ def _offsets(
     jax.ShapeDtypeStruct((2, *spec.image_shape), spec.image_dtype),
     jax.ShapeDtypeStruct((2,), spec.label_dtype),
   )
-  delta_fn = forgetting.offset_fn(_logits_fn(run, checkpoint), *offsets["own"])
+  delta_fn = forgetting.offset_fn(
+    logits_fn_of(run, checkpoint), *offsets["own"]
+  )
   try:
     jax.eval_shape(delta_fn, checkpoint.params, *batch)
   except Exception as error:  # of a perturbation that may not be ours
@@ -116,18 +119,6 @@ def _offsets(
     )
     del offsets["own"]
   return offsets
-
-
-def _logits_fn(
-  run: Measured, checkpoint: Variables
-) -> Callable[..., jax.Array]:
-  forward: Any = models.forward(run.model)
-
-  def logits_fn(params: Any, images: Any) -> jax.Array:
-    state = checkpoint.model_state
-    return forward(params, state, images, train=False, key=None)[0]
-
-  return logits_fn
 
 
 def _measurer(
@@ -160,7 +151,7 @@ def _measurer(
 
   def measure(checkpoint: Variables) -> dict[str, Any]:
     return {
-      name: _of_offset(
+      name: measure_offset(
         config, run, checkpoint, offset, untrained, probes, examples, progress
       )
       for name, offset in offsets.items()
@@ -216,90 +207,3 @@ def _splits(
     held_out = dataclasses.replace(held_out, split=noisy)
   assert sources.train is not None
   return {"train": sources.train, "held_out": held_out, "test": sources.test}
-
-
-def _of_offset(
-  config: config_dict.ConfigDict,
-  run: Measured,
-  checkpoint: Variables,
-  offset: Offset,
-  untrained: Any,
-  probes: dict[str, Examples],
-  examples: dict[str, Examples],
-  progress: Progress,
-) -> dict[str, Any]:
-  options, key = config.forgetting, draw_key(config)
-  state = checkpoint.model_state
-  logits_fn = _logits_fn(run, checkpoint)
-  delta_fn = forgetting.offset_fn(logits_fn, *offset)
-  draws: dict[str, Any] = {
-    "m": options.micro_batch_size,
-    "repeats": options.repeats,
-    "key": key,
-  }
-  found: dict[str, Any] = {}
-  found["probe"] = forgetting.probe_forgetting(
-    logits_fn,
-    delta_fn,
-    checkpoint.params,
-    examples["train"],
-    probes,
-    **draws,
-    batch_size=config.evaluation.batch_size,
-  )
-  progress.done("probe")
-  found["specific"] = forgetting.model_specific_forgetting(
-    logits_fn,
-    delta_fn,
-    checkpoint.params,
-    untrained,
-    examples["train"],
-    examples["held_out"],
-    **draws,
-    loss=build_loss(config, run.sources.num_classes),
-  )
-  jax.block_until_ready(found)
-  progress.done("specific")
-  batch = tuple(x[: options.micro_batch_size] for x in examples["train"])
-  moved = forgetting.add_offset(
-    checkpoint.params, delta_fn(checkpoint.params, *batch)
-  )
-  found["shift"] = {
-    name: forgetting.output_shift(
-      logits_fn(checkpoint.params, images), logits_fn(moved, images), labels
-    )
-    for name, (images, labels) in probes.items()
-  }
-  if options.layer is not None:
-    features = models.features(run.model, options.layer)
-    found["layer"] = {
-      name: _of_layer(
-        config,
-        features(checkpoint.params, state, images),
-        features(moved, state, images),
-        labels,
-        run.sources.num_classes,
-      )
-      for name, (images, labels) in probes.items()
-    }
-  jax.block_until_ready(found)
-  progress.done("shift")
-  return found
-
-
-def _of_layer(
-  config: config_dict.ConfigDict,
-  before: jax.Array,
-  after: jax.Array,
-  labels: np.ndarray,
-  num_classes: int,
-) -> forgetting.RepresentationForgetting:
-  """With noise in units of the features' spread within classes."""
-  scale = forgetting.feature_scale(before, labels, num_classes=num_classes)
-  return forgetting.representation_forgetting(
-    before,
-    after,
-    labels,
-    config.forgetting.noise_std * scale,
-    num_classes=num_classes,
-  )

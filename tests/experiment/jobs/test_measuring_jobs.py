@@ -187,7 +187,7 @@ def test_an_offset_that_no_micro_batch_gives_is_left_out(
   )
   monkeypatch.chdir(tmp_path)
   job = "forgetsam.experiment.jobs.forgetting"
-  monkeypatch.setattr(f"{job}._of_offset", lambda *_: 1.0)
+  monkeypatch.setattr(f"{job}.measure_offset", lambda *_: 1.0)
   monkeypatch.setattr(f"{job}.report", lambda *_: None)
   with caplog.at_level("WARNING"):
     found = measure_forgetting(load_config(copy), copy)
