@@ -13,9 +13,10 @@ import forgetsam as fs
 from forgetsam import models
 from forgetsam._arrays import tree_norm
 from forgetsam._typing import PyTree
-from forgetsam.experiment.build import build_model
+from forgetsam.experiment.build import build_loss, build_model
 from forgetsam.forgetting import DeltaFn, offset_fn
 
+ASCENTS = ("loss", "output_bias_forgetting")
 PERTURBATIONS: dict[str, Callable[[Any], Any]] = {
   "sam": fs.sam,
   "asam": fs.asam,
@@ -43,12 +44,14 @@ class Functions:
 
   Attributes:
     forward: the model's, as `fs.models.forward` makes it.
-    loss: softmax cross-entropy.
+    loss: the training loss, without label smoothing.
   """
 
   def __init__(self, config: config_dict.ConfigDict, num_classes: int):
     self.forward = models.forward(build_model(config, num_classes))
-    self.loss = fs.softmax_cross_entropy()
+    config = config.copy_and_resolve_references()
+    config.loss.label_smoothing = 0.0
+    self.loss = build_loss(config, num_classes)
     self._activation = config.ascent.activation
 
   @staticmethod

@@ -1,11 +1,13 @@
 """From a study's file to its arms, and the networks of each."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from forgetsam.experiment.config import (
+  KEYS,
   ConfigError,
+  leaves,
   refusal,
   run_config_file,
   split_config,
@@ -17,10 +19,22 @@ from forgetsam.experiment.sweep import (
   plan_trials,
 )
 from forgetsam.experiment.sweep import settings as grid_settings
-from forgetsam.studies.correlation._functions import PERTURBATIONS
+from forgetsam.studies.correlation._functions import ASCENTS, PERTURBATIONS
 
 # Examples of each class in a probe, unless `config.forgetting.per_class` says.
 PER_CLASS = 40
+
+
+# What tells a network's own offset, where it perturbs.
+_MEASURED: Mapping[str, tuple[str, ...]] = {
+  "ascent": ("name", "gamma", "activation"),
+  "perturbation": (
+    *("name", "rho", "rho_schedule", "rho_min", "rho_options"),
+    *("every_k", "start", "stop"),
+  ),
+  "method": (),
+}
+_ALIKE = ("model.", "loss.name", "loss.options", "ascent.activation")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,6 +105,7 @@ def plan_study(
       trials, seeds, splits=("validation", "test"), num_devices=num_devices
     )
     planned.append(Arm(name, trials, seeds, arm.get("test")))
+  _check_alike(planned)
   return planned
 
 
@@ -103,10 +118,36 @@ def _check_measurable(trials: Sequence[Trial], given: Sequence[str]) -> None:
       allowed = "no value: a study's measures are the same for every network"
       raise ConfigError(refusal(key, value, allowed))
   for trial in trials:
-    name = trial.config.perturbation.name
-    if name not in ("none", *PERTURBATIONS):
-      allowed = "none, " + ", ".join(PERTURBATIONS) + " in a study"
-      raise ConfigError(refusal("config.perturbation.name", name, allowed))
+    if (perturbation := trial.config.perturbation.name) == "none":
+      continue
+    _check_one_of("perturbation.name", perturbation, PERTURBATIONS)
+    _check_one_of("ascent.name", trial.config.ascent.name, ASCENTS)
+    for key, value in leaves(trial.config).items():
+      group, _, name = key.partition(".")
+      measured = _MEASURED.get(group)
+      default = KEYS[key].default if key in KEYS else None
+      if measured is not None and name.partition(".")[0] not in measured:
+        _check_one_of(key, value, [default])
+
+
+def _check_one_of(key: str, value: Any, allowed: Iterable[Any]) -> None:
+  if value not in allowed:
+    measured = " or ".join(map(repr, allowed))
+    text = f"{measured} in a study, which measures no other offset"
+    raise ConfigError(refusal(f"config.{key}", value, text))
+
+
+def _check_alike(arms: Sequence[Arm]) -> None:
+  """Refuses what must be the same for every network, as measures are."""
+  seen: dict[str, Any] = {}
+  for arm in arms:
+    for trial in arm.trials:
+      for key, value in leaves(trial.config).items():
+        if not key.startswith(_ALIKE):
+          continue
+        if (first := seen.setdefault(key, value)) != value:
+          allowed = f"{first!r}, as other networks of the study have"
+          raise ConfigError(refusal(f"config.{key}", value, allowed))
 
 
 def _check_declared(file: str, declared: Any) -> None:

@@ -90,6 +90,30 @@ def test_offsets_are_those_of_fixed_numbers(
   assert float(found.rho) == float(found.gamma) == 0.0
 
 
+def test_the_loss_is_the_one_that_was_trained(config, logits_fn, weights):
+  config = apply_overrides(
+    config,
+    [
+      "--config.loss.name=sigmoid_cross_entropy",
+      "--config.loss.label_smoothing=0.5",
+    ],
+  )
+  functions = Functions(config, 10)
+  loss = fs.sigmoid_cross_entropy()
+  logits = logits_fn(weights, IMAGES)
+  assert functions.loss(logits, LABELS) == pytest.approx(loss(logits, LABELS))
+  found = functions.delta_fn("loss", "sam")(
+    functions.network(weights, 0.3), IMAGES, LABELS
+  )
+  ascent = jax.grad(lambda w: loss(logits_fn(w, IMAGES), LABELS))(weights)
+  scale = 0.3 / optax.tree.norm(ascent)
+  jax.tree.map(
+    lambda a, g: np.testing.assert_allclose(a, scale * g, rtol=1e-4, atol=1e-6),
+    found.weights,
+    ascent,
+  )
+
+
 def test_radii_and_gammas_share_one_program(functions, weights):
   delta_fn = functions.delta_fn("output_bias_forgetting", "sam")
   network = functools.partial(functions.network, weights)

@@ -205,7 +205,11 @@ def test_probes_have_as_many_examples_as_asked_for(
   [
     ("forgetting.repeats=3", r"forgetting\.repeats='3'.*\n.*no value"),
     ("sharpness.rho=0.1", r"sharpness\.rho='0\.1'.*\n.*no value"),
-    ("perturbation.name=friendly_sam", r"'friendly_sam'.*\n.*none, sam, asam"),
+    ("perturbation.name=friendly_sam", r"'friendly_sam'.*\n.*'sam' or 'asam'"),
+    ("ascent.lam=0.3", r"ascent\.lam=0\.3.*\n.*None in a study"),
+    ("perturbation.steps=2", r"perturbation\.steps=2.*\n.*1 in a study"),
+    ("perturbation.layers=norm", r"layers='norm'.*\n.*'all' in a study"),
+    ("method.name=gam", r"method\.name='gam'.*\n.*'perturbed_gradient'"),
   ],
 )
 def test_keys_that_a_study_does_not_read_are_refused(
@@ -213,6 +217,24 @@ def test_keys_that_a_study_does_not_read_are_refused(
 ):
   with pytest.raises(ConfigError, match=message):
     plan_study(file, [f"--config.{override}"], [])
+
+
+@pytest.mark.parametrize(
+  ("changed", "grid"),
+  [
+    ("loss.name", "loss.name=softmax_cross_entropy,sigmoid_cross_entropy"),
+    ("model.activation", "model.activation=relu,gelu"),
+    ("ascent.activation", "ascent.activation=sigmoid,softmax"),
+  ],
+)
+def test_networks_of_several_kinds_are_refused(
+  changed: str, grid: str, file: str
+):
+  path = Path(file)
+  grids = path.read_text().replace('"obf": "', f'"obf": "{grid};')
+  path.write_text(grids)
+  with pytest.raises(ConfigError, match=rf"{changed}=.*\n.*other networks"):
+    plan_study(file, [], [])
 
 
 @pytest.mark.parametrize(
