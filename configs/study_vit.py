@@ -4,7 +4,9 @@
 
 The small ViT of `configs/noisy_cifar10_vit.py` on 2,500 images of CIFAR-10,
 with a fifth of the labels wrong and with clean ones, measured as in docs/study.
-docs/noisy_cifar10/README.md has the hypotheses.
+docs/noisy_cifar10/README.md has the hypotheses. It was not run in full here.
+
+Cost: five to nine minutes a network on one CPU core, most of it measuring.
 
 Variants: those of `configs/noisy_cifar10_vit.py`.
 """
