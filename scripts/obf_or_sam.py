@@ -48,10 +48,11 @@ class Setting(NamedTuple):
   first_seed: int = 0
 
 
+_GAMMA0 = ("plain", "sam", "obf_gamma0")
 _BIASED = Setting(
   "known bias, patch random, OBF gamma 0",
   "known_bias/runs.csv",
-  ("plain", "sam", "obf_gamma0"),
+  _GAMMA0,
   {"micro_batch_size": "128", "weight_decay": "0.2"},
   "test_random/accuracy",
   None,
@@ -68,7 +69,15 @@ _ALONG_M = Setting(
 _CNN = Setting(
   "CNN, CIFAR-10, 20 % wrong labels, OBF gamma 0",
   "noisy_cifar10/cnn/runs.csv",
-  ("plain", "sam", "obf_gamma0"),
+  _GAMMA0,
+)
+_VIT = Setting(
+  "ViT, CIFAR-10, 20 % wrong labels, OBF gamma 1",
+  "noisy_cifar10/vit/runs.csv",
+)
+_VIT_DECAY = Setting(
+  "ViT, all at weight decay 5, OBF gamma 1",
+  "noisy_cifar10/vit_decay/runs.csv",
 )
 SETTINGS = (
   Setting(
@@ -96,6 +105,15 @@ SETTINGS = (
     title="CNN, CIFAR-10, 20 % wrong labels, OBF gamma 1",
     methods=("plain", "sam", "obf"),
   ),
+  _VIT._replace(
+    title="ViT, CIFAR-10, 20 % wrong labels, OBF gamma 0", methods=_GAMMA0
+  ),
+  _VIT,
+  _VIT_DECAY._replace(
+    title="ViT, all at weight decay 5, OBF gamma 0",
+    methods=_GAMMA0,
+  ),
+  _VIT_DECAY,
   _BIASED,
   _BIASED._replace(
     title="known bias, patch random, OBF gamma 1",
