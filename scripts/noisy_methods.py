@@ -102,6 +102,8 @@ def read_runs(runs: Path, arm: str) -> dict[str, dict[int, dict[str, str]]]:
             row["variant"] = CONFIGURED
           mine = _with_corruptions(row)
           found.setdefault(row["variant"], {})[int(row["seed"])] = mine
+  if CONFIGURED in found:
+    found[CONFIGURED] = found.pop(CONFIGURED)  # beside the others: last
   return found
 
 
