@@ -40,6 +40,7 @@ RECIPES = [
   "noisy_fashion_m:sam_m8",
   "regression:sam",
   "study_fashion:obf",
+  "study_vit:obf",
 ]
 
 

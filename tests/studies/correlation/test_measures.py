@@ -38,6 +38,7 @@ def config(data_dir: Path, tmp_path_factory):
   config = load_config_file(f"{file}:obf")
   values = {"data.dir": data_dir, "ascent.gamma": 0.3, "perturbation.rho": 0.4}
   values |= {"micro_batch_size": 8, "ascent.activation": "softmax"}
+  values["loss.name"] = "softmax_cross_entropy"
   values["forgetting.per_class"] = 4
   return apply_overrides(
     config, [f"--config.{k}={v}" for k, v in values.items()]
