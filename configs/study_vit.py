@@ -6,7 +6,8 @@ The small ViT of `configs/noisy_cifar10_vit.py` on 2,500 images of CIFAR-10,
 with a fifth of the labels wrong and with clean ones, measured as in docs/study.
 docs/noisy_cifar10/README.md has the hypotheses. It was not run in full here.
 
-Cost: five to nine minutes a network on one CPU core, most of it measuring.
+Cost: nine minutes for the first network on half of a CPU core, compilation
+included.
 
 Variants: those of `configs/noisy_cifar10_vit.py`.
 """

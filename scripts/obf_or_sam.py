@@ -48,11 +48,22 @@ class Setting(NamedTuple):
   first_seed: int = 0
 
 
-_GAMMA0 = ("plain", "sam", "obf_gamma0")
+def _both_gammas(title: str, arm: str) -> list[Setting]:
+  """An arm of docs/noisy_cifar10, with either gamma of OBF."""
+  return [
+    Setting(
+      f"{title}, OBF gamma {gamma}",
+      f"noisy_cifar10/{arm}/runs.csv",
+      ("plain", "sam", obf),
+    )
+    for gamma, obf in ((0, "obf_gamma0"), (1, "obf"))
+  ]
+
+
 _BIASED = Setting(
   "known bias, patch random, OBF gamma 0",
   "known_bias/runs.csv",
-  _GAMMA0,
+  ("plain", "sam", "obf_gamma0"),
   {"micro_batch_size": "128", "weight_decay": "0.2"},
   "test_random/accuracy",
   None,
@@ -65,19 +76,6 @@ _ALONG_M = Setting(
   "noisy_cifar10/m/runs.csv",
   ("plain,128", "sam,32", "gamma0,8"),
   column="method,m",
-)
-_CNN = Setting(
-  "CNN, CIFAR-10, 20 % wrong labels, OBF gamma 0",
-  "noisy_cifar10/cnn/runs.csv",
-  _GAMMA0,
-)
-_VIT = Setting(
-  "ViT, CIFAR-10, 20 % wrong labels, OBF gamma 1",
-  "noisy_cifar10/vit/runs.csv",
-)
-_VIT_DECAY = Setting(
-  "ViT, all at weight decay 5, OBF gamma 1",
-  "noisy_cifar10/vit_decay/runs.csv",
 )
 SETTINGS = (
   Setting(
@@ -100,20 +98,9 @@ SETTINGS = (
   Setting(
     "Fashion-MNIST, clean labels, OBF gamma 1", "fashion_2k/clean/runs.csv"
   ),
-  _CNN,
-  _CNN._replace(
-    title="CNN, CIFAR-10, 20 % wrong labels, OBF gamma 1",
-    methods=("plain", "sam", "obf"),
-  ),
-  _VIT._replace(
-    title="ViT, CIFAR-10, 20 % wrong labels, OBF gamma 0", methods=_GAMMA0
-  ),
-  _VIT,
-  _VIT_DECAY._replace(
-    title="ViT, all at weight decay 5, OBF gamma 0",
-    methods=_GAMMA0,
-  ),
-  _VIT_DECAY,
+  *_both_gammas("CNN, CIFAR-10, 20 % wrong labels", "cnn"),
+  *_both_gammas("ViT, CIFAR-10, 20 % wrong labels", "vit"),
+  *_both_gammas("ViT, all at weight decay 5", "vit_decay"),
   _BIASED,
   _BIASED._replace(
     title="known bias, patch random, OBF gamma 1",
