@@ -55,6 +55,7 @@ def _check_own(
   except ConfigError:
     raise
   except Exception as error:  # of functions that may not be ours
+    _refuse_m_sharpness(config, error)
     places = config.modules or (".",)
     names = ", ".join(f"config.{key}={name!r}" for key, name in own.items())
     raise ConfigError(
@@ -95,14 +96,22 @@ def _m_sharpness(config: config_dict.ConfigDict, run: Experiment) -> MSharpness:
   try:
     return step.m_sharpness(state, _batch(config, run))
   except ValueError as error:
-    if "m_sharpness" not in str(error):
-      raise
-    key = "m_sharpness"
-    if "m_sharpness_chunk" in str(error):
-      key = "m_sharpness_chunk"
-    raise ConfigError(
-      refusal(f"config.{key}", leaves(config)[key], str(error))
-    ) from error
+    _refuse_m_sharpness(config, error)
+    raise
+
+
+def _refuse_m_sharpness(
+  config: config_dict.ConfigDict, error: Exception
+) -> None:
+  """Names the key, where it is m_sharpness that does not fit the step."""
+  if not isinstance(error, ValueError) or "m_sharpness" not in str(error):
+    return
+  key = "m_sharpness"
+  if "m_sharpness_chunk" in str(error):
+    key = "m_sharpness_chunk"
+  raise ConfigError(
+    refusal(f"config.{key}", leaves(config)[key], str(error))
+  ) from error
 
 
 def _check_schedules(config: config_dict.ConfigDict, run: Experiment) -> None:

@@ -94,13 +94,32 @@ def test_a_sweep_keeps_and_scores_runs_in_factors(
   assert "last/digits/accuracy" in _read(run)
 
 
+@pytest.mark.parametrize(
+  "variant, given, reason",
+  [
+    ("asam", (), "entry by entry"),
+    # A rule with options is traced as a component of the user's own.
+    (
+      "obf",
+      ("--config.combine.name=weighted", "--config.combine.options.gamma=0.8"),
+      "at several points",
+    ),
+  ],
+)
 def test_what_cannot_be_factored_is_refused_before_training(
-  data_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+  data_dir: Path,
+  tmp_path: Path,
+  capsys: pytest.CaptureFixture[str],
+  variant: str,
+  given: tuple[str, ...],
+  reason: str,
 ):
   factored = "--config.m_sharpness=factored"
-  arguments = tiny(tmp_path / "run", data_dir, factored, variant="asam")
+  arguments = tiny(
+    tmp_path / "run", data_dir, factored, *given, variant=variant
+  )
   assert _run(*arguments) == 2
   said = capsys.readouterr().err
   assert "config.m_sharpness='factored' is refused" in said
-  assert "entry by entry" in said
+  assert reason in said
   assert not (tmp_path / "run" / "config.json").exists()
