@@ -41,7 +41,7 @@ from forgetsam.experiment.build._perturbation import (
   build_rho,
 )
 from forgetsam.experiment.build._probe import draw_probe
-from forgetsam.experiment.build._step_check import resolve_m_sharpness
+from forgetsam.experiment.build._step_check import log_m_sharpness
 from forgetsam.experiment.build._task import check_classes, has_classes
 from forgetsam.experiment.run import Experiment, Intervals
 
@@ -79,6 +79,6 @@ __all__ = [
   "input_spec",
   "is_streamed",
   "load_run",
+  "log_m_sharpness",
   "place_variables",
-  "resolve_m_sharpness",
 ]

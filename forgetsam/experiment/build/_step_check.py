@@ -64,30 +64,19 @@ def _check_own(
     ) from error
 
 
-def resolve_m_sharpness(
-  config: config_dict.ConfigDict, run: Experiment
-) -> config_dict.ConfigDict:
-  """The configuration with what "auto" stands for here, which is said once.
+def log_m_sharpness(config: config_dict.ConfigDict, run: Experiment) -> None:
+  """Says how micro-batches are taken on these devices, where it was a choice.
 
   Args:
     config: the checked configuration of the run.
     run: what is built of it.
-
-  Raises:
-    ConfigError: "factored" is asked for, and the step cannot be.
   """
-  if config.m_sharpness == "loop":
-    return config
-  found = _m_sharpness(config, run)
-  logging.info(
-    "m_sharpness: %s, %d examples at a time: %s",
-    *(found.how, found.chunk, found.reason),
-  )
-  config = config.copy_and_resolve_references()
-  config.m_sharpness = found.how
-  if found.how == "factored":
-    config.m_sharpness_chunk = found.chunk
-  return config
+  if config.m_sharpness != "loop":
+    found = _m_sharpness(config, run)
+    logging.info(
+      "m_sharpness: %s, %d examples at a time: %s",
+      *(found.how, found.chunk, found.reason),
+    )
 
 
 def _m_sharpness(config: config_dict.ConfigDict, run: Experiment) -> MSharpness:

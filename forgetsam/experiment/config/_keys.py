@@ -117,6 +117,7 @@ _TABLE: dict[str, Any] = {
     choice("auto", "factored", "loop"),
     "How micro-batches are taken: together, in factors, or one after another",
     tuned=False,
+    binding=False,
     absent="loop",
   ),
   "m_sharpness_chunk": Key(
@@ -124,6 +125,7 @@ _TABLE: dict[str, Any] = {
     COUNT,
     "Examples that m_sharpness=factored takes together; none: by memory",
     tuned=False,
+    binding=False,
     absent=None,
   ),
   "mesh": _group(

@@ -7,7 +7,7 @@ import jax
 from ml_collections import config_dict
 
 import forgetsam as fs
-from forgetsam.experiment.build import build_experiment, resolve_m_sharpness
+from forgetsam.experiment.build import build_experiment, log_m_sharpness
 from forgetsam.experiment.config import (
   ConfigError,
   check_config,
@@ -98,7 +98,7 @@ def _train(
   pinned = record.pinned(config)
   log_stage(f"opening the data set {pinned.data.name}", clock.session())
   experiment = build_experiment(pinned)
-  config = resolve_m_sharpness(config, experiment)
+  log_m_sharpness(config, experiment)
   log_stage(f"initialising {config.model.name}", clock.session())
   with Checkpoints(workdir / CHECKPOINTS, experiment.keep) as checkpoints:
     state, means, non_finite = _start(experiment, checkpoints, clock, workdir)

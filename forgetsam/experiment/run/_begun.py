@@ -57,12 +57,6 @@ def as_begun(
     for key, row in KEYS.items()
     if key in absent.keys() & now and now[key] == row.default != row.unsaid
   }
-  how = values.get("m_sharpness", "auto")
-  if config.m_sharpness in ("auto", how):
-    # What this and the chunk resolved to when the run started.
-    begun["m_sharpness"] = how
-    if config.m_sharpness_chunk is None:
-      begun["m_sharpness_chunk"] = values.get("m_sharpness_chunk")
   name = values.get("data", {}).get("name")
   if name and config.data.name == _with_version(workdir, name):
     begun["data.name"] = name

@@ -1,17 +1,19 @@
 """Runs that take their micro-batches together, and go on as they began."""
 
 import json
+import logging
 import time
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 import pytest
 from tiny_runs import ROOT, tiny
 
 import main
+from forgetsam import load_run
 from forgetsam.experiment.run import Loop
-from forgetsam.training.factored import _choice
 
 pytestmark = pytest.mark.slow
 AUTO = (
@@ -33,15 +35,7 @@ def _read(path: Path) -> dict[str, Any]:
   return json.loads(path.read_text())
 
 
-def test_auto_is_resolved_once_and_a_resumed_run_keeps_it(
-  data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-  every = "--config.checkpoint.every_steps=2"
-  assert _run(*tiny(tmp_path / "whole", data_dir, every, *AUTO)) == 0
-  config = _read(tmp_path / "whole" / "config.json")
-  assert config["m_sharpness"] == "factored"
-  assert config["m_sharpness_chunk"] == 64 // jax.device_count()
-
+def _killed_at_step_5(patch: pytest.MonkeyPatch, arguments: list[str]) -> None:
   settle = Loop._settle
 
   def fall(self: Any, pending: Any, state: Any) -> None:
@@ -49,20 +43,59 @@ def test_auto_is_resolved_once_and_a_resumed_run_keeps_it(
       raise Killed
     settle(self, pending, state)
 
-  arguments = tiny(tmp_path / "cut", data_dir, every, *AUTO)
-  with monkeypatch.context() as patch:
-    patch.setattr(Loop, "_settle", fall)
+  with patch.context() as falling:
+    falling.setattr(Loop, "_settle", fall)
     with pytest.raises(Killed):
       _run(*arguments)
-  with monkeypatch.context() as patch:
-    # A table of costs that has changed in the meantime.
-    patch.setattr(_choice, "estimate", lambda *_: (2.0, 1.0))
-    assert _run(*arguments) == 0
+
+
+def test_a_run_in_factors_goes_on_to_the_bit(
+  data_dir: Path,
+  tmp_path: Path,
+  monkeypatch: pytest.MonkeyPatch,
+  caplog: pytest.LogCaptureFixture,
+):
+  caplog.set_level(logging.INFO)
+  every = "--config.checkpoint.every_steps=2"
+  assert _run(*tiny(tmp_path / "whole", data_dir, every, *AUTO)) == 0
+  assert "m_sharpness: factored" in caplog.text
+  arguments = tiny(tmp_path / "cut", data_dir, every, *AUTO)
+  _killed_at_step_5(monkeypatch, arguments)
+  assert _run(*arguments) == 0
   whole, cut = (
     _read(tmp_path / run / "summary.json") for run in ("whole", "cut")
   )
   assert cut["params_sha256"] == whole["params_sha256"]
   assert cut["config_hash"] == whole["config_hash"]
+
+
+@pytest.mark.parametrize(
+  "now", ["--config.mesh.fsdp=2", "--config.m_sharpness=loop"]
+)
+def test_a_run_in_factors_goes_on_in_a_loop(
+  data_dir: Path,
+  tmp_path: Path,
+  monkeypatch: pytest.MonkeyPatch,
+  caplog: pytest.LogCaptureFixture,
+  now: str,
+):
+  """Parameters that are divided over devices are never taken in factors."""
+  caplog.set_level(logging.INFO)
+  every = "--config.checkpoint.every_steps=2"
+  assert _run(*tiny(tmp_path / "whole", data_dir, every, *AUTO)) == 0
+  arguments = tiny(tmp_path / "cut", data_dir, every, *AUTO)
+  _killed_at_step_5(monkeypatch, arguments)
+  caplog.clear()
+  assert _run(*arguments, now) == 0
+  assert "m_sharpness: factored" not in caplog.text
+  before, after = (
+    load_run(tmp_path / run, "last")[1] for run in ("whole", "cut")
+  )
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6),
+    before,
+    after,
+  )
 
 
 @pytest.mark.parametrize("how", ["auto", "factored"])
@@ -95,7 +128,7 @@ def test_a_sweep_keeps_and_scores_runs_in_factors(
 
 
 @pytest.mark.parametrize(
-  "variant, given, reason",
+  ("variant", "given", "reason"),
   [
     ("asam", (), "entry by entry"),
     # A rule with options is traced as a component of the user's own.
