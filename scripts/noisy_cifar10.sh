@@ -3,15 +3,16 @@
 #
 #   scripts/noisy_cifar10.sh STAGE DIR [VARIANTS]
 #
-# tune_cnn, tune_cnn_more, tune_m, tune_m_cnn, tune_vit, tune_vit_decay and
-# tune_resnet choose settings and read no test image; report_... of the same names
-# trains the choices with fresh seeds and tests them. Each goes on where it was
-# stopped. The stages of cnn, vit and vit_decay take variants by name, so that
+# tune_cnn, tune_cnn_more, tune_clean, tune_m, tune_m_cnn, tune_vit, tune_vit_decay
+# and tune_resnet choose settings and read no test image; report_... of the same
+# names trains the choices with fresh seeds and tests them. Each goes on where it was
+# stopped. The stages of cnn, clean, vit and vit_decay take variants by name, so that
 # several processes can share them; cnn_more has other methods for cnn.
 set -euo pipefail
 stage=$1 dir=$2
 case $stage in
   *_vit*) variants=plain,random,sam,obf,obf_gamma0 ;;
+  *_clean) variants=plain,random,sam,obf_gamma0 ;;
   *_more) variants=gsam,gsam_obf,asam,asam_obf,friendly_sam,momentum ;;
   *) variants=plain,more_decay,augmented,label_smoothing,random,sam,obf,obf_gamma0 ;;
 esac
@@ -53,6 +54,23 @@ tune_cnn() {
 
 tune_cnn_more() {
   tune_cnn cnn_more
+}
+
+clean=--config.data.label_noise=0
+
+# Half of the settings at the learning rate that plain training chose in tune_cnn.
+tune_clean() {
+  local CONFIG=configs/noisy_cifar10.py n v own rates='optimizer.learning_rate=0.025,0.1'
+  for n in 1 2; do
+    for v in ${variants//,/ }; do
+      case $v in
+        plain) own='optimizer.weight_decay=5e-4,5e-3,0.05,0.2' ;;
+        random) own="$RADII=4,8,16,32" ;;
+        *) own="$RADII=0.1,0.2,0.4,0.8" ;;
+      esac
+      tune clean $n $v "$own;$rates" $clean
+    done
+  done
 }
 
 tune_m() {
@@ -161,6 +179,13 @@ report_cnn_configured() {
 
 report_cnn_more() {
   report_cnn cnn_more
+}
+
+report_clean() {
+  local CONFIG=configs/noisy_cifar10.py
+  make_corrupted
+  report clean clean $variants 8 --keep_runs --config.evaluation.sets="$corrupted" \
+    $clean
 }
 
 report_m() {

@@ -14,6 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 STAGES = {  # the settings of a method, and its largest number of seeds
   "tune_cnn": (10, 2),
   "tune_cnn_more": (10, 2),
+  "tune_clean": (8, 2),
   "tune_m": (12, 3),
   "tune_m_cnn": (10, 2),
   "tune_vit": (8, 2),
