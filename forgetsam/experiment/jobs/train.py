@@ -13,6 +13,7 @@ from forgetsam.experiment.config import (
   check_config,
   config_hash,
   config_to_dict,
+  refusal,
 )
 from forgetsam.experiment.run import (
   CHECKPOINTS,
@@ -158,6 +159,7 @@ def _start(
   if restored is not None:
     state, record = restored
     _refuse_other_data(experiment, record, workdir)
+    _refuse_other_micro_batch(experiment, record, workdir)
     clock.before = record["wall_seconds"]
   means = EpochMeans(experiment.steps_per_epoch, record.get("means"))
   non_finite = NonFiniteSteps(
@@ -188,6 +190,22 @@ def _refuse_other_data(
       "(config.data.dir; config.data.skip_corrupt leaves out what cannot be "
       "read), or another --workdir"
     )
+
+
+def _refuse_other_micro_batch(
+  experiment: Experiment, record: dict[str, Any], workdir: Path
+) -> None:
+  """A device's share is another on other devices, and so would be delta."""
+  now = experiment.micro_batch
+  before = record.get("micro_batch", now)
+  if now != before:
+    allowed = (
+      f"as many devices as its run began with: --workdir={workdir} has "
+      f"micro-batches of {before} examples, a device's share of the batch, and "
+      f"here they would have {now}. Or another --workdir; where a run is to "
+      "move, start it with config.micro_batch_size"
+    )
+    raise ConfigError(refusal("config.micro_batch_size", None, allowed))
 
 
 def _final_results(

@@ -43,6 +43,8 @@ class Experiment:
     steps_per_epoch: updates in an epoch.
     num_steps: updates in the run.
     schedules: learning_rate, and rho where weights are perturbed, of the step.
+    micro_batch: examples that share a delta; None where weights are not
+      perturbed.
     intervals: when to evaluate, save and log.
     keep: number of latest checkpoints to keep.
     skip_non_finite: whether to pass over steps that are not finite.
@@ -63,6 +65,7 @@ class Experiment:
   steps_per_epoch: int
   num_steps: int
   schedules: Mapping[str, optax.Schedule]
+  micro_batch: int | None
   intervals: Intervals
   keep: int
   skip_non_finite: bool

@@ -182,6 +182,7 @@ class Loop:
       "num_classes": sources.num_classes,
       "examples": [len(sources.train), sources.left_out],
       "image_shape": list(sources.image_shape),
+      "micro_batch": self.experiment.micro_batch,
     }
     self.reporter.flush()  # a run that resumes here has these rows
     self.checkpoints.save(state, record, ranked, step=done)

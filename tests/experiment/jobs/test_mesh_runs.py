@@ -33,13 +33,15 @@ SGD = (
 )
 
 
-def run(arguments: list[str], devices: int, stop: int | None = None) -> None:
+def run(
+  arguments: list[str], devices: int, stop: int | None = None, status: int = 0
+) -> None:
   """Runs the program on some devices, and may end it after some steps."""
   advance = Reporter.advance if stop is None else end_after(stop)
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(jax, "local_device_count", lambda: devices)
     try:
-      assert main.run(arguments, time.monotonic()) == 0
+      assert main.run(arguments, time.monotonic()) == status
     finally:
       Reporter.advance = advance  # type: ignore[method-assign]
 
@@ -100,6 +102,29 @@ def build(data_dir: Path, tmp_path: Path, *extra: str) -> Any:
   config = parse_command_line(arguments, ["train"]).config
   assert config is not None
   return build_experiment(config)
+
+
+@pytest.mark.parametrize("variant", ["obf", "plain"])
+def test_perturbed_micro_batches_stay_what_they_were(
+  data_dir: Path,
+  tmp_path: Path,
+  capsys: pytest.CaptureFixture[str],
+  variant: str,
+):
+  """By default they are a device's share: 8 examples of 8, 64 of one."""
+  share = "--config.micro_batch_size=None"
+  begin = tiny(tmp_path / "run", data_dir, share, variant=variant)
+  run(begin, 8, stop=3)
+  if variant == "plain":
+    run(begin, 1)
+    return
+  capsys.readouterr()
+  run(begin, 1, status=2)
+  said = " ".join(capsys.readouterr().err.split())
+  assert "config.micro_batch_size=None is refused" in said
+  assert "micro-batches of 8 examples" in said
+  assert "here they would have 64" in said
+  run(begin, 8)
 
 
 def test_a_run_holds_its_state_in_parts(data_dir: Path, tmp_path: Path):
