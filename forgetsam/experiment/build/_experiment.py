@@ -44,7 +44,13 @@ from forgetsam.experiment.build._step_check import check_step
 from forgetsam.experiment.build._task import build_eval_step, check_task
 from forgetsam.experiment.build._trained import freeze_others
 from forgetsam.experiment.config import ConfigError, refusal
-from forgetsam.experiment.run import Experiment, Intervals, num_devices
+from forgetsam.experiment.run import (
+  Experiment,
+  Intervals,
+  delta_examples,
+  micro_batch,
+  num_devices,
+)
 from forgetsam.training import has_more_axes
 
 
@@ -60,19 +66,13 @@ def _check_counts(config: config_dict.ConfigDict, per_epoch: int) -> None:
       raise ConfigError(refusal(f"config.{key}", epochs, text))
 
 
-def _micro_batch(config: config_dict.ConfigDict) -> int:
-  """The examples of a micro-batch; by default all that a device has."""
-  shares = num_devices() // (config.mesh.fsdp * config.mesh.model)
-  return config.micro_batch_size or config.batch_size // shares
-
-
 def _check_smallest_pass(
   config: config_dict.ConfigDict,
   model: nn.Module,
   inputs: jax.ShapeDtypeStruct,
 ) -> None:
   """Refuses a pass over one example that the model cannot train on."""
-  m = _micro_batch(config)
+  m = micro_batch(config)
   key, value = "config.micro_batch_size", config.micro_batch_size
   if m > 1 and config.ascent.fraction * m <= 1:
     key, value = "config.ascent.fraction", config.ascent.fraction
@@ -195,7 +195,7 @@ def build_experiment(
     steps_per_epoch=per_epoch,
     num_steps=num_steps,
     schedules=schedules,
-    micro_batch=None if perturb is None else _micro_batch(config),
+    delta_examples=delta_examples(config),
     intervals=Intervals(
       evaluate=config.evaluation.every_epochs * per_epoch,
       checkpoint=config.checkpoint.every_steps,

@@ -13,7 +13,6 @@ from forgetsam.experiment.config import (
   check_config,
   config_hash,
   config_to_dict,
-  refusal,
 )
 from forgetsam.experiment.run import (
   CHECKPOINTS,
@@ -30,6 +29,7 @@ from forgetsam.experiment.run import (
   WorkdirLock,
   Writer,
   as_begun,
+  check_delta_examples,
   check_jax_settings,
   check_wandb,
   check_workdir,
@@ -159,7 +159,7 @@ def _start(
   if restored is not None:
     state, record = restored
     _refuse_other_data(experiment, record, workdir)
-    _refuse_other_micro_batch(experiment, record, workdir)
+    check_delta_examples(record, experiment.delta_examples, workdir)
     clock.before = record["wall_seconds"]
   means = EpochMeans(experiment.steps_per_epoch, record.get("means"))
   non_finite = NonFiniteSteps(
@@ -190,22 +190,6 @@ def _refuse_other_data(
       "(config.data.dir; config.data.skip_corrupt leaves out what cannot be "
       "read), or another --workdir"
     )
-
-
-def _refuse_other_micro_batch(
-  experiment: Experiment, record: dict[str, Any], workdir: Path
-) -> None:
-  """A device's share is another on other devices, and so would be delta."""
-  now = experiment.micro_batch
-  before = record.get("micro_batch", now)
-  if now != before:
-    allowed = (
-      f"as many devices as its run began with: --workdir={workdir} has "
-      f"micro-batches of {before} examples, a device's share of the batch, and "
-      f"here they would have {now}. Or another --workdir; where a run is to "
-      "move, start it with config.micro_batch_size"
-    )
-    raise ConfigError(refusal("config.micro_batch_size", None, allowed))
 
 
 def _final_results(

@@ -10,6 +10,12 @@ from forgetsam.experiment.run._begun import (
 )
 from forgetsam.experiment.run._checksums import leaf_checksums, tree_sha256
 from forgetsam.experiment.run._compilation_cache import keep_compiled_programs
+from forgetsam.experiment.run._delta_examples import (
+  DELTA_EXAMPLES,
+  check_delta_examples,
+  delta_examples,
+  micro_batch,
+)
 from forgetsam.experiment.run._distributed import joined
 from forgetsam.experiment.run._failures import report_failure
 from forgetsam.experiment.run._jax_settings import (
@@ -73,6 +79,7 @@ if TYPE_CHECKING:
 __all__ = [
   "CHECKPOINTS",
   "CONFIG",
+  "DELTA_EXAMPLES",
   "EVALUATION",
   "METRICS",
   "SUMMARY",
@@ -97,6 +104,7 @@ __all__ = [
   "WorkdirLock",
   "Writer",
   "as_begun",
+  "check_delta_examples",
   "check_devices",
   "check_folder",
   "check_jax_settings",
@@ -104,6 +112,7 @@ __all__ = [
   "check_wandb",
   "check_workdir",
   "claim_workdir",
+  "delta_examples",
   "duration",
   "is_main",
   "joined",
@@ -111,6 +120,7 @@ __all__ = [
   "leaf_checksums",
   "load_config",
   "log_stage",
+  "micro_batch",
   "num_devices",
   "on_main",
   "open_writers",

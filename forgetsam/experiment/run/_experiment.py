@@ -43,7 +43,7 @@ class Experiment:
     steps_per_epoch: updates in an epoch.
     num_steps: updates in the run.
     schedules: learning_rate, and rho where weights are perturbed, of the step.
-    micro_batch: examples that share a delta; None where weights are not
+    delta_examples: how many share a delta; None where weights are not
       perturbed.
     intervals: when to evaluate, save and log.
     keep: number of latest checkpoints to keep.
@@ -65,7 +65,7 @@ class Experiment:
   steps_per_epoch: int
   num_steps: int
   schedules: Mapping[str, optax.Schedule]
-  micro_batch: int | None
+  delta_examples: int | None
   intervals: Intervals
   keep: int
   skip_non_finite: bool

@@ -11,6 +11,7 @@ from jaxtyping import Array
 from forgetsam._arrays import is_float
 from forgetsam.experiment.evaluation import rank
 from forgetsam.experiment.run._checkpoint import Checkpoints
+from forgetsam.experiment.run._delta_examples import DELTA_EXAMPLES
 from forgetsam.experiment.run._experiment import Experiment
 from forgetsam.experiment.run._jax_settings import jax_settings
 from forgetsam.experiment.run._metrics import Clock, EpochMeans
@@ -182,7 +183,7 @@ class Loop:
       "num_classes": sources.num_classes,
       "examples": [len(sources.train), sources.left_out],
       "image_shape": list(sources.image_shape),
-      "micro_batch": self.experiment.micro_batch,
+      DELTA_EXAMPLES: self.experiment.delta_examples,
     }
     self.reporter.flush()  # a run that resumes here has these rows
     self.checkpoints.save(state, record, ranked, step=done)

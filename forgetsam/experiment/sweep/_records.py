@@ -16,7 +16,14 @@ from forgetsam.experiment.config import (
   refusal,
   with_absent,
 )
-from forgetsam.experiment.run import check_folder, read_json, write_json
+from forgetsam.experiment.run import (
+  DELTA_EXAMPLES,
+  check_delta_examples,
+  check_folder,
+  delta_examples,
+  read_json,
+  write_json,
+)
 from forgetsam.experiment.sweep._plan import Trial
 from forgetsam.experiment.sweep._runner import Outcome
 
@@ -81,7 +88,8 @@ class Records:
     """The record of a run, or None where it has not finished.
 
     Raises:
-      ConfigError: the record is of another configuration; it names the keys.
+      ConfigError: the record is of another configuration, or of other devices
+        and so of other micro-batches; it names the keys.
     """
     path = self.path(trial, seed)
     found = read_json(path, config=dict, metrics=dict, seconds=float)
@@ -101,6 +109,7 @@ class Records:
         for key, (before, after) in differing.items()
       )
       raise ConfigError("\n".join(texts))
+    check_delta_examples(found, delta_examples(trial.config), path)
     return Record(found["metrics"], found.get("diverged_at"), found["seconds"])
 
   def add(
@@ -119,6 +128,7 @@ class Records:
       "seed": config.seed,
       "setting": trial.values,
       **dataclasses.asdict(record),
+      DELTA_EXAMPLES: delta_examples(config),
       "config_hash": config_hash(values),
       "config": values,
     }

@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import jax
 import pytest
 from sweep_runs import ROOT, MadeUpRunner, sweep_arguments
 
@@ -116,6 +117,31 @@ def test_a_changed_configuration_is_refused_by_its_keys(
   assert len(made_up_runs.asked) == 1
   free = ["--config.log.every_steps=3"]  # it moves no weight
   assert run([*arguments, *free]) == 0
+
+
+def test_perturbed_runs_of_other_micro_batches_do_not_join(
+  made_up_runs: type[MadeUpRunner],
+  data_dir: Path,
+  tmp_path: Path,
+  monkeypatch: pytest.MonkeyPatch,
+  capsys: pytest.CaptureFixture[str],
+):
+  """By default they are a device's share: 8 examples of 8, 64 of one."""
+
+  def sweep(variants: str) -> int:
+    share = "--config.micro_batch_size=None"
+    flags = [f"--variants={variants}", "--seeds=2", share]
+    return run(sweep_arguments(tmp_path / "sweep", data_dir, *flags))
+
+  assert sweep("plain,obf") == 0
+  monkeypatch.setattr(jax, "local_device_count", lambda: 1)
+  assert sweep("plain") == 0
+  capsys.readouterr()
+  assert sweep("plain,obf") == 2
+  said = " ".join(capsys.readouterr().err.split())
+  assert "config.micro_batch_size=None is refused" in said
+  assert "have 8 examples there, and would have 64 here" in said
+  assert len(made_up_runs.asked) == 4
 
 
 def test_diverged_runs_are_recorded_and_shown(
