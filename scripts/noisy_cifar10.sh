@@ -188,6 +188,11 @@ report_clean() {
     $clean
 }
 
+report_clean_configured() {
+  local CONFIG=configs/noisy_cifar10.py
+  configured clean_configured --seeds=8 $clean
+}
+
 report_m() {
   local CONFIG=configs/fashion_mnist_2k.py m gamma
   local rest=(--config.data.label_noise=0.2)
