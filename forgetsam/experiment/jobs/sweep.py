@@ -105,10 +105,12 @@ def _run_missing(
 
 def _train_and_keep(config: config_dict.ConfigDict, workdir: Path) -> Record:
   """Trains as the main job does, and scores `config.evaluation.sets`."""
-  began = time.perf_counter()
+  began, before = time.perf_counter(), 0.0
   diverged_at, metrics = None, {}
   try:
     results = train(config, workdir)
+    # Of a run that was cut off, what came before counts, too.
+    before, began = results["wall_seconds"], time.perf_counter()
     if config.evaluation.sets:
       results = results | evaluate_run(config, workdir)
     metrics = {
@@ -116,7 +118,7 @@ def _train_and_keep(config: config_dict.ConfigDict, workdir: Path) -> Record:
     }
   except NonFiniteStepError as error:
     diverged_at = error.step
-  return Record(metrics, diverged_at, time.perf_counter() - began)
+  return Record(metrics, diverged_at, before + time.perf_counter() - began)
 
 
 def _settings_of(

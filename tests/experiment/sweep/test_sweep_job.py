@@ -180,6 +180,11 @@ def test_kept_runs_are_the_main_jobs(
   capsys.readouterr()
   assert run(arguments) == 0  # from its record
   assert "is complete" not in capsys.readouterr().out
+  kept.with_suffix(".json").unlink()  # as where it was ended while it scored
+  assert run(arguments) == 0
+  record = json.loads(kept.with_suffix(".json").read_text())
+  assert record["seconds"] > summary["wall_seconds"]
+  assert record["metrics"] == metrics
 
 
 def test_a_kept_run_that_diverges_is_counted_as_such(
