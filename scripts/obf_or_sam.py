@@ -99,6 +99,11 @@ SETTINGS = (
     "Fashion-MNIST, clean labels, OBF gamma 1", "fashion_2k/clean/runs.csv"
   ),
   *_both_gammas("CNN, CIFAR-10, 20 % wrong labels", "cnn"),
+  Setting(
+    "CNN, CIFAR-10, clean labels, OBF gamma 0",
+    "noisy_cifar10/clean/runs.csv",
+    ("plain", "sam", "obf_gamma0"),
+  ),
   *_both_gammas("ViT, CIFAR-10, 20 % wrong labels", "vit"),
   *_both_gammas("ViT, all at weight decay 5", "vit_decay"),
   _BIASED,

@@ -132,7 +132,7 @@ def test_later_methods_join_the_earlier(
 
 
 @pytest.mark.parametrize(
-  ("arm", "seeds"), [("cnn", 10), ("vit", 8), ("vit_decay", 8)]
+  ("arm", "seeds"), [("cnn", 10), ("clean", 8), ("vit", 8), ("vit_decay", 8)]
 )
 def test_the_committed_tables_are_those_of_the_committed_runs(
   arm: str, seeds: int, tmp_path: Path
