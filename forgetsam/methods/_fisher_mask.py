@@ -52,6 +52,7 @@ def fisher_mask(
       integer; 1 in the official code.
     fisher: what gives F instead: a function of params and of all extra
       arguments, `(params, **extra) -> tree`, such as one of other examples.
+      Under optax's masks, params are those that they leave.
 
   Raises:
     ValueError: a number is out of range; `update` without params, or without
@@ -89,11 +90,12 @@ def fisher_mask(
   ) -> tuple[PyTree, SparseMaskState]:
     check_params("fisher_mask", params)
     information = fisher or _fisher_of(num_samples, extra.get("losses_fn"))
-    check_unmasked(
-      "fisher_mask",
-      params,
-      "Put it around: only(optax.partition(...), fisher_mask(...)).",
-    )
+    if fisher is None:  # one of the caller's own takes the arrays it gets
+      check_unmasked(
+        "fisher_mask",
+        params,
+        "Put it around: only(optax.partition(...), fisher_mask(...)).",
+      )
     # Idle steps, whose gradient is zero, cost no pass.
     due = is_turn(state.age, every) & (tree_norm(updates) != 0)
     settles = is_turn(state.age - 1, every)
