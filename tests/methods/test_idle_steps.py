@@ -145,3 +145,20 @@ def test_freezing_with_optax_around_a_method_is_refused_by_name():
         grad_fn=grad_fn,
         losses_fn=lambda w: w["a"] ** 2,
       )
+
+
+def test_an_information_of_ones_own_takes_what_optax_leaves():
+  mask = fs.fisher_mask(
+    0.5, every=1, fisher=lambda w, **_: jax.tree.map(jnp.square, w)
+  )
+  method = fs.sparse_sam(1.0, mask)
+  partition = optax.partition(
+    {"moved": method, "frozen": optax.set_to_zero()},
+    {"a": "moved", "b": "frozen"},
+  )
+  w = {"a": jnp.array([1.0, -4.0, 2.0, 3.0]), "b": 9 * jnp.ones(3)}
+  delta, _ = partition.update(w, partition.init(w), w)
+  assert [x != 0 for x in delta["a"]] == [False, True, False, True]
+  alone, _ = method.update(w["a"], method.init(w["a"]), w["a"])
+  assert jnp.array_equal(delta["a"], alone)
+  assert not delta["b"].any()

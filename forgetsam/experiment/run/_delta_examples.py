@@ -13,7 +13,9 @@ DELTA_EXAMPLES = "delta_examples"
 
 
 def micro_batch(config: config_dict.ConfigDict) -> int:
-  """The examples of a micro-batch; by default, a device's share of the batch.
+  """The examples of a micro-batch; by default, all that a device has.
+
+  Devices that `config.mesh.fsdp` or `config.mesh.model` joins share them.
 
   Args:
     config: a checked configuration.
@@ -23,7 +25,11 @@ def micro_batch(config: config_dict.ConfigDict) -> int:
 
 
 def delta_examples(config: config_dict.ConfigDict) -> int | None:
-  """The same where weights are perturbed, and None elsewhere."""
+  """The same where weights are perturbed, and None elsewhere.
+
+  Args:
+    config: a checked configuration.
+  """
   return None if config.perturbation.name == "none" else micro_batch(config)
 
 
@@ -43,9 +49,9 @@ def check_delta_examples(
   before = record.get(DELTA_EXAMPLES, now)
   if now != before:
     allowed = (
-      f"as many devices as {where} began with: micro-batches, a device's share "
-      f"of the batch, have {before} examples there, and would have {now} here. "
-      "Or another --workdir; where runs are to move, start them with "
-      "config.micro_batch_size"
+      f"devices and a config.mesh that divide the batch as where {where} "
+      f"began: micro-batches, a device's share, have {before} examples there, "
+      f"and would have {now} here. Or another --workdir; where runs are to "
+      "move, start them with config.micro_batch_size"
     )
     raise ConfigError(refusal("config.micro_batch_size", None, allowed))

@@ -70,14 +70,20 @@ def test_a_run_in_factors_goes_on_to_the_bit(
 
 
 @pytest.mark.parametrize(
-  "now", ["--config.mesh.fsdp=2", "--config.m_sharpness=loop"]
+  ("now", "factored"),
+  [
+    ("--config.mesh.fsdp=2", False),
+    ("--config.m_sharpness=loop", False),
+    ("--config.m_sharpness_chunk=2", True),
+  ],
 )
-def test_a_run_in_factors_goes_on_in_a_loop(
+def test_a_run_in_factors_goes_on_in_other_ways(
   data_dir: Path,
   tmp_path: Path,
   monkeypatch: pytest.MonkeyPatch,
   caplog: pytest.LogCaptureFixture,
   now: str,
+  factored: bool,
 ):
   """Parameters that are divided over devices are never taken in factors."""
   caplog.set_level(logging.INFO)
@@ -87,7 +93,7 @@ def test_a_run_in_factors_goes_on_in_a_loop(
   _killed_at_step_5(monkeypatch, arguments)
   caplog.clear()
   assert _run(*arguments, now) == 0
-  assert "m_sharpness: factored" not in caplog.text
+  assert ("m_sharpness: factored" in caplog.text) == factored
   before, after = (
     load_run(tmp_path / run, "last")[1] for run in ("whole", "cut")
   )

@@ -123,6 +123,8 @@ def test_perturbed_micro_batches_stay_what_they_were(
   said = " ".join(capsys.readouterr().err.split())
   assert "config.micro_batch_size=None is refused" in said
   assert "have 8 examples there, and would have 64 here" in said
+  run([*begin, "--config.mesh.fsdp=2"], 8, status=2)
+  assert "would have 16 here" in " ".join(capsys.readouterr().err.split())
   run(begin, 8)
 
 
