@@ -79,7 +79,7 @@ from forgetsam.training import (
   param_shardings,
 )
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
   "ParamsEmaState",
